@@ -1,0 +1,1 @@
+"""Rows of data: manifests and how they are made. Knows no tokens."""

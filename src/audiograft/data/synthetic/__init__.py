@@ -1,0 +1,1 @@
+"""Synthetic speech: sentences from a grammar, spoken by espeak-ng and flite."""

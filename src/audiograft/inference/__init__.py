@@ -1,0 +1,1 @@
+"""Running a grafted model: chunking, batched decoding, output formats."""

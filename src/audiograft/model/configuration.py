@@ -1,0 +1,69 @@
+"""Configuration of a grafted model: an audio tower, a projector, and a language model that is left as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, PretrainedConfig, WhisperConfig
+
+from audiograft.types import ConfigError
+
+PROJECTORS = ("swiglu", "linear", "mlp", "pool-mlp", "pool-linear")
+FRAME_STACKS = (1, 2, 4, 8)
+
+
+class AudioGraftConfig(PretrainedConfig):
+    """What `AudioGraftForConditionalGeneration` is built from.
+
+    Attributes:
+        audio_config: the encoder's configuration (`WhisperConfig`).
+        text_config: the language model's own configuration, of any causal language model or vision-language model.
+        projector_type: one of `PROJECTORS`.
+        projector_hidden_size: width between the projector's two layers; the language model's hidden size by default.
+        frame_stack: encoder frames (20 ms) in one audio token: 1, 2, 4 or 8, that is 20 to 160 ms.
+        pad_to_window: pad every clip to 30 s, for checkpoints that were trained so.
+        audio_token_id: id of the placeholder that the processor repeats once per audio token.
+    """
+
+    model_type = "audiograft"
+    sub_configs = {"audio_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 (transformers' convention)
+
+    def __init__(
+        self,
+        audio_config: dict[str, Any] | PretrainedConfig | None = None,
+        text_config: dict[str, Any] | PretrainedConfig | None = None,
+        projector_type: str = "swiglu",
+        projector_hidden_size: int | None = None,
+        frame_stack: int = 4,
+        pad_to_window: bool = False,
+        audio_token_id: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if projector_type not in PROJECTORS:
+            raise ConfigError(f"unknown projector {projector_type!r}: use one of {', '.join(PROJECTORS)}")
+        if frame_stack not in FRAME_STACKS:
+            raise ConfigError(f"frame_stack {frame_stack} is not supported: use one of {', '.join(map(str, FRAME_STACKS))}")
+        self.audio_config = _as_config(audio_config, "whisper")
+        self.text_config = _as_config(text_config, "qwen2")
+        self.projector_type = projector_type
+        self.frame_stack = frame_stack
+        self.pad_to_window = pad_to_window
+        self.audio_token_id = audio_token_id
+        self.projector_hidden_size = projector_hidden_size or self.get_text_config().hidden_size
+        # The head belongs to the language model, which ties it or not by its own configuration.
+        kwargs["tie_word_embeddings"] = self.get_text_config().tie_word_embeddings
+        super().__init__(**kwargs)
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:
+        """The configuration of the text decoder itself, also inside a vision-language model."""
+        return self.text_config.get_text_config()
+
+
+def _as_config(value: dict[str, Any] | PretrainedConfig | None, default_type: str) -> Any:
+    if isinstance(value, PretrainedConfig):
+        return value
+    fields = dict(value or {})
+    config = AutoConfig.for_model(fields.pop("model_type", default_type), **fields)
+    if default_type == "whisper" and not isinstance(config, WhisperConfig):
+        raise ConfigError(f"the audio tower must be a Whisper encoder, not {config.model_type!r}")
+    return config

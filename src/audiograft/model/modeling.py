@@ -1,0 +1,222 @@
+"""The grafted model: audio tower -> projector -> fusion into the prompt's embeddings -> the language model's own forward or generate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers.modeling_outputs import ModelOutput
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+from audiograft.model.audio_tower import AudioTower
+from audiograft.model.configuration import AudioGraftConfig
+from audiograft.model.fusion import concatenate_real, fuse
+from audiograft.model.lengths import audio_tokens, encoder_frames
+from audiograft.model.projector import build_projector, pool_frames, stack_frames
+
+IGNORE_INDEX = -100
+"""Label of a position that carries no loss."""
+
+
+@dataclass
+class AudioGraftOutput(ModelOutput):
+    """What a forward pass gives.
+
+    Attributes:
+        loss: sum of token losses over the number of labelled tokens (or over `num_items_in_batch`), where labels were given.
+        logits: (labelled tokens, vocabulary) where labels were given, else (batch, positions, vocabulary).
+        past_key_values: the language model's cache.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Any = None
+
+
+def language_model_class(text_config: Any) -> Any:
+    """The Auto class that loads a language model of this configuration: with eyes or without."""
+    return AutoModelForImageTextToText if type(text_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else AutoModelForCausalLM
+
+
+class AudioGraftForConditionalGeneration(PreTrainedModel):
+    """A language model with ears.
+
+    The language model is a whole Hugging Face model, called through its public interface and changed in nothing: without audio, its outputs are
+    the original's bit for bit. Audio is encoded once per generation, before the language model's own `generate` takes over.
+    """
+
+    config_class = AudioGraftConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _no_split_modules: list[str] = []  # noqa: RUF012 (transformers' convention; the parts bring their own)
+
+    def __init__(self, config: AudioGraftConfig) -> None:
+        super().__init__(config)
+        self.audio_tower = AudioTower(config.audio_config)
+        self.projector = build_projector(config)
+        self.language_model = language_model_class(config.text_config).from_config(config.text_config)
+        self.post_init()
+
+    @property
+    def has_eyes(self) -> bool:
+        """Whether the language model takes images too."""
+        return language_model_class(self.config.text_config) is AutoModelForImageTextToText
+
+    def get_input_embeddings(self) -> nn.Module:
+        embeddings: nn.Module = self.language_model.get_input_embeddings()
+        return embeddings
+
+    def get_output_embeddings(self) -> nn.Module:
+        head: nn.Module = self.language_model.get_output_embeddings()
+        return head
+
+    def encode_audio(self, input_features: Tensor, feature_lengths: Tensor | None = None) -> Tensor:
+        """(clips, n_mels, frames) -> (clips, encoder frames, d_model): the frozen half, which can be cached."""
+        states: Tensor = self.audio_tower(input_features, feature_lengths, final_norm=not self.projector.pools)
+        return states
+
+    def project_audio(self, encoder_states: Tensor, feature_lengths: Tensor) -> Tensor:
+        """Audio tokens of all clips, one behind the other.
+
+        Args:
+            encoder_states: (clips, encoder frames, d_model) from `encode_audio`.
+            feature_lengths: (clips,) mel frames of each clip.
+
+        Returns:
+            (sum of the clips' audio tokens, language-model width).
+        """
+        k = self.config.frame_stack
+        frames = torch.tensor([encoder_frames(int(n)) for n in feature_lengths], device=encoder_states.device)
+        real = torch.arange(encoder_states.shape[1], device=encoder_states.device) < frames[:, None]
+        if self.projector.pools:
+            tokens = self.audio_tower.layer_norm(pool_frames(encoder_states, real, k))
+        else:
+            # What the tower leaves at pads must not be stacked into a clip's last token.
+            tokens = stack_frames(encoder_states * real[..., None].to(encoder_states.dtype), k)
+        lengths = torch.tensor([audio_tokens(int(n), k) for n in feature_lengths])
+        return concatenate_real(self.projector(tokens), lengths)
+
+    def _embed(
+        self, input_ids: Tensor, input_features: Tensor | None, feature_lengths: Tensor | None, encoder_states: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Ids that are safe to look up, and fused embeddings; None where there is no audio, so that the language model embeds by itself."""
+        is_audio = input_ids == self.config.audio_token_id
+        # The placeholder may lie behind the last row of the embedding table: nothing is resized, and its row is overwritten anyway.
+        safe_ids = input_ids.masked_fill(is_audio, 0)
+        if input_features is None and encoder_states is None:
+            if bool(is_audio.any()):
+                raise ValueError(f"{int(is_audio.sum())} audio placeholders in the prompt but 0 audio embeddings: pass input_features")
+            return input_ids, None
+        if encoder_states is None:
+            assert input_features is not None
+            encoder_states = self.encode_audio(input_features.to(self.audio_tower.conv1.weight.dtype), feature_lengths)
+            if feature_lengths is None:
+                feature_lengths = torch.full((len(input_features),), input_features.shape[-1])
+        elif feature_lengths is None:
+            raise ValueError("encoder_states need feature_lengths: the mel frames of each clip")
+        audio_embeds = self.project_audio(encoder_states.to(self.projector.last.weight.dtype), feature_lengths)
+        return safe_ids, fuse(self.get_input_embeddings()(safe_ids), is_audio, audio_embeds)
+
+    @contextmanager
+    def _head_at(self, positions: Tensor) -> Iterator[None]:
+        """Let the head see the hidden states at (batch, positions) True alone.
+
+        A hook in front of the head, so that whatever else the language model does to its logits (scaling, soft-capping) stays its own business.
+        """
+        head = self.get_output_embeddings()
+        handle = head.register_forward_pre_hook(lambda _, args: (args[0][positions.to(args[0].device)],))
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        input_features: Tensor | None = None,
+        feature_lengths: Tensor | None = None,
+        encoder_states: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> AudioGraftOutput:
+        """Loss, or logits.
+
+        Args:
+            input_ids: (batch, positions) with one placeholder per audio token.
+            attention_mask: (batch, positions).
+            labels: (batch, positions), -100 where there is no loss; logits are then computed at labelled positions alone.
+            input_features: (clips, n_mels, frames) of all clips of the batch in order of their placeholders, zero behind each clip's end.
+            feature_lengths: (clips,) mel frames of each clip; all of them where None.
+            encoder_states: (clips, encoder frames, d_model), cached output of `encode_audio`, in place of input_features.
+            num_items_in_batch: labelled tokens in the whole accumulated batch, by which the loss is divided.
+            **kwargs: for the language model (images, positions, cache).
+
+        Raises:
+            ValueError: placeholders and audio embeddings differ in number; both counts are named.
+        """
+        safe_ids, inputs_embeds = self._embed(input_ids, input_features, feature_lengths, encoder_states)
+        inputs: dict[str, Any] = {"attention_mask": attention_mask, **kwargs}
+        if inputs_embeds is None or self.has_eyes:
+            inputs["input_ids"] = safe_ids
+        if inputs_embeds is not None:
+            inputs["inputs_embeds"] = inputs_embeds
+        if labels is None:
+            output = self.language_model(**inputs)
+            return AudioGraftOutput(logits=output.logits, past_key_values=output.past_key_values)
+        # The hidden state at position t predicts the token at t + 1.
+        predicts = nn.functional.pad(labels[:, 1:] != IGNORE_INDEX, (0, 1))
+        targets = labels[:, 1:][predicts[:, :-1]]
+        with self._head_at(predicts):
+            logits = self.language_model(**inputs, use_cache=False).logits
+        if logits.shape[:-1] != targets.shape:
+            raise RuntimeError(f"{type(self.language_model).__name__} does not call its output embeddings: {tuple(logits.shape)}")
+        loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+        return AudioGraftOutput(loss=loss / (max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch), logits=logits)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        input_features: Tensor | None = None,
+        feature_lengths: Tensor | None = None,
+        encoder_states: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The language model's own `generate` behind the fused prompt: greedy, beams, sampling, streamers, static caches.
+
+        Args:
+            input_ids: (batch, positions), left-padded.
+            attention_mask: (batch, positions).
+            input_features: as in `forward`.
+            feature_lengths: as in `forward`.
+            encoder_states: as in `forward`.
+            **kwargs: whatever the language model's `generate` takes.
+
+        Returns:
+            What the language model's `generate` returns; sequences begin with the prompt.
+        """
+        safe_ids, inputs_embeds = self._embed(input_ids, input_features, feature_lengths, encoder_states)
+        if inputs_embeds is not None:
+            kwargs["inputs_embeds"] = inputs_embeds
+        output = self.language_model.generate(input_ids=safe_ids, attention_mask=attention_mask, **kwargs)
+        sequences = output if isinstance(output, Tensor) else output.sequences
+        sequences[:, : input_ids.shape[1]] = input_ids.repeat_interleave(len(sequences) // len(input_ids), dim=0)
+        return output
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Save configuration, weights and the language model's generation configuration, which knows where an answer ends."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.language_model.generation_config.save_pretrained(save_directory)

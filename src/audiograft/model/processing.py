@@ -1,0 +1,221 @@
+"""The processor: messages and clips -> input_ids, labels, input_features, lengths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import AddedToken, AutoProcessor, BatchFeature, ProcessorMixin
+
+from audiograft.model.features import log_mel
+from audiograft.model.lengths import audio_tokens
+from audiograft.model.modeling import IGNORE_INDEX
+from audiograft.types import ConfigError
+
+AUDIO_TOKEN = "<|audio|>"
+_VISION_FOLDER = "vision_processor"
+_SENTINEL = "audiograft-response"
+
+Message = dict[str, Any]
+Waveform = npt.NDArray[np.float32]
+
+
+def audio_messages(prompt: str, n_clips: int = 1) -> list[Message]:
+    """One user turn: the clips, then the instruction on a line of its own."""
+    audio: list[dict[str, str]] = [{"type": "audio"}] * n_clips
+    return [{"role": "user", "content": [*audio, {"type": "text", "text": f"\n{prompt}" if n_clips else prompt}]}]
+
+
+class AudioGraftProcessor(ProcessorMixin):
+    """Turns conversations and clips into model inputs, with the language model's own tokenizer and chat template.
+
+    Attributes:
+        feature_extractor: Whisper's.
+        tokenizer: the language model's, with one placeholder token added.
+        frame_stack: encoder frames in one audio token.
+        pad_to_window: pad every clip to 30 s.
+        audio_token: the placeholder; its id is looked up by this name.
+        vision_processor: the processor of a vision-language model, for its images and videos; None for a text-only one.
+    """
+
+    def __init__(
+        self,
+        feature_extractor: Any,
+        tokenizer: Any,
+        frame_stack: int = 4,
+        pad_to_window: bool = False,
+        audio_token: str = AUDIO_TOKEN,
+        chat_template: Any = None,
+    ) -> None:
+        self.frame_stack = frame_stack
+        self.pad_to_window = pad_to_window
+        self.audio_token = audio_token
+        self.vision_processor: Any = None
+        if tokenizer.chat_template is None:
+            raise ConfigError(f"the tokenizer {tokenizer.name_or_path} has no chat template: use the language model's instruct variant")
+        if audio_token not in tokenizer.get_vocab():
+            tokenizer.add_tokens([AddedToken(audio_token, special=True, normalized=False)], special_tokens=True)
+        super().__init__(feature_extractor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
+
+    @property
+    def audio_token_id(self) -> int:
+        token_id: int = self.tokenizer.convert_tokens_to_ids(self.audio_token)
+        return token_id
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "input_features", "feature_lengths"]
+
+    def log_mel(self, waveform: Waveform, pad_to_window: bool | None = None) -> npt.NDArray[np.float32]:
+        """(n_samples,) at 16 kHz -> (n_mels, frames), see `audiograft.model.features.log_mel`."""
+        return log_mel(self.feature_extractor, waveform, self.pad_to_window if pad_to_window is None else pad_to_window)
+
+    def n_audio_tokens(self, n_mel_frames: int) -> int:
+        """Positions that a clip of so many mel frames takes in the prompt."""
+        return audio_tokens(n_mel_frames, self.frame_stack)
+
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        rendered = []
+        for message in messages:
+            parts = message["content"]
+            if not isinstance(parts, str):
+                parts = [{"type": "text", "text": self.audio_token} if part["type"] == "audio" else part for part in parts]
+                if self.vision_processor is None:
+                    parts = "".join(part["text"] for part in parts)
+            rendered.append({**message, "content": parts})
+        text: str = self.tokenizer.apply_chat_template(
+            rendered,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            enable_thinking=False,
+            chat_template=getattr(self.vision_processor, "chat_template", None),
+        )
+        return text
+
+    def build_prompt(self, messages: Sequence[Message]) -> str:
+        """The conversation in the chat template, up to where the answer begins; one `audio_token` a clip, thinking mode off."""
+        return self._render(messages, add_generation_prompt=True)
+
+    @cached_property
+    def end_of_turn(self) -> str:
+        """The special token that the chat template puts behind an answer; the end-of-sequence token where it puts none."""
+        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _SENTINEL}]
+        behind = self._render(messages, add_generation_prompt=False).rpartition(_SENTINEL)[2]
+        ids = self.tokenizer(behind, add_special_tokens=False)["input_ids"]
+        special = [i for i in ids if i in self.tokenizer.all_special_ids]
+        token: str = self.tokenizer.convert_ids_to_tokens(special[0]) if special else self.tokenizer.eos_token
+        return token
+
+    def expand_audio(self, text: str, mel_lengths: Sequence[int]) -> str:
+        """Repeat each placeholder once per audio token of its clip.
+
+        Raises:
+            ValueError: as many placeholders as clips are needed; the message has both counts.
+        """
+        pieces = text.split(self.audio_token)
+        if len(pieces) - 1 != len(mel_lengths):
+            raise ValueError(f"{len(pieces) - 1} audio placeholders in the text but {len(mel_lengths)} clips")
+        spans = [self.audio_token * self.n_audio_tokens(n) for n in mel_lengths]
+        return pieces[0] + "".join(span + piece for span, piece in zip(spans, pieces[1:], strict=True))
+
+    def training_ids(self, prompt_messages: Sequence[Message], response: str, mel_lengths: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The one place that decides the loss mask: the response and the end of turn carry loss, nothing else does.
+
+        The prompt is tokenised by itself, exactly as it will be for generation.
+
+        Args:
+            prompt_messages: the conversation before the answer.
+            response: what the model should answer.
+            mel_lengths: mel frames of each clip, in order.
+
+        Returns:
+            input_ids and labels of equal length; labels are -100 in the prompt.
+        """
+        prompt_ids = self._tokenise(self.expand_audio(self.build_prompt(prompt_messages), mel_lengths))
+        answer_ids = self._tokenise(response + self.end_of_turn)
+        return prompt_ids + answer_ids, [IGNORE_INDEX] * len(prompt_ids) + answer_ids
+
+    def _tokenise(self, text: str) -> list[int]:
+        # The chat template writes the beginning-of-sequence token itself.
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def pad_features(self, mels: Sequence[npt.NDArray[np.float32]]) -> dict[str, torch.Tensor]:
+        """`input_features` (clips, n_mels, longest), zero behind each clip's end, and `feature_lengths` (clips,)."""
+        lengths = [mel.shape[1] for mel in mels]
+        features = np.zeros((len(mels), mels[0].shape[0], max(lengths)), dtype=np.float32)
+        for row, mel in enumerate(mels):
+            features[row, :, : mel.shape[1]] = mel
+        return {"input_features": torch.from_numpy(features), "feature_lengths": torch.tensor(lengths)}
+
+    def __call__(  # type: ignore[override]
+        self,
+        text: str | Sequence[str],
+        audio: Sequence[Waveform] | None = None,
+        images: Any = None,
+        videos: Any = None,
+        padding_side: str = "left",
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """A padded batch.
+
+        Args:
+            text: prompts from `build_prompt`, one `audio_token` a clip.
+            audio: clips of at most 30 s at 16 kHz, in order of their placeholders over the whole batch.
+            images: for the vision-language model's own processor.
+            videos: likewise.
+            padding_side: left for generation, right for training.
+            **kwargs: for the vision-language model's own processor.
+
+        Returns:
+            input_ids, attention_mask, input_features, feature_lengths, and what the vision processor adds.
+
+        Raises:
+            ValueError: placeholders and clips differ in number; images without eyes.
+        """
+        prompts = [text] if isinstance(text, str) else list(text)
+        mels = [self.log_mel(clip) for clip in audio or ()]
+        needed = [prompt.count(self.audio_token) for prompt in prompts]
+        if sum(needed) != len(mels):
+            raise ValueError(f"{sum(needed)} audio placeholders in the text but {len(mels)} clips")
+        lengths = iter([mel.shape[1] for mel in mels])
+        prompts = [self.expand_audio(prompt, [next(lengths) for _ in range(n)]) for prompt, n in zip(prompts, needed, strict=True)]
+        if images is None and videos is None:
+            batch = self.tokenizer(prompts, add_special_tokens=False, padding=True, padding_side=padding_side, return_tensors="pt")
+        elif self.vision_processor is None:
+            raise ValueError("this model has no eyes: it takes no images or videos")
+        else:
+            batch = self.vision_processor(
+                text=prompts, images=images, videos=videos, padding=True, padding_side=padding_side, return_tensors="pt", **kwargs
+            )
+        return BatchFeature({**batch, **(self.pad_features(mels) if mels else {})})
+
+    def to_dict(self) -> dict[str, Any]:
+        # The vision processor has a folder of its own, and the end of turn is derived.
+        return {key: value for key, value in super().to_dict().items() if key not in ("vision_processor", "end_of_turn")}
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
+        """Save the processor, with the vision processor in a folder of its own."""
+        if self.vision_processor is not None:
+            self.vision_processor.save_pretrained(Path(save_directory) / _VISION_FOLDER)
+        return super().save_pretrained(save_directory, push_to_hub, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> AudioGraftProcessor:  # type: ignore[override]
+        """Load from a folder that `save_pretrained` wrote."""
+        processor: AudioGraftProcessor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        folder = Path(pretrained_model_name_or_path) / _VISION_FOLDER
+        if folder.is_dir():
+            processor.attach_vision(AutoProcessor.from_pretrained(folder))
+        return processor
+
+    def attach_vision(self, vision_processor: Any) -> None:
+        """Take over a vision-language model's processor, with this processor's tokenizer in it."""
+        vision_processor.tokenizer = self.tokenizer
+        self.vision_processor = vision_processor

@@ -1,0 +1,92 @@
+"""Shared types, constants with units, and the errors that users see. Imports nothing of the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+SAMPLE_RATE_HZ = 16_000
+"""Every clip is resampled to this rate; Whisper's rate."""
+HOP_SAMPLES = 160
+"""Samples between two mel frames: 10 ms."""
+WINDOW_S = 30
+"""Length of Whisper's window in seconds; longer clips are chunked."""
+WINDOW_SAMPLES = WINDOW_S * SAMPLE_RATE_HZ
+WINDOW_FRAMES = WINDOW_SAMPLES // HOP_SAMPLES
+"""Mel frames in one window: 3000."""
+TRANSCRIBE_PROMPT = "Transcribe the audio."
+"""The instruction used when a row or a caller gives none."""
+
+
+class AudiograftError(Exception):
+    """Anything a user can cause and mend. The message is one line that names the file or key and the mend."""
+
+
+class AudioError(AudiograftError):
+    """A clip that can't be used: missing, unreadable, empty or not finite."""
+
+
+class ConfigError(AudiograftError):
+    """A recipe, model folder or option that does not fit."""
+
+
+class DataError(AudiograftError):
+    """A manifest or row that can't be used."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a manifest.
+
+    Attributes:
+        id: unique within its manifest.
+        audio: path of the clip, as it can be opened from the working directory.
+        text: the reference transcript, where there is one.
+        prompt: the instruction; `TRANSCRIBE_PROMPT` where the row gives none.
+        response: what the model should answer; the reference where the row gives none.
+        speaker: who speaks; the unit over which intervals are clustered.
+        duration_s: length in seconds, where the manifest states it.
+        extra: every other key of the row, kept as it is.
+    """
+
+    id: str
+    audio: str
+    text: str | None = None
+    prompt: str = TRANSCRIBE_PROMPT
+    response: str | None = None
+    speaker: str | None = None
+    duration_s: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def target(self) -> str | None:
+        """The text to be learnt: `response`, else `text`."""
+        return self.response if self.response is not None else self.text
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A span of text with its place in the clip, in seconds."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was heard in one clip.
+
+    Attributes:
+        audio: the clip as it was named by the caller.
+        text: the whole transcript; empty where nothing was heard.
+        duration_s: length of the clip in seconds.
+        model: name or folder of the model that wrote it.
+        segments: one per chunk of the clip, in order of time.
+    """
+
+    audio: str
+    text: str
+    duration_s: float
+    model: str
+    segments: tuple[Segment, ...] = ()
