@@ -54,7 +54,8 @@ def check_keys(name: str, info: dict[str, Any]) -> None:
 def load_part(loader: Any, name: str, path: str, **kwargs: Any) -> Any:
     """`loader.from_pretrained` with strict key accounting and one-line errors."""
     try:
-        model, info = loader.from_pretrained(path, output_loading_info=True, **kwargs)
+        # Mismatched sizes are let through here, so that `check_keys` can name the tensor.
+        model, info = loader.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(f"can't load {name}: {one_line(error)}") from error
     check_keys(name, info)

@@ -51,7 +51,7 @@ class AudioGraftConfig(PretrainedConfig):
         self.audio_token_id = audio_token_id
         self.projector_hidden_size = projector_hidden_size or self.get_text_config().hidden_size
         # The head belongs to the language model, which ties it or not by its own configuration.
-        kwargs["tie_word_embeddings"] = self.get_text_config().tie_word_embeddings
+        kwargs["tie_word_embeddings"] = getattr(self.text_config, "tie_word_embeddings", False)
         super().__init__(**kwargs)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:

@@ -108,7 +108,8 @@ class AudioGraftProcessor(ProcessorMixin):
         messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _SENTINEL}]
         behind = self._render(messages, add_generation_prompt=False).rpartition(_SENTINEL)[2]
         ids = self.tokenizer(behind, add_special_tokens=False)["input_ids"]
-        special = [i for i in ids if i in self.tokenizer.all_special_ids]
+        added = self.tokenizer.added_tokens_decoder
+        special = [i for i in ids if i in added and added[i].special]
         token: str = self.tokenizer.convert_ids_to_tokens(special[0]) if special else self.tokenizer.eos_token
         return token
 
