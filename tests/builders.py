@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -116,3 +120,15 @@ def tone(seconds: float, frequency_hz: float = 440.0, seed: int = 0) -> np.ndarr
     times = np.arange(int(seconds * 16_000)) / 16_000
     noise = np.random.default_rng(seed).standard_normal(len(times)) * 0.01
     return (0.3 * np.sin(2 * np.pi * frequency_hz * times) + noise).astype(np.float32)
+
+
+def write_clips(folder: Path, waveforms: Sequence[np.ndarray], texts: Sequence[str]) -> Path:
+    """A manifest of clips named clip-0, clip-1 and so on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for number, (waveform, text) in enumerate(zip(waveforms, texts, strict=True)):
+        soundfile.write(folder / f"{number}.wav", waveform, 16_000, subtype="FLOAT")
+        rows.append({"id": f"clip-{number}", "audio": f"{number}.wav", "text": text})
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return manifest

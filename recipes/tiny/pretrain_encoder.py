@@ -29,7 +29,7 @@ from audiograft.types import WINDOW_FRAMES
 CHARACTERS = " 'abcdefghijklmnopqrstuvwxyz"
 """CTC classes 1 to 28; 0 is the blank."""
 N_MELS = 80
-FRAMES_PER_BATCH = 8000
+FRAMES_PER_BATCH = 4000
 PEAK_LEARNING_RATE = 1.5e-3
 WARMUP_STEPS = 400
 PADDED_SHARE = 0.10

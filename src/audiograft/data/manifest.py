@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def _sample(row: dict[str, Any], folder: Path, place: str) -> Sample:
     if not known.get("audio"):
         raise DataError(f'{place}: "audio" is missing: give the clip\'s path, relative to {folder}')
     return Sample(
-        id=known.get("id", known["audio"]),
+        id=known.get("id") or known["audio"],
         audio=str(folder / known["audio"]),
         text=known.get("text"),
         prompt=known.get("prompt", TRANSCRIBE_PROMPT),
@@ -117,7 +118,7 @@ def _duration_s(value: Any, place: str) -> float | None:
         return None
     # bool is a subclass of int; `true` is no duration.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise DataError(f'{place}: "duration_s" must be a number of seconds, 0 or more, not {_shown(value)}: correct it or leave the key out')
+        raise DataError(f'{place}: "duration_s" must be 0 or more seconds, not {_shown(value)}: correct it or leave the key out')
     return float(value)
 
 
@@ -137,28 +138,21 @@ def write_manifest(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         DataError: the file can't be written; what was there before is left as it was.
     """
-    replace_text(Path(path), (json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows))
+    replace_text(Path(path), "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows))
 
 
-def replace_text(path: Path, parts: Iterable[str]) -> None:
+def replace_text(path: Path, text: str) -> None:
     """Put text in the place of a file in one step, so that a reader or a crash never meets half of it.
 
     Raises:
         DataError: the file can't be written; what was there before is left as it was.
     """
     staged = path.with_name(path.name + ".part")
-    # Half of a surrogate pair, from a file name that is no UTF-8, can't be encoded; as \udce9 it is valid JSON and comes back unchanged.
-    parts = _encoded(parts)
     try:
-        with staged.open("wb") as file:
-            file.writelines(parts)
+        # Half of a surrogate pair, from a file name that is not UTF-8, can't be encoded; escaped like this it is valid JSON and reads back.
+        staged.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         staged.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            staged.unlink()
         raise DataError(f"{path}: can't be written ({error.strerror}): free space, or correct the path or its permissions") from error
-    finally:
-        staged.unlink(missing_ok=True)
-
-
-def _encoded(parts: Iterable[str]) -> Iterator[bytes]:
-    for part in parts:
-        yield part.encode("utf-8", errors="backslashreplace")

@@ -1,0 +1,66 @@
+# make         what there is
+# Everything runs in .venv, which is made on first use and brought up to date when pyproject.toml or constraints.txt change.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+BASE_PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
+WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+.PHONY: help install demo test test-all lint format types check tiny speedrun bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+.venv/bin/python:
+	@[ -n "$(BASE_PYTHON)" ] || { echo "error: Python 3.11 or newer is needed: install it, or name it with make BASE_PYTHON=..." >&2; exit 1; }
+	@$(BASE_PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing audiograft into .venv, which takes some minutes the first time" >&2
+	@$(PIP) --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	@echo "installing what the tests and checks need" >&2
+	@$(PIP) --editable '.[dev,train-logging]'
+	@touch $@
+
+install: .venv/.installed-dev  ## .venv with the package, editable, and the tools to work on it
+
+demo: .venv/.installed  ## transcribe examples/ with the model that ships in the package
+	@$(BIN)/audiograft transcribe --timing examples
+
+test: .venv/.installed-dev  ## the quick tests; those that need espeak-ng or flite are skipped without them
+	@$(BIN)/python -m pytest
+
+test-all: .venv/.installed-dev  ## all tests, the slow ones too
+	@$(BIN)/python -m pytest -m 'slow or not slow'
+
+lint: .venv/.installed-dev  ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: .venv/.installed-dev  ## put the code into ruff's format and order of imports
+	@$(BIN)/ruff check --quiet --select I --fix .
+	@$(BIN)/ruff format .
+
+types: .venv/.installed-dev  ## mypy, strict, on src
+	@$(BIN)/mypy
+
+check: lint types test  ## what has to pass before a change is proposed
+
+tiny: .venv/.installed-dev  ## make the shipped model again, from nothing (hours; needs espeak-ng and flite)
+	@$(WITH_VENV) bash recipes/tiny/make.sh
+
+speedrun: .venv/.installed  ## graft, align, finetune, evaluate, transcribe in ten minutes on two cores
+	@$(WITH_VENV) bash recipes/speedrun.sh
+
+bench: .venv/.installed  ## the speed and memory ratios; writes benchmarks/results/latest.json
+	@$(BIN)/python benchmarks/bench.py
+
+clean:  ## remove caches and builds; .venv stays
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests recipes benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Makes the shipped model `tiny` again, from nothing: `make tiny`. Some three hours on 2 cores; needs espeak-ng and flite.
+# Corpora, intermediate models and logs go to runs/tiny; what is better than the shipped model is copied by hand (last lines).
+set -euo pipefail
+out=runs/tiny
+minutes_encoder=${MINUTES_ENCODER:-75}
+minutes_lm=${MINUTES_LM:-20}
+mkdir -p "$out"
+
+say() { printf '\n== %s\n' "$*"; }
+corpus() { [ -f "$out/$1/manifest.jsonl" ] || audiograft prepare synthetic --out "$out/$1" "${@:2}"; }
+
+say "speech: 36,000 clean and 36,000 augmented clips in training voices, 400 for validation"
+corpus train-clean --split train --voices training --rows 36000 --seed 2
+corpus train-augmented --split train --voices training --rows 36000 --seed 3 --augmented
+corpus dev --split dev --voices training --rows 400 --seed 1
+
+say "encoder: CTC on characters, $minutes_encoder minutes"
+[ -f "$out/tiny-encoder/preprocessor_config.json" ] || python recipes/tiny/pretrain_encoder.py \
+    --train "$out/train-clean" "$out/train-augmented" --dev "$out/dev" --out "$out/tiny-encoder" --minutes "$minutes_encoder"
+
+say "language model: sentences and reading lessons, $minutes_lm minutes"
+[ -f "$out/tiny-lm/tokenizer.json" ] || python recipes/tiny/pretrain_lm.py --out "$out/tiny-lm" --minutes "$minutes_lm"
+
+say "graft, align, finetune: as for a big model"
+audiograft graft --audio-encoder "$out/tiny-encoder" --language-model "$out/tiny-lm" --projector swiglu --frame-stack 4 --out "$out/graft"
+audiograft train recipes/tiny/align.yaml
+audiograft train recipes/tiny/finetune.yaml
+
+say "results: 500 unseen sentences each, in training voices, in held-out voices, and with shuffled audio (above, at the end of training)"
+for voices in training held-out; do
+    corpus "test-$voices" --split test --voices "$voices" --rows 500 --seed 99
+    audiograft evaluate --model "$out/finetune" --data "$out/test-$voices" --out "$out/results-$voices" --batch-size 32
+done
+echo "to ship it: python recipes/tiny/ship.py $out"

@@ -1,0 +1,49 @@
+"""What all verbs share: error lines, a progress bar, and quiet libraries."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+_MIN_ITEMS_FOR_BAR = 11
+"""Below this a bar is gone before it can be read."""
+
+
+def print_error(message: str, exit_code: int = 2) -> int:
+    """Print one `error:` line on stderr and hand the exit code back."""
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    return exit_code
+
+
+def quiet_libraries() -> None:
+    """Keep the chatter and the bars of transformers and the hub off the terminal, unless the user's environment asks for them.
+
+    Has to be called before either is imported.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr, where that is a terminal and there is enough to do.
+
+    Yields:
+        What to call after each finished item.
+    """
+    if total < _MIN_ITEMS_FOR_BAR or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Standard output may be piped into a file: only stderr goes through the bar.
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)

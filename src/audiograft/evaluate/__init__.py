@@ -1,0 +1,1 @@
+"""Runs a model over a manifest and scores what it wrote."""

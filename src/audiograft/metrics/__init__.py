@@ -1,0 +1,1 @@
+"""Pure functions over references and hypotheses; jiwer and SciPy do the work."""

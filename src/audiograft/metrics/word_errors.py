@@ -1,0 +1,72 @@
+"""Word and character errors from the minimal edit distance (jiwer aligns)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import jiwer
+
+
+@dataclass(frozen=True)
+class ErrorCounts:
+    """How the words (or characters) of a hypothesis differ from those of its reference.
+
+    Counts add up: the sum over utterances gives the corpus, so its rate weighs each word alike, not each utterance.
+    """
+
+    hits: int = 0
+    substitutions: int = 0
+    insertions: int = 0
+    deletions: int = 0
+
+    @property
+    def reference_length(self) -> int:
+        """Words (characters) of the reference."""
+        return self.hits + self.substitutions + self.deletions
+
+    @property
+    def errors(self) -> int:
+        """Substitutions, insertions and deletions."""
+        return self.substitutions + self.insertions + self.deletions
+
+    @property
+    def rate(self) -> float:
+        """Errors per word (character) of the reference: 0 is perfect, insertions can lift it above 1.
+
+        Where the reference is empty the rate is the number of insertions, so 0 for an empty hypothesis. It is jiwer's convention, and
+        unlike infinity it can be averaged and written as JSON. In a corpus such insertions count as errors and add no length.
+        """
+        return self.errors / max(self.reference_length, 1)
+
+    def __add__(self, other: ErrorCounts) -> ErrorCounts:
+        return ErrorCounts(
+            self.hits + other.hits,
+            self.substitutions + other.substitutions,
+            self.insertions + other.insertions,
+            self.deletions + other.deletions,
+        )
+
+
+def word_errors(reference: str, hypothesis: str) -> ErrorCounts:
+    """Count word errors of one utterance. Words are what stands between white space of any kind; normalise before."""
+    return _counts(jiwer.process_words(_single_spaced(reference), _single_spaced(hypothesis)))
+
+
+def character_errors(reference: str, hypothesis: str) -> ErrorCounts:
+    """Count character errors of one utterance. A run of white space is one space and counts as a character; at the ends it is dropped."""
+    return _counts(jiwer.process_characters(_single_spaced(reference), _single_spaced(hypothesis)))
+
+
+def corpus(counts: Iterable[ErrorCounts]) -> ErrorCounts:
+    """Sum the counts of utterances; of none at all, zeros."""
+    return sum(counts, ErrorCounts())
+
+
+def _single_spaced(text: str) -> str:
+    # jiwer splits at the space character alone, so a tab or a line feed would glue two words together.
+    return " ".join(text.split())
+
+
+def _counts(output: jiwer.WordOutput | jiwer.CharacterOutput) -> ErrorCounts:
+    return ErrorCounts(output.hits, output.substitutions, output.insertions, output.deletions)

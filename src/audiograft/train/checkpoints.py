@@ -1,0 +1,119 @@
+"""Checkpoints that hold what is trained, are whole or not there, and are only resumed by the run that wrote them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import get_last_checkpoint
+
+from audiograft.data.manifest import find_manifest
+from audiograft.model.checkpoint import one_line
+from audiograft.train.recipe import Recipe
+from audiograft.train.rows import Row
+from audiograft.types import AudiograftError, ConfigError
+
+STAGING = "incomplete-checkpoint"
+"""Folder inside output_dir where a checkpoint is until it is whole."""
+WEIGHTS = "trained.safetensors"
+IDENTITY = "identity.json"
+STATE = "trainer_state.json"
+_NO_INFLUENCE = ("output_dir", "report_to", "dataloader_workers", "save_dtype", "save_total_limit", "sample_transcripts", "deafness")
+"""Keys of a recipe that change neither the weights nor the steps at which something happens, so that they may differ on resuming."""
+
+
+def run_identity(recipe: Recipe, rows: Sequence[Row]) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be continued: the recipe's keys that matter and a hash of the training data."""
+    identity = {key: value for key, value in recipe.as_dict().items() if key not in _NO_INFLUENCE}
+    # Through JSON, so that tuples compare equal to the lists that are read back.
+    plain: dict[str, Any] = json.loads(json.dumps(identity | {"data_fingerprint": data_fingerprint(recipe.data.train, rows)}))
+    return plain
+
+
+def data_fingerprint(manifests: Sequence[str], rows: Sequence[Row]) -> str:
+    """SHA-256 of the manifests' bytes and of the lengths of all usable clips, in order."""
+    digest = hashlib.sha256(repr([(row.sample.id, row.n_samples) for row in rows]).encode())
+    for manifest in manifests:
+        digest.update(find_manifest(manifest).read_bytes())
+    return digest.hexdigest()
+
+
+def find_checkpoint(output_dir: Path, identity: Mapping[str, Any]) -> Path | None:
+    """The newest whole checkpoint of a run; a half-written one is removed.
+
+    Raises:
+        ConfigError: there is one, and it belongs to another run.
+    """
+    shutil.rmtree(output_dir / STAGING, ignore_errors=True)
+    newest = get_last_checkpoint(str(output_dir))
+    if newest is None:
+        return None
+    stored = json.loads((Path(newest) / IDENTITY).read_text(encoding="utf-8"))
+    for key in sorted(stored.keys() | identity.keys()):
+        if stored.get(key) != identity.get(key):
+            raise ConfigError(
+                f"{newest} belongs to a run with {key} {stored.get(key)!r}, not {identity.get(key)!r}: "
+                f"choose another folder with --set output_dir=..., or delete {output_dir}"
+            )
+    return Path(newest)
+
+
+def steps_done(checkpoint: Path) -> tuple[int, int]:
+    """Optimiser steps of a checkpoint, and those of its whole run."""
+    state = TrainerState.load_from_json(str(checkpoint / STATE))
+    return state.global_step, state.max_steps
+
+
+def save_trained(model: nn.Module, folder: Path, identity: Mapping[str, Any]) -> None:
+    """Write the trainable parameters and the run's identity."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in model.named_parameters() if parameter.requires_grad}
+    save_file(tensors, folder / WEIGHTS)
+    (folder / IDENTITY).write_text(json.dumps(identity), encoding="utf-8")
+
+
+def load_trained(model: nn.Module, folder: Path) -> None:
+    """Put saved parameters into the model.
+
+    Raises:
+        ConfigError: a trainable parameter is missing from the file, one is extra, or a shape differs.
+    """
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{folder / WEIGHTS} can't be read ({one_line(error)}): delete {folder} to go on from the one before") from error
+    wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for name in sorted(wanted.keys() | tensors.keys()):
+        if name not in tensors or name not in wanted or wanted[name].shape != tensors[name].shape:
+            raise ConfigError(f"{folder / WEIGHTS} does not fit the model, first at tensor {name}: delete {folder} to train anew")
+        wanted[name].data.copy_(tensors[name])
+
+
+@contextmanager
+def writing(folder: Path, what: str) -> Iterator[None]:
+    """Turn a failure to write, such as a full disk, into one line that names the folder. torch reports it as a RuntimeError."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+        raise AudiograftError(f"{folder}: {what} can't be written ({reason}): free space or correct its permissions") from error
+
+
+def publish(staged: Path, final: Path) -> None:
+    """Move a written folder to its name in one step, its bytes being on the disk by then."""
+    for path in (*staged.rglob("*"), staged):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    shutil.rmtree(final, ignore_errors=True)
+    staged.replace(final)

@@ -1,0 +1,219 @@
+"""transformers' Trainer with our batches, our checkpoints, and a stop at the first loss that is not a number."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from transformers.trainer_utils import rotate_checkpoints
+
+from audiograft.model import AudioGraftForConditionalGeneration
+from audiograft.model.checkpoint import one_line
+from audiograft.train.batching import TokenBatchSampler
+from audiograft.train.callbacks import EpochOrder, LogLine, ProgressDisplay
+from audiograft.train.checkpoints import STAGING, load_trained, publish, save_trained, writing
+from audiograft.train.collator import Collator
+from audiograft.train.dataset import SpeechDataset
+from audiograft.train.recipe import Recipe
+from audiograft.train.validation import Validator
+from audiograft.types import AudiograftError, ConfigError
+
+
+def training_arguments(recipe: Recipe, validate: bool) -> TrainingArguments:
+    """The recipe in the Trainer's words.
+
+    Raises:
+        ConfigError: a precision that this machine can't compute in, or a tracker that isn't there.
+    """
+    try:
+        for tracker in get_reporting_integration_callbacks(list(recipe.report_to)):
+            tracker()
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise ConfigError(f"report_to: {', '.join(recipe.report_to)}: {one_line(error)}") from error
+    has_accelerator = torch.accelerator.is_available()
+    if recipe.precision == "fp16" and not has_accelerator:
+        raise ConfigError("precision: fp16 needs a GPU: use bf16 or fp32")
+    try:
+        return TrainingArguments(
+            output_dir=recipe.output_dir,
+            num_train_epochs=recipe.epochs,
+            max_steps=recipe.max_steps or -1,
+            gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+            learning_rate=recipe.learning_rate,
+            lr_scheduler_type=recipe.lr_scheduler,
+            warmup_steps=recipe.warmup_ratio,
+            weight_decay=recipe.weight_decay,
+            max_grad_norm=recipe.max_grad_norm,
+            bf16=recipe.precision == "bf16",
+            fp16=recipe.precision == "fp16",
+            use_cpu=not has_accelerator,
+            eval_strategy="steps" if validate else "no",
+            eval_steps=recipe.eval_steps,
+            save_steps=recipe.save_steps,
+            logging_steps=recipe.logging_steps,
+            # Trainer would hide a loss that is not a number in the mean of the others.
+            logging_nan_inf_filter=False,
+            save_total_limit=recipe.save_total_limit,
+            report_to=list(recipe.report_to) or "none",
+            seed=recipe.seed,
+            dataloader_num_workers=recipe.dataloader_workers,
+            dataloader_pin_memory=has_accelerator,
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        )
+    except ValueError as error:
+        raise ConfigError(f"precision: {recipe.precision} is not supported here: {error}") from error
+
+
+class GraftTrainer(Trainer):
+    """One stage of training.
+
+    Attributes:
+        display: the progress bar; the caller closes it.
+    """
+
+    def __init__(
+        self,
+        model: AudioGraftForConditionalGeneration,
+        recipe: Recipe,
+        *,
+        dataset: SpeechDataset,
+        sampler: TokenBatchSampler,
+        frozen: Sequence[nn.Module],
+        identity: Mapping[str, Any],
+        validator: Validator | None,
+        console: Console,
+        on_log: Callable[[LogLine], None],
+    ) -> None:
+        self.recipe = recipe
+        self.console = console
+        self.display = ProgressDisplay(console, on_log)
+        self._sampler = sampler
+        self._frozen = frozen
+        self._identity = identity
+        self._validator = validator
+        self._staging: Path | None = None
+        self._start_window()
+        super().__init__(
+            model=model,
+            args=training_arguments(recipe, validator is not None),
+            data_collator=Collator(dataset.processor),
+            train_dataset=dataset,
+            # Not a dataset, but only `evaluate` below reads it.
+            eval_dataset=validator,
+            callbacks=[EpochOrder(sampler), self.display],
+        )
+        self.remove_callback(PrinterCallback)
+        # The Trainer's own mark, which has no place in a saved configuration.
+        del model.config.use_cache
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches by token budget. Through `accelerator.prepare`, without which epochs would repeat and a resumed run would diverge."""
+        loader = DataLoader(
+            self.train_dataset,  # type: ignore[arg-type]
+            batch_sampler=self._sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
+    ) -> Any:
+        """Loss of one batch as a share of the whole accumulated batch.
+
+        Raises:
+            AudiograftError: it is not finite; the ids of the batch are then in bad-batch.json.
+        """
+        ids, audio_s = inputs.pop("ids"), inputs.pop("audio_s")
+        # The Trainer has just put the whole model in training mode.
+        for part in self._frozen:
+            part.eval()
+        loss = super().compute_loss(model, inputs, return_outputs=False, num_items_in_batch=num_items_in_batch)
+        assert isinstance(loss, Tensor)
+        if not torch.isfinite(loss):
+            self._stop_at(ids, loss.item())
+        self._window_samples += len(ids)
+        self._window_audio_s += audio_s
+        return loss
+
+    def _stop_at(self, ids: Sequence[str], loss: float) -> NoReturn:
+        step = self.state.global_step + 1
+        path = Path(self.recipe.output_dir) / "bad-batch.json"
+        with writing(path, "the list of bad clips"):
+            path.write_text(json.dumps({"step": step, "loss": str(loss), "ids": list(ids)}, ensure_ascii=False, indent=1), encoding="utf-8")
+        raise AudiograftError(f"the loss is {loss} at step {step}: lower learning_rate or max_grad_norm, or drop the clips in {path}")
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Validation loss and WER; prints some transcripts."""
+        assert self._validator is not None
+        started = time.perf_counter()
+        result = self._validator(self.model)  # type: ignore[arg-type]
+        metrics = {"eval_loss": result.loss, "eval_wer": result.wer}
+        self.log(metrics)
+        if self.is_world_process_zero():
+            self.console.print(f"validation at step {self.state.global_step}: loss {result.loss:.4f}, WER {result.wer:.1%}")
+            for row, hypothesis in list(zip(self._validator.rows, result.hypotheses, strict=True))[: self.recipe.sample_transcripts]:
+                self.console.print(f"  reference:  {row.target}\n  hypothesis: {hypothesis}", markup=False)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        # Speeds are those of training.
+        self._window_start += time.perf_counter() - started
+        return metrics
+
+    def _start_window(self) -> None:
+        self._window_samples = 0
+        self._window_audio_s = 0.0
+        self._window_start = time.perf_counter()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds speeds, over all processes, to each line that has a training loss."""
+        if "loss" in logs:
+            elapsed_s = time.perf_counter() - self._window_start
+            logs["samples_per_s"] = self._window_samples * self.args.world_size / elapsed_s
+            logs["audio_s_per_s"] = self._window_audio_s * self.args.world_size / elapsed_s
+            self._start_window()
+        super().log(logs, start_time)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging or super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """The Trainer's own checkpoint, written beside and moved to its place when it is whole."""
+        output_dir = Path(self.recipe.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        self._staging = output_dir / STAGING
+        try:
+            with writing(output_dir, f"{name}, the newest whole one being kept,"):
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    publish(self._staging / name, output_dir / name)
+        finally:
+            shutil.rmtree(self._staging, ignore_errors=True)
+            self._staging = None
+        if self.args.should_save:
+            rotate_checkpoints(str(output_dir), save_total_limit=self.args.save_total_limit)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.args.should_save:
+            save_trained(self.model, Path(output_dir or self.recipe.output_dir), self._identity)  # type: ignore[arg-type]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_trained(model or self.model, Path(resume_from_checkpoint))  # type: ignore[arg-type]
+
+    def finished_model(self) -> AudioGraftForConditionalGeneration:
+        """The model without what the Trainer and accelerate put around it."""
+        model: AudioGraftForConditionalGeneration = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        return model

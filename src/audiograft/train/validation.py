@@ -1,0 +1,105 @@
+"""Loss and WER on clips, during a run and at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from audiograft.inference.engine import Engine
+from audiograft.metrics.word_errors import corpus, word_errors
+from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
+from audiograft.model.modeling import IGNORE_INDEX
+from audiograft.train.collator import Collator
+from audiograft.train.dataset import example
+from audiograft.train.rows import Row, Waveform, load_waveform
+
+_BATCH_CLIPS = 8
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a model does on some clips.
+
+    Attributes:
+        losses: mean loss per answer token of each clip, in nats.
+        answer_tokens: that carried loss, of each clip.
+        wer: corpus word error rate of greedy answers, on words as they are written, without a normaliser.
+        hypotheses: the answers.
+    """
+
+    losses: list[float]
+    answer_tokens: list[int]
+    wer: float
+    hypotheses: list[str]
+
+    @property
+    def loss(self) -> float:
+        """Mean over all answer tokens of all clips."""
+        return float(np.average(self.losses, weights=self.answer_tokens))
+
+
+def draw(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
+    """So many rows, or all where there are fewer, in their order."""
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
+    return [rows[index] for index in sorted(chosen)]
+
+
+def score(
+    model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, rows: Sequence[Row], waveforms: Sequence[Waveform]
+) -> Score:
+    """Loss and WER of each row's answer, given a waveform that may be its own or not."""
+    with evaluating(model):
+        pairs = list(zip(rows, waveforms, strict=True))
+        losses: list[float] = []
+        counts: list[int] = []
+        for start in range(0, len(pairs), _BATCH_CLIPS):
+            for loss, count in _clip_losses(model, processor, pairs[start : start + _BATCH_CLIPS]):
+                losses.append(loss)
+                counts.append(count)
+        hypotheses = Engine(model, processor).transcribe_waveforms(waveforms, [row.sample.prompt for row in rows], batch_size=_BATCH_CLIPS)
+    errors = corpus(word_errors(row.target, hypothesis) for row, hypothesis in zip(rows, hypotheses, strict=True))
+    return Score(losses, counts, errors.rate, hypotheses)
+
+
+def _clip_losses(
+    model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, pairs: Sequence[tuple[Row, Waveform]]
+) -> Iterator[tuple[float, int]]:
+    """Mean loss and number of answer tokens of each pair."""
+    batch = Collator(processor)([example(row, waveform, processor.pad_to_window, processor) for row, waveform in pairs])
+    labels = batch["labels"]
+    inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if isinstance(tensor, torch.Tensor)}
+    logits = model(**inputs).logits.float().cpu()
+    token_losses = torch.nn.functional.cross_entropy(logits, labels[labels != IGNORE_INDEX], reduction="none")
+    counts = (labels != IGNORE_INDEX).sum(1).tolist()
+    for own in token_losses.split(counts):
+        yield float(own.mean()), len(own)
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the former mode afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+class Validator:
+    """Scores a fixed set of clips again and again."""
+
+    def __init__(self, processor: AudioGraftProcessor, rows: Sequence[Row]) -> None:
+        self.processor = processor
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __call__(self, model: AudioGraftForConditionalGeneration) -> Score:
+        return score(model, self.processor, self.rows, [load_waveform(row) for row in self.rows])

@@ -1,0 +1,214 @@
+"""Manifests: what a row means, and what is said about one that does not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiograft.data.manifest import find_manifest, read_manifest, replace_text, write_manifest
+from audiograft.types import TRANSCRIBE_PROMPT, DataError, Sample
+
+FULL_ROW = {
+    "id": "one",
+    "audio": "clips/a.wav",
+    "text": "hello",
+    "prompt": "Write it down.",
+    "response": "Hello.",
+    "speaker": "slt",
+    "duration_s": 1.5,
+    "language": "en",
+    "slots": [["name", "Ann"]],
+}
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    return tmp_path / "manifest.jsonl"
+
+
+def message(manifest: Path, *lines: str) -> str:
+    """The error that a manifest with these lines gives; one line, whatever it says."""
+    manifest.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read_manifest(manifest)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def row(**changes: Any) -> str:
+    return json.dumps({"audio": "a.wav", "text": "hello"} | changes)
+
+
+def test_a_full_row_becomes_a_sample(manifest: Path) -> None:
+    write_manifest(manifest, [FULL_ROW])
+    assert read_manifest(manifest) == [
+        Sample(
+            id="one",
+            audio=str(manifest.parent / "clips/a.wav"),
+            text="hello",
+            prompt="Write it down.",
+            response="Hello.",
+            speaker="slt",
+            duration_s=1.5,
+            extra={"language": "en", "slots": [["name", "Ann"]]},
+        )
+    ]
+
+
+def test_a_row_with_audio_alone_gets_the_defaults(manifest: Path) -> None:
+    write_manifest(manifest, [{"audio": "clips/a.wav"}])
+    (sample,) = read_manifest(manifest)
+    assert sample == Sample(id="clips/a.wav", audio=str(manifest.parent / "clips/a.wav"), prompt=TRANSCRIBE_PROMPT)
+
+
+def test_null_counts_as_absent(manifest: Path) -> None:
+    write_manifest(manifest, [dict.fromkeys(FULL_ROW) | {"audio": "a.wav"}])
+    (sample,) = read_manifest(manifest)
+    assert sample == Sample(id="a.wav", audio=str(manifest.parent / "a.wav"), extra={"language": None, "slots": None})
+
+
+def test_an_absolute_audio_path_stays_as_it_is(manifest: Path) -> None:
+    write_manifest(manifest, [{"audio": "/corpus/a.wav"}])
+    assert read_manifest(manifest)[0].audio == "/corpus/a.wav"
+
+
+def test_a_folder_stands_for_its_manifest(manifest: Path) -> None:
+    write_manifest(manifest, [FULL_ROW])
+    assert find_manifest(manifest.parent) == manifest
+    assert read_manifest(str(manifest.parent)) == read_manifest(manifest)
+
+
+def test_blank_lines_and_a_byte_order_mark_are_no_rows(manifest: Path) -> None:
+    manifest.write_text("\ufeff" + row() + "\r\n\n  \n" + row(id="b") + "\n\n", encoding="utf-8")
+    assert [sample.id for sample in read_manifest(manifest)] == ["a.wav", "b"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.fixed_dictionaries({"text": st.text(), "speaker": st.text()}, optional={"note": st.text()}), min_size=1, max_size=4))
+def test_any_text_survives_writing_and_reading(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]]) -> None:
+    manifest = tmp_path_factory.getbasetemp() / "any.jsonl"
+    write_manifest(manifest, [{"audio": f"{i}.wav", **row} for i, row in enumerate(rows)])
+    read = read_manifest(manifest)
+    assert [(sample.text, sample.speaker) for sample in read] == [(row["text"], row["speaker"]) for row in rows]
+    assert [sample.extra for sample in read] == [{"note": row["note"]} if "note" in row else {} for row in rows]
+
+
+def test_a_line_separator_inside_a_text_does_not_end_the_row(manifest: Path) -> None:
+    write_manifest(manifest, [{"audio": "a.wav", "text": "one\u2028two\x85three\nfour"}])
+    assert read_manifest(manifest)[0].text == "one\u2028two\x85three\nfour"
+
+
+def test_a_file_name_that_is_not_utf_8_survives(manifest: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.wav")
+    write_manifest(manifest, [{"audio": name, "text": "café"}])
+    assert "café" in manifest.read_text(encoding="utf-8")
+    assert os.fsencode(read_manifest(manifest)[0].audio).endswith(b"/caf\xe9.wav")
+
+
+def test_missing_manifest_points_to_prepare(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.jsonl: no such manifest: .*`audiograft prepare`"):
+        read_manifest(tmp_path / "none.jsonl")
+
+
+def test_folder_without_manifest_points_to_prepare(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has no manifest\.jsonl: .*`audiograft prepare`"):
+        read_manifest(tmp_path)
+
+
+def test_manifest_without_permission_is_named(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_manifest(manifest, [FULL_ROW])
+
+    def refused(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(13, "Permission denied")  # chmod would not stop root
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(DataError, match=r"manifest\.jsonl: can't be read \(Permission denied\)"):
+        read_manifest(manifest)
+
+
+@pytest.mark.parametrize("lines", [(), ("", "  ")])
+def test_empty_manifest_says_so(manifest: Path, lines: tuple[str, ...]) -> None:
+    assert message(manifest, *lines) == f"{manifest}: no rows: it needs one JSON object a line"
+
+
+def test_a_wav_file_is_not_a_manifest(manifest: Path) -> None:
+    manifest.write_bytes(b"RIFF\xff\xff\x00\x00WAVE")
+    with pytest.raises(DataError, match="not UTF-8 text: name a JSONL file"):
+        read_manifest(manifest)
+
+
+def test_bad_json_names_its_line(manifest: Path) -> None:
+    assert message(manifest, row(), "", '{"audio": "b.wav",}').startswith(f"{manifest}:3: not valid JSON (")
+
+
+def test_a_row_that_is_no_object_names_its_line_and_shows_it(manifest: Path) -> None:
+    found = message(manifest, row(), '["a.wav", "hello"]')
+    assert found.startswith(f"{manifest}:2: a row is a JSON object")
+    assert found.endswith('not ["a.wav", "hello"]')
+
+
+@pytest.mark.parametrize("audio", [{}, {"audio": None}, {"audio": ""}])
+def test_missing_audio_names_line_key_and_mend(manifest: Path, audio: dict[str, Any]) -> None:
+    found = message(manifest, row(), json.dumps({"text": "hello"} | audio))
+    assert found == f'{manifest}:2: "audio" is missing: give the clip\'s path, relative to {manifest.parent}'
+
+
+@pytest.mark.parametrize("key", ["id", "audio", "text", "prompt", "response", "speaker"])
+def test_a_text_that_is_a_number_names_line_key_and_mend(manifest: Path, key: str) -> None:
+    assert message(manifest, row(**{key: 1089})) == f'{manifest}:1: "{key}" must be a string, not 1089: put it in quotes'
+
+
+@pytest.mark.parametrize("value", ['"1.5"', "true", "-1", "NaN", "Infinity"])
+def test_a_duration_that_is_no_length_names_line_key_and_mend(manifest: Path, value: str) -> None:
+    found = message(manifest, f'{{"audio": "a.wav", "duration_s": {value}}}')
+    assert found == f'{manifest}:1: "duration_s" must be 0 or more seconds, not {value}: correct it or leave the key out'
+
+
+def test_a_long_wrong_value_is_cut_in_the_message(manifest: Path) -> None:
+    assert len(message(manifest, row(text=["word"] * 1000)).removeprefix(str(manifest))) < 120
+
+
+def test_duplicate_ids_name_both_lines(manifest: Path) -> None:
+    found = message(manifest, row(id="x"), row(id="y"), row(id="x"))
+    assert found == f"{manifest}:3: \"id\" 'x' is taken by line 1: give each row its own"
+
+
+def test_the_same_clip_twice_needs_ids(manifest: Path) -> None:
+    assert "'a.wav' is taken by line 1" in message(manifest, row(), row(prompt="What is said?"))
+    write_manifest(manifest, [{"audio": "a.wav", "id": "1"}, {"audio": "a.wav", "id": "2"}])
+    assert [sample.id for sample in read_manifest(manifest)] == ["1", "2"]
+
+
+def test_rows_that_break_half_way_leave_the_old_manifest(manifest: Path) -> None:
+    write_manifest(manifest, [FULL_ROW])
+    before = manifest.read_bytes()
+    with pytest.raises(TypeError):
+        write_manifest(manifest, [FULL_ROW, {"audio": object()}])
+    assert manifest.read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_manifest(manifest, [FULL_ROW])
+    before = manifest.read_bytes()
+
+    def full(path: Path, *args: Any, **kwargs: Any) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(DataError, match=r"manifest\.jsonl: can't be written \(No space left on device\): free space"):
+        write_manifest(manifest, [FULL_ROW, FULL_ROW])
+    assert manifest.read_bytes() == before
+    assert list(manifest.parent.iterdir()) == [manifest]
+
+
+def test_writing_into_a_folder_that_is_a_file_is_a_data_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="can't be written"):
+        replace_text(tmp_path / "file" / "metrics.json", "{}")

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from audiograft.train.recipe import DataRecipe, Recipe, load_recipe
+from audiograft.types import ConfigError
+
+MINIMAL = {"stage": "align", "model": "tiny", "output_dir": "out", "data": {"train": "train.jsonl"}}
+
+
+@pytest.fixture
+def written(tmp_path: Path):
+    def write(**keys: object) -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(MINIMAL | keys), encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_minimal_recipe_takes_the_defaults(written) -> None:
+    assert load_recipe(written()) == Recipe("align", "tiny", "out", DataRecipe(train=("train.jsonl",)))
+
+
+def test_overrides_win_and_are_yaml(written) -> None:
+    overrides = ["data.train=[a.jsonl, b.jsonl]", "learning_rate=1e-3", "lora.targets=q_proj", "max_steps=7", "cache_features=true"]
+    recipe = load_recipe(written(lora={"rank": 4}), [*overrides, "deafness.clips=9"])
+    assert recipe.data.train == ("a.jsonl", "b.jsonl")
+    assert recipe.learning_rate == 0.001
+    assert (recipe.lora.rank, recipe.lora.targets) == (4, ("q_proj",))
+    assert (recipe.max_steps, recipe.cache_features, recipe.deafness.clips) == (7, True, 9)
+
+
+def test_a_recipe_written_out_reads_back_the_same(written, tmp_path: Path) -> None:
+    recipe = load_recipe(written(learning_rate="2e-4", report_to=["tensorboard"], lora={"dropout": 0.1}))
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(yaml.safe_load(yaml.dump(_plain(recipe.as_dict())))), encoding="utf-8")
+    assert load_recipe(again) == recipe
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+@pytest.mark.parametrize(
+    ("keys", "needle"),
+    [
+        ({"learnig_rate": 1}, "unknown key learnig_rate: the closest valid one is learning_rate"),
+        ({"data": {"trian": "x"}}, "unknown key data.trian: the closest valid one is data.train"),
+        ({"lora": {"targts": ["x"]}}, "unknown key lora.targts: the closest valid one is lora.targets"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number, not 'fast'"),
+        ({"learning_rate": True}, "learning_rate must be a number, not True"),
+        ({"learning_rate": ".nan"}, "learning_rate must be a number, not '.nan'"),
+        ({"max_steps": 2.5}, "max_steps must be a whole number, not 2.5"),
+        ({"seed": True}, "seed must be a whole number, not True"),
+        ({"cache_features": "maybe"}, "cache_features must be true or false, not 'maybe'"),
+        ({"stage": "algin"}, "stage must be one of align, finetune, not 'algin'"),
+        ({"data": "train.jsonl"}, "data must be a section with keys of its own, not 'train.jsonl'"),
+        ({"data": {"train": [1]}}, "data.train must be text, not 1"),
+        ({"data": {"train": []}}, "data.train must be given, not ()"),
+        ({"data": {}}, "the key data.train is missing"),
+        ({"lora": {"scope": ["vision"]}}, "lora.scope must be one of language_model, not 'vision'"),
+        ({"tokens_per_batch": 0}, "tokens_per_batch must be 1 or more, not 0"),
+        ({"lora": {"dropout": 1.0}}, "lora.dropout must be from 0 to below 1, not 1.0"),
+        ({"deafness": {"clips": 5}}, "deafness.clips must be 8 or more"),
+        ({"model": "out"}, "output_dir is the folder of the model it starts from"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_with_file_and_key(written, keys: dict[str, object], needle: str) -> None:
+    path = written(**keys)
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path)
+    assert needle in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["learning_rate", "=3", "model.name=x", "epochs=[1"])
+def test_bad_overrides_are_named(written, override: str) -> None:
+    with pytest.raises(ConfigError, match="--set") as caught:
+        load_recipe(written(), [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"stage: [align", b"- a list", b"", b"\xff\xfe\x00"])
+def test_files_that_are_no_recipe(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
+        load_recipe(tmp_path / "none.yaml")

@@ -1,0 +1,165 @@
+"""Checkpoints: resuming is exact, and no failure to write one costs the one before."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from audiograft.train.checkpoints import STAGING, WEIGHTS
+from audiograft.train.recipe import LoraRecipe
+from audiograft.types import AudiograftError, ConfigError
+
+
+def losses(result) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in result["log"] if "loss" in line}
+
+
+def stop_after(step: int):
+    """A power cut: nothing behind the log line of this step is done."""
+
+    def on_log(line: dict[str, float]) -> None:
+        if line["step"] == step:
+            raise KeyboardInterrupt
+
+    return on_log
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_dir()}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # Two rows a batch, four batches an epoch.
+        pytest.param({"save_steps": 3}, id="within an epoch"),
+        pytest.param({"save_steps": 4}, id="between epochs"),
+        pytest.param({"stage": "finetune", "lora": LoraRecipe(rank=2, dropout=0.3), "save_steps": 3}, id="with dropout"),
+        pytest.param({"gradient_accumulation_steps": 3, "save_steps": 3}, id="accumulating, the last step of an epoch short"),
+        pytest.param({"cache_features": True, "dataloader_workers": 1, "save_steps": 3}, id="cached, read by a worker"),
+    ],
+)
+def test_interrupted_and_resumed_equals_uninterrupted(recipe, run_quietly, tmp_path: Path, changes) -> None:
+    recipe = replace(recipe, max_steps=7, **changes)
+    whole = run_quietly(recipe, output_dir=str(tmp_path / "whole"))
+    resumed_steps = []
+    with pytest.raises(KeyboardInterrupt):
+        run_quietly(recipe, stop_after(5))
+    resumed = run_quietly(recipe, lambda line: resumed_steps.append(line["step"]))
+    assert min(resumed_steps) == recipe.save_steps + 1
+    assert losses(resumed) == losses(whole)
+    assert len(set(losses(whole).values())) == 7
+    before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "whole", Path(recipe.output_dir)))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_finished_run_is_not_trained_further(recipe, run_quietly) -> None:
+    first = run_quietly(recipe)
+    steps: list[float] = []
+    again = run_quietly(recipe, lambda line: steps.append(line["step"]))
+    assert steps == []
+    assert again["steps"] == first["steps"] == 6
+    assert again["deafness"] == first["deafness"]
+    assert losses(again) == losses(first)
+
+
+def test_checkpoints_hold_what_is_trained_and_only_the_newest_are_kept(recipe, run_quietly) -> None:
+    run_quietly(recipe, save_steps=2, save_total_limit=2)
+    assert names(Path(recipe.output_dir)) == {"checkpoint-4", "checkpoint-6"}
+    tensors = load_file(Path(recipe.output_dir) / "checkpoint-6" / WEIGHTS)
+    assert tensors
+    assert all(name.startswith("projector.") for name in tensors)
+
+
+@contextmanager
+def no_file_larger_than(n_bytes: int) -> Iterator[None]:
+    """What a full disk is to a writer, without filling one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("n_bytes", [1_000, 15_000], ids=["while writing weights", "while writing the optimiser"])
+def test_a_full_disk_costs_no_checkpoint(recipe, run_quietly, tmp_path: Path, n_bytes: int) -> None:
+    whole = run_quietly(recipe, output_dir=str(tmp_path / "whole"))
+    output_dir = Path(recipe.output_dir)
+    with pytest.raises(KeyboardInterrupt):
+        run_quietly(recipe, stop_after(5))
+    with pytest.raises(AudiograftError) as caught, no_file_larger_than(n_bytes):
+        run_quietly(recipe)
+    assert str(output_dir) in str(caught.value)
+    assert "checkpoint-6" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert names(output_dir) == {"checkpoint-3"}
+    assert losses(run_quietly(recipe)) == losses(whole)
+
+
+def test_a_half_written_checkpoint_is_ignored_and_removed(recipe, run_quietly) -> None:
+    output_dir = Path(recipe.output_dir)
+    with pytest.raises(KeyboardInterrupt):
+        run_quietly(recipe, stop_after(5))
+    # As kill -9 would leave it.
+    shutil.copytree(output_dir / "checkpoint-3", output_dir / STAGING / "checkpoint-5")
+    (output_dir / STAGING / "checkpoint-5" / WEIGHTS).write_bytes(b"half")
+    steps: list[float] = []
+    run_quietly(recipe, lambda line: steps.append(line["step"]))
+    assert min(steps) == 4
+    assert STAGING not in names(output_dir)
+
+
+def test_another_recipe_does_not_continue_a_run(recipe, run_quietly) -> None:
+    run_quietly(recipe)
+    with pytest.raises(
+        ConfigError, match=r"checkpoint-6 belongs to a run with learning_rate 0\.001, not 0\.5: .*--set output_dir="
+    ) as caught:
+        run_quietly(recipe, learning_rate=0.5)
+    assert "\n" not in str(caught.value)
+    # Where it is saved in the end is no part of what was trained.
+    assert run_quietly(recipe, save_dtype="fp16")["steps"] == 6
+
+
+@pytest.mark.parametrize("damage", ["missing", "extra", "shape", "bytes"])
+def test_a_checkpoint_that_does_not_fit_is_refused(recipe, run_quietly, damage: str) -> None:
+    from safetensors.torch import save_file
+
+    with pytest.raises(KeyboardInterrupt):
+        run_quietly(recipe, stop_after(5))
+    path = Path(recipe.output_dir) / "checkpoint-3" / WEIGHTS
+    tensors = load_file(path)
+    name = sorted(tensors)[0]
+    if damage == "missing":
+        del tensors[name]
+    elif damage == "extra":
+        tensors["projector.more"] = torch.zeros(1)
+    elif damage == "shape":
+        tensors[name] = torch.zeros(1)
+    save_file(tensors, path)
+    if damage == "bytes":
+        path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ConfigError, match="checkpoint-3") as caught:
+        run_quietly(recipe)
+    assert "\n" not in str(caught.value)
+
+
+def test_train_json_says_what_was_done(recipe, run_quietly) -> None:
+    result = run_quietly(recipe)
+    stored = json.loads((Path(recipe.output_dir) / "train.json").read_text(encoding="utf-8"))
+    assert stored["recipe"]["learning_rate"] == recipe.learning_rate
+    assert stored["deafness"]["conditions"][1]["audio"] == "shuffled"
+    assert stored["rows"] == {"train": 8, "validation": 0, "rejected": 0}
+    assert stored["parameters"]["trainable"] == result["parameters"]["projector"]
+    assert len(losses(stored)) == 6
+    assert {"torch", "transformers", "audiograft"} <= stored["versions"].keys()
