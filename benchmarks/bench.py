@@ -53,7 +53,7 @@ PUBLISHED, OURS = next(iter(VARIANTS)), list(VARIANTS)[-1]
 def training_step(pad: bool, projector: str, frame_stack: int, label_logits: bool) -> Callable[[], float]:
     """A function that runs one `align` step (projector trained, both halves frozen) and returns the loss."""
     import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM, WhisperConfig
+    from transformers import Qwen2Config, WhisperConfig
 
     from audiograft.model.audio_tower import AudioTower
     from audiograft.model.configuration import AudioGraftConfig

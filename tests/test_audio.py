@@ -97,10 +97,9 @@ def test_opus_in_webm_and_ogg(tmp_path: Path, suffix: str, rate_hz: int) -> None
     assert_is_tone(load_audio(encode(tmp_path / f"a.{suffix}", "libopus", rate_hz, tone(rate_hz))), slack_s=0.03)
 
 
-@pytest.mark.parametrize("suffix", ["mp3", "m4a", "webm"])
-def test_packed_and_planar_stereo_from_ffmpeg_is_mixed_down(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(("suffix", "codec"), [("mp3", "libmp3lame"), ("m4a", "aac"), ("webm", "libopus"), ("mka", "flac")])
+def test_planar_and_packed_stereo_from_ffmpeg_is_mixed_down(tmp_path: Path, suffix: str, codec: str) -> None:
     left_only = np.stack([tone(48_000), np.zeros(72_000, np.float32)], axis=1)
-    codec = {"mp3": "libmp3lame", "m4a": "aac", "webm": "libopus"}[suffix]
     assert_is_tone(load_audio(encode(tmp_path / f"a.{suffix}", codec, 48_000, left_only)), amplitude=AMPLITUDE / 2, slack_s=0.15)
 
 
@@ -318,6 +317,12 @@ def test_mp3_without_a_stated_length_is_read_to_its_end(tmp_path: Path) -> None:
 def test_mp3_with_junk_after_its_stated_length_is_whole(tmp_path: Path) -> None:
     whole = encode(tmp_path / "a.mp3", "libmp3lame", 44_100, tone(44_100)).read_bytes()
     assert_is_tone(load_audio(whole + b"LYRICSBEGIN la la LYRICS200" + bytes(3_000)), slack_s=0.05)
+
+
+def test_joined_mp3s_are_read_to_the_end_of_the_last(tmp_path: Path) -> None:
+    first = encode(tmp_path / "a.mp3", "libmp3lame", 44_100, tone(44_100)).read_bytes()
+    assert first.startswith(b"ID3")  # the tag of the second file is junk in the middle of the joined one
+    assert load_audio(first + first).duration_s == pytest.approx(3, abs=0.1)
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("m4a", "aac"), ("aac", "aac"), ("webm", "libopus"), ("opus", "libopus"), ("mka", "flac")])

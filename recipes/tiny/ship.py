@@ -1,6 +1,6 @@
 """Copy a finished run of `make tiny` into the package: both halves and the graft, in float16, without training leftovers.
 
-    python recipes/tiny/ship.py runs/tiny
+python recipes/tiny/ship.py runs/tiny
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """audiograft: give a language model ears.
 
-    import audiograft
-    audiograft.load("tiny").transcribe("clip.wav").text
+import audiograft
+audiograft.load("tiny").transcribe("clip.wav").text
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Decoding runs in blocks, so that a clip of hours needs the memory of its 16 kHz waveform and little more. WAV, AIFF, FLAC and Ogg go through
 libsndfile, the rest through FFmpeg; MP3 too, since libsndfile's MP3 decoder writes its own complaints to stderr.
 
-What is seen of a clip that was cut off: any WAV, AIFF, FLAC, MP4/M4A or WebM whose header states more than there is, an MP3 with a Xing or
-Info header (nearly all), an Ogg whose last page is incomplete, and a broken last packet of raw AAC. An MP3 without such a header says
-nowhere how long it should be.
+What is seen of a clip that was cut off: a WAV, AIFF, FLAC, MP4/M4A or WebM, or an MP3 with a Xing or Info header (nearly all), whose header
+states more than there is (from 0.1 s on, where FFmpeg decodes); an Ogg whose last page is incomplete; a broken last packet of raw AAC. An
+MP3 without such a header says nowhere how long it should be, so it is read as far as it goes.
 """
 
 from __future__ import annotations
@@ -284,20 +284,29 @@ def _ffmpeg_blocks(file: BinaryIO, name: str, may_be_empty: bool) -> Iterator[_B
                 raise AudioError(f"{name}: holds no audio: name a file with a sound track")
             stream = container.streams.audio[0]
             stated_s = _stated_duration_s(container, stream, file)
-            for frame in container.decode(stream):
-                samples = frame.to_ndarray()  # planar (channels, n), else (1, n * channels)
-                samples = samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
-                yield float(frame.sample_rate), _to_mono(samples)
-                decoded_s = (decoded_s if frame.time is None else frame.time) + frame.samples / frame.sample_rate
+            for packet in container.demux(stream):
+                try:
+                    frames = packet.decode()
+                except av.error.InvalidDataError:
+                    broken = True  # and go on: a tag between two joined MP3s looks like this too
+                    continue
+                for frame in frames:
+                    yield float(frame.sample_rate), _frame_to_mono(frame)
+                    decoded_s = (decoded_s if frame.time is None else frame.time) + frame.samples / frame.sample_rate
     except av.error.EOFError:
         pass
     except av.FFmpegError:
         broken = True
     if not decoded_s and (broken or not may_be_empty):  # FFmpeg takes any text that is called .flac for a FLAC without frames
         raise AudioError(f"{name}: not audio, or damaged at its start: give WAV, FLAC, OGG, MP3, M4A or WebM")
-    # After the whole stated length a broken packet is a tag or junk at the end of the file.
+    # Where the whole stated length is there, a broken packet was a tag or junk.
     if (broken and stated_s is None) or (stated_s is not None and decoded_s < stated_s - _DURATION_SLACK_S):
         raise _cut_off(name, stated_s)
+
+
+def _frame_to_mono(frame: av.AudioFrame) -> Waveform:
+    samples = frame.to_ndarray()  # planar (channels, n), else (1, n * channels)
+    return _to_mono(samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1))
 
 
 def _stated_duration_s(container: av.container.InputContainer, stream: av.AudioStream, file: BinaryIO) -> float | None:

@@ -131,6 +131,14 @@ def test_another_recipe_does_not_continue_a_run(recipe, run_quietly) -> None:
     assert run_quietly(recipe, save_dtype="fp16")["steps"] == 6
 
 
+def test_a_checkpoint_of_something_else_is_not_touched(recipe, run_quietly) -> None:
+    foreign = Path(recipe.output_dir) / "checkpoint-9"
+    foreign.mkdir(parents=True)
+    with pytest.raises(ConfigError, match="checkpoint-9 is no checkpoint of audiograft"):
+        run_quietly(recipe)
+    assert foreign.is_dir()
+
+
 @pytest.mark.parametrize("damage", ["missing", "extra", "shape", "bytes"])
 def test_a_checkpoint_that_does_not_fit_is_refused(recipe, run_quietly, damage: str) -> None:
     from safetensors.torch import save_file

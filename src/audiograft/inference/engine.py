@@ -153,9 +153,7 @@ class Engine:
 
     def _run(self, jobs: list[_Job], batch_size: int, prompt: str, finish: Callable[[int, Transcript | AudioError], None]) -> None:
         todo = [(job, number) for job in jobs for number in range(len(job.chunks)) if number not in job.texts]
-        texts = self.transcribe_waveforms(
-            [job.chunks[number].waveform for job, number in todo], prompts=[prompt] * len(todo), batch_size=batch_size
-        )
+        texts = self.transcribe_waveforms([job.chunks[number].waveform for job, number in todo], prompts=[prompt] * len(todo), batch_size=batch_size)
         for (job, number), text in zip(todo, texts, strict=True):
             job.texts[number] = text
         for job in jobs:
@@ -174,7 +172,12 @@ class Engine:
         return Transcript(job.clip.name, text, round(job.clip.duration_s, 4), self.name, segments)
 
     def transcribe_waveforms(
-        self, waveforms: Sequence[Waveform], prompts: Sequence[str], batch_size: int = 8, max_new_tokens: int | None = None, **generation: Any
+        self,
+        waveforms: Sequence[Waveform],
+        prompts: Sequence[str],
+        batch_size: int = 8,
+        max_new_tokens: int | None = None,
+        **generation: Any,
     ) -> list[str]:
         """Greedy answers for chunks that are in memory, each with its prompt.
 
@@ -193,9 +196,9 @@ class Engine:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             budgets = [max_new_tokens or _token_budget(len(waveforms[i])) for i in rows]
-            batch = self.processor(
-                [self.processor.build_prompt(audio_messages(prompts[i])) for i in rows], audio=[waveforms[i] for i in rows]
-            ).to(self.model.device)
+            batch = self.processor([self.processor.build_prompt(audio_messages(prompts[i])) for i in rows], audio=[waveforms[i] for i in rows]).to(
+                self.model.device
+            )
             output = self.model.generate(**batch, max_new_tokens=max(budgets), **{"do_sample": False, **generation})
             new_tokens = output[:, batch["input_ids"].shape[1] :]
             for i, budget, row in zip(rows, budgets, new_tokens, strict=True):

@@ -18,9 +18,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 class AudioTower(WhisperEncoder):
     """Whisper's encoder for variable lengths. With 3000 frames and no pads it equals the stock encoder bit for bit."""
 
-    def forward(  # type: ignore[override]
-        self, input_features: Tensor, feature_lengths: Tensor | None = None, final_norm: bool = True, **kwargs: Any
-    ) -> Tensor:
+    def forward(self, input_features: Tensor, feature_lengths: Tensor | None = None, final_norm: bool = True, **kwargs: Any) -> Tensor:
         """Encode a batch of clips.
 
         Args:
@@ -39,7 +37,7 @@ class AudioTower(WhisperEncoder):
         if positions > self.max_source_positions:
             raise ValueError(f"{frames} mel frames are too many: the encoder takes {2 * self.max_source_positions} at most")
         hidden = nn.functional.gelu(self.conv1(input_features))
-        attention_mask: Tensor | None = None
+        attention_mask: Any = None
         if feature_lengths is not None and bool((feature_lengths < frames).any()):
             real = torch.arange(frames, device=hidden.device) < feature_lengths.to(hidden.device)[:, None]
             hidden = hidden * real[:, None, :].to(hidden.dtype)

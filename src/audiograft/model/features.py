@@ -13,9 +13,7 @@ _TAIL_SAMPLES = 3 * HOP_SAMPLES
 """Zeros behind the clip: more than half an STFT window (200 samples), so that the last frame sees silence and not a reflection of the clip."""
 
 
-def log_mel(
-    extractor: WhisperFeatureExtractor, waveform: npt.NDArray[np.float32], pad_to_window: bool = False
-) -> npt.NDArray[np.float32]:
+def log_mel(extractor: WhisperFeatureExtractor, waveform: npt.NDArray[np.float32], pad_to_window: bool = False) -> npt.NDArray[np.float32]:
     """Features of a clip as if followed by silence, cut to its own length.
 
     The values are those that the stock extractor gives for the same clip padded to 30 s (the floor of its dynamic range is set by the loudest

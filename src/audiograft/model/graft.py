@@ -66,7 +66,8 @@ def assemble(
     language_model.generation_config.eos_token_id = sorted(stops - {None})
     if language_model.generation_config.pad_token_id is None:
         language_model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _load_processor(encoder: tuple[str, str], language_model: tuple[str, str], has_eyes: bool, **options: Any) -> AudioGraftProcessor:
@@ -137,7 +138,8 @@ class _TowerLoader:
 
     @staticmethod
     def from_pretrained(path: str, **kwargs: Any) -> tuple[AudioTower, dict[str, Any]]:
-        tower, info = AudioTower.from_pretrained(path, key_mapping={r"^(model\.)?encoder\.": ""}, **kwargs)
+        loader: Any = AudioTower
+        tower, info = loader.from_pretrained(path, key_mapping={r"^(model\.)?encoder\.": ""}, **kwargs)
         # A whole Whisper has a decoder too, which is left behind on purpose.
         left_behind = ("decoder.", "model.decoder.", "proj_out.")
         info["unexpected_keys"] = [key for key in info["unexpected_keys"] if not key.startswith(left_behind)]

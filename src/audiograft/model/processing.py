@@ -155,7 +155,7 @@ class AudioGraftProcessor(ProcessorMixin):
             features[row, :, : mel.shape[1]] = mel
         return {"input_features": torch.from_numpy(features), "feature_lengths": torch.tensor(lengths)}
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         text: str | Sequence[str],
         audio: Sequence[Waveform] | None = None,

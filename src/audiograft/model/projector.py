@@ -16,7 +16,8 @@ _NORM_EPS = 1e-6
 def stack_frames(states: Tensor, k: int) -> Tensor:
     """(C, E, d) -> (C, T, k * d): k neighbouring frames side by side, the last token filled up with zeros."""
     states = nn.functional.pad(states, (0, 0, 0, -states.shape[1] % k))
-    return states.reshape(states.shape[0], -1, k * states.shape[2])
+    stacked: Tensor = states.reshape(states.shape[0], -1, k * states.shape[2])
+    return stacked
 
 
 def pool_frames(states: Tensor, real: Tensor, k: int) -> Tensor:
@@ -24,7 +25,8 @@ def pool_frames(states: Tensor, real: Tensor, k: int) -> Tensor:
     weight = real.to(states.dtype)[..., None]
     grouped = stack_frames(states * weight, k).unflatten(-1, (k, -1)).sum(2)
     count = stack_frames(weight, k).sum(-1, keepdim=True)
-    return grouped / count.clamp(min=1)
+    pooled: Tensor = grouped / count.clamp(min=1)
+    return pooled
 
 
 class Projector(nn.Module):

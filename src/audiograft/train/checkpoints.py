@@ -58,7 +58,12 @@ def find_checkpoint(output_dir: Path, identity: Mapping[str, Any]) -> Path | Non
     newest = get_last_checkpoint(str(output_dir))
     if newest is None:
         return None
-    stored = json.loads((Path(newest) / IDENTITY).read_text(encoding="utf-8"))
+    try:
+        stored = json.loads((Path(newest) / IDENTITY).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{newest} is no checkpoint of audiograft: choose another folder with --set output_dir=..., or delete it"
+        ) from error
     for key in sorted(stored.keys() | identity.keys()):
         if stored.get(key) != identity.get(key):
             raise ConfigError(

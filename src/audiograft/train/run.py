@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import tempfile
@@ -150,8 +151,9 @@ def _read_data(recipe: Recipe, processor: AudioGraftProcessor, console: Console)
         validation, unusable = _index(recipe, [recipe.data.validation], 0.0, processor, console)
         rejected += unusable
     path = Path(recipe.output_dir) / "rejected.jsonl"
-    replace_text(path, "".join(json.dumps(vars(item), ensure_ascii=False) + "\n" for item in rejected))
-    if rejected:
+    if _is_main_process():
+        replace_text(path, "".join(json.dumps(vars(item), ensure_ascii=False) + "\n" for item in rejected))
+    if rejected and _is_main_process():
         console.print(f"{len(rejected)} rows are left out, see {path}; the first: {rejected[0].audio}: {rejected[0].reason}")
     source = "validation" if validation else "training"
     require_clips(validation or rows, source)
@@ -162,6 +164,11 @@ def _read_data(recipe: Recipe, processor: AudioGraftProcessor, console: Console)
         scored_source=source,
         n_rejected=len(rejected),
     )
+
+
+def _is_main_process() -> bool:
+    """For what happens before there is a Trainer to ask; torchrun and accelerate set the variable."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _sampler(recipe: Recipe, rows: Sequence[Row]) -> TokenBatchSampler:

@@ -166,7 +166,8 @@ class GraftTrainer(Trainer):
         if self.is_world_process_zero():
             self.console.print(f"validation at step {self.state.global_step}: loss {result.loss:.4f}, WER {result.wer:.1%}")
             for row, hypothesis in list(zip(self._validator.rows, result.hypotheses, strict=True))[: self.recipe.sample_transcripts]:
-                self.console.print(f"  reference:  {row.target}\n  hypothesis: {hypothesis}", markup=False)
+                for line in (f"  reference:  {row.target}", f"  hypothesis: {hypothesis}"):
+                    self.console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         # Speeds are those of training.
         self._window_start += time.perf_counter() - started
@@ -200,11 +201,11 @@ class GraftTrainer(Trainer):
                 self.accelerator.wait_for_everyone()
                 if self.args.should_save:
                     publish(self._staging / name, output_dir / name)
+                    rotate_checkpoints(str(output_dir), save_total_limit=self.args.save_total_limit)
         finally:
-            shutil.rmtree(self._staging, ignore_errors=True)
+            if self.args.should_save:
+                shutil.rmtree(self._staging, ignore_errors=True)
             self._staging = None
-        if self.args.should_save:
-            rotate_checkpoints(str(output_dir), save_total_limit=self.args.save_total_limit)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.args.should_save:

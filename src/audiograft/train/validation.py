@@ -98,8 +98,5 @@ class Validator:
         self.processor = processor
         self.rows = rows
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def __call__(self, model: AudioGraftForConditionalGeneration) -> Score:
         return score(model, self.processor, self.rows, [load_waveform(row) for row in self.rows])

@@ -23,13 +23,18 @@ from audiograft.types import SAMPLE_RATE_HZ, AudiograftError
 VOICE_SETS = ("training", "held-out")
 INSTALL_HINT = "install them with: apt-get install espeak-ng flite (Debian, Ubuntu) or: brew install espeak-ng flite (macOS)"
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 _ACCENTS = ("en-us", "en-us", "en-gb", "en-us-nyc", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbcwmd", "en-029")
 """espeak-ng's accents used in training; American English twice, so that it is drawn as often as its use suggests."""
-_VARIANTS = tuple(
+_VARIANTS = _words(
     "Alex Alicia Andrea Andy Annie Denis Diogo Gene Gene2 Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen adam anika announcer "
-    "antonio aunty belinda benjamin boris caleb croak david ed edward edward2 f1 f2 f3 f4 grandma grandpa gustave iven iven2 iven3 iven4 "
-    "john kaukovalta klatt klatt2 klatt3 klatt4 linda m1 m2 m3 m4 m5 m6 m7 marcelo max michel miguel norbert pablo paul pedro quincy rob "
-    "robert sandro shelby steph steph2 steph3 travis victor zac".split()
+    "antonio aunty belinda benjamin boris caleb croak david ed edward edward2 f1 f2 f3 f4 grandma grandpa gustave iven iven2 iven3 "
+    "iven4 john kaukovalta klatt klatt2 klatt3 klatt4 linda m1 m2 m3 m4 m5 m6 m7 marcelo max michel miguel norbert pablo paul pedro "
+    "quincy rob robert sandro shelby steph steph2 steph3 travis victor zac"
 )
 """espeak-ng's variants used in training. Left out: f5 and m8 (held out) and the effects (whisper, robosoft, Demonic, UniRobot and the like)."""
 _FLITE_TRAINING = ("kal", "kal16", "awb", "rms")
