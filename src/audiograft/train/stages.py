@@ -61,7 +61,7 @@ def prepare_stage(model: AudioGraftForConditionalGeneration, recipe: Recipe) -> 
 def _lora_targets(language_model: Any, lora: LoraRecipe) -> list[str]:
     """Full names of the decoder's linear layers that the recipe means; never those of a vision tower that has layers of the same name."""
     decoder = set(language_model.get_decoder().modules())
-    linears = [name for name, module in language_model.named_modules() if isinstance(module, nn.Linear)]
+    linears = [name for name, module in language_model.named_modules() if isinstance(module, nn.Linear) and module in decoder]
     endings = {name.rpartition(".")[2] for name in linears}
     for target in lora.targets:
         if target not in endings:
