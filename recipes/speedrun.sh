@@ -20,11 +20,11 @@ audiograft graft --audio-encoder tiny-encoder --language-model tiny-lm --project
 
 step "3. Align: only the projector learns, four frames of audio become one token the language model can read."
 audiograft train recipes/tiny/align.yaml --set model="$out/graft" --set output_dir="$out/align" --set data.train="$out/train" \
-    --set data.validation="$out/dev" --set epochs=2 --set pad_to_window_share=0
+    --set data.validation="$out/dev" --set feature_cache="$out/cache" --set epochs=2 --set pad_to_window_share=0
 
 step "4. Finetune: projector and low-rank adapters (LoRA) in the language model, merged at the end."
 audiograft train recipes/tiny/finetune.yaml --set model="$out/align" --set output_dir="$out/finetune" --set data.train="$out/train" \
-    --set data.validation="$out/dev" --set epochs=3 --set pad_to_window_share=0
+    --set data.validation="$out/dev" --set feature_cache="$out/cache" --set epochs=3 --set pad_to_window_share=0
 
 step "5. Evaluate: word error rate on sentences it has never seen, with an interval; the deafness table above shows that it listens."
 audiograft evaluate --model "$out/finetune" --data "$out/test" --out "$out/results" --batch-size 32

@@ -273,9 +273,7 @@ def test_picture_without_sound(tmp_path: Path) -> None:
     assert "holds no audio" in refusal(tmp_path / "a.mp4")
 
 
-@pytest.mark.parametrize(
-    "options", [{"subtype": "PCM_16"}, {"subtype": "FLOAT"}, {"format": "AIFF"}, {"format": "WAVEX"}, {"format": "FLAC"}]
-)
+@pytest.mark.parametrize("options", [{"subtype": "PCM_16"}, {"subtype": "FLOAT"}, {"format": "AIFF"}, {"format": "WAVEX"}, {"format": "FLAC"}])
 def test_truncated_wav_aiff_and_flac(options: dict[str, str]) -> None:
     whole = wav_bytes(noise(30_000), **options)
     load_audio(whole)

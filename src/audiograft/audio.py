@@ -34,9 +34,7 @@ from audiograft.types import SAMPLE_RATE_HZ, AudioError
 
 AudioInput = str | Path | bytes | BinaryIO | tuple[npt.NDArray[Any], int]
 """A path, the bytes of a file, an open binary file (read from its start), or (samples of shape (n,) or (n, channels), rate in Hz)."""
-AUDIO_SUFFIXES = frozenset(
-    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".aiff", ".aif", ".wma", ".mka")
-)
+AUDIO_SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".aiff", ".aif", ".wma", ".mka"))
 """What counts as audio in a folder or glob. A file that is named by itself is always tried."""
 
 Waveform = npt.NDArray[np.float32]

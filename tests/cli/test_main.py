@@ -93,9 +93,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(words: list[str], named: str, c
         (MemoryError(), "error: out of memory: use a smaller --batch-size, or a smaller tokens_per_batch in the recipe"),
     ],
 )
-def test_what_a_user_can_cause_is_one_line(
-    error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_user_can_cause_is_one_line(error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     raise_in_env(monkeypatch, error)
     assert main(["env"]) == 2
     assert capsys.readouterr().err == f"{line}\n"

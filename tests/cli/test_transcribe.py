@@ -157,9 +157,7 @@ def test_out_that_is_a_file_is_one_line(engine: EchoEngine, clip: Any, capsys: p
     assert capsys.readouterr().err == "error: taken: File exists; choose another path\n"
 
 
-def test_timing_gives_each_clip_its_duration_and_real_time_factor(
-    engine: EchoEngine, clip: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_timing_gives_each_clip_its_duration_and_real_time_factor(engine: EchoEngine, clip: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["transcribe", "--timing", clip("a.wav"), "missing.wav", clip("b.wav")]) == 1
     printed = capsys.readouterr()
     blocks = printed.out.strip().split("\n\n")
@@ -171,9 +169,7 @@ def test_timing_gives_each_clip_its_duration_and_real_time_factor(
     assert [(len(sources), batch_size) for sources, batch_size, _ in engine.calls] == [(1, 1)] * 3
 
 
-def test_a_file_name_that_is_no_utf_8_costs_a_character_and_not_the_run(
-    engine: EchoEngine, clip: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_name_that_is_no_utf_8_costs_a_character_and_not_the_run(engine: EchoEngine, clip: Any, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         os.rename(clip("c.wav"), "bad\udcff.wav")
     except OSError:

@@ -59,9 +59,7 @@ def test_srt() -> None:
 
 
 def test_vtt_escapes_what_would_be_markup() -> None:
-    assert render([LONG], "vtt") == (
-        "WEBVTT\n\n00:00:00.000 --> 00:00:30.000\ngrüße &amp;\n\n01:00:00.000 --> 01:02:05.500\n&lt;b&gt; more\n"
-    )
+    assert render([LONG], "vtt") == ("WEBVTT\n\n00:00:00.000 --> 00:00:30.000\ngrüße &amp;\n\n01:00:00.000 --> 01:02:05.500\n&lt;b&gt; more\n")
 
 
 def test_a_clip_in_which_nothing_was_heard() -> None:

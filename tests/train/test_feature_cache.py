@@ -66,5 +66,5 @@ def test_states_beyond_float16_are_refused(made, tmp_path: Path) -> None:
     assert isinstance(processor, AudioGraftProcessor)
     with torch.no_grad():
         model.audio_tower.layer_norm.weight.fill_(1e6)
-    with pytest.raises(AudiograftError, match="clip-1: its features overflow float16: set cache_features to false"):
+    with pytest.raises(AudiograftError, match="clip-1: its features overflow float16: set feature_cache to null"):
         build_cache(tmp_path / "other", model, processor, rows)

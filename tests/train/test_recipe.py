@@ -26,12 +26,12 @@ def test_minimal_recipe_takes_the_defaults(written) -> None:
 
 
 def test_overrides_win_and_are_yaml(written) -> None:
-    overrides = ["data.train=[a.jsonl, b.jsonl]", "learning_rate=1e-3", "lora.targets=q_proj", "max_steps=7", "cache_features=true"]
+    overrides = ["data.train=[a.jsonl, b.jsonl]", "learning_rate=1e-3", "lora.targets=q_proj", "max_steps=7", "feature_cache=cache"]
     recipe = load_recipe(written(lora={"rank": 4}), [*overrides, "deafness.clips=9"])
     assert recipe.data.train == ("a.jsonl", "b.jsonl")
     assert recipe.learning_rate == 0.001
     assert (recipe.lora.rank, recipe.lora.targets) == (4, ("q_proj",))
-    assert (recipe.max_steps, recipe.cache_features, recipe.deafness.clips) == (7, True, 9)
+    assert (recipe.max_steps, recipe.feature_cache, recipe.deafness.clips) == (7, "cache", 9)
 
 
 def test_a_recipe_written_out_reads_back_the_same(written, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def _plain(value: object) -> object:
         ({"learning_rate": ".nan"}, "learning_rate must be a number, not '.nan'"),
         ({"max_steps": 2.5}, "max_steps must be a whole number, not 2.5"),
         ({"seed": True}, "seed must be a whole number, not True"),
-        ({"cache_features": "maybe"}, "cache_features must be true or false, not 'maybe'"),
+        ({"feature_cache": 3}, "feature_cache must be text, not 3"),
         ({"stage": "algin"}, "stage must be one of align, finetune, not 'algin'"),
         ({"data": "train.jsonl"}, "data must be a section with keys of its own, not 'train.jsonl'"),
         ({"data": {"train": [1]}}, "data.train must be text, not 1"),

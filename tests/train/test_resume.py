@@ -45,10 +45,12 @@ def names(folder: Path) -> set[str]:
         pytest.param({"save_steps": 4}, id="between epochs"),
         pytest.param({"stage": "finetune", "lora": LoraRecipe(rank=2, dropout=0.3), "save_steps": 3}, id="with dropout"),
         pytest.param({"gradient_accumulation_steps": 3, "save_steps": 3}, id="accumulating, the last step of an epoch short"),
-        pytest.param({"cache_features": True, "dataloader_workers": 1, "save_steps": 3}, id="cached, read by a worker"),
+        pytest.param({"feature_cache": "cache", "dataloader_workers": 1, "save_steps": 3}, id="cached, read by a worker"),
     ],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(recipe, run_quietly, tmp_path: Path, changes) -> None:
+    if "feature_cache" in changes:
+        changes = changes | {"feature_cache": str(tmp_path / "cache")}
     recipe = replace(recipe, max_steps=7, **changes)
     whole = run_quietly(recipe, output_dir=str(tmp_path / "whole"))
     resumed_steps = []
@@ -122,9 +124,7 @@ def test_a_half_written_checkpoint_is_ignored_and_removed(recipe, run_quietly) -
 
 def test_another_recipe_does_not_continue_a_run(recipe, run_quietly) -> None:
     run_quietly(recipe)
-    with pytest.raises(
-        ConfigError, match=r"checkpoint-6 belongs to a run with learning_rate 0\.001, not 0\.5: .*--set output_dir="
-    ) as caught:
+    with pytest.raises(ConfigError, match=r"checkpoint-6 belongs to a run with learning_rate 0\.001, not 0\.5: .*--set output_dir=") as caught:
         run_quietly(recipe, learning_rate=0.5)
     assert "\n" not in str(caught.value)
     # Where it is saved in the end is no part of what was trained.

@@ -25,7 +25,9 @@ from audiograft.types import TRANSCRIBE_PROMPT, AudiograftError, ConfigError, Da
 
 @pytest.fixture
 def overfit(recipe):
-    return replace(recipe, stage="finetune", max_steps=120, tokens_per_batch=400, learning_rate=1e-2, cache_features=True, save_steps=1000)
+    return replace(
+        recipe, stage="finetune", max_steps=120, tokens_per_batch=400, learning_rate=1e-2, feature_cache=f"{recipe.output_dir}-cache", save_steps=1000
+    )
 
 
 def test_overfitting_eight_clips_reaches_wer_0_and_listens(overfit, clips: Path) -> None:
@@ -86,12 +88,12 @@ def test_accumulated_batches_equal_the_same_batch_unsplit(recipe, run_quietly, t
 def test_cached_features_give_the_same_losses(recipe, run_quietly, tmp_path: Path) -> None:
     recipe = replace(recipe, pad_to_window_share=0.3, tokens_per_batch=1000)
     plain = run_quietly(recipe, output_dir=str(tmp_path / "plain"))
-    cached = run_quietly(recipe, cache_features=True)
+    cached = run_quietly(recipe, feature_cache=f"{recipe.output_dir}-cache")
     for line, other in zip(plain["log"], cached["log"], strict=True):
         if "loss" in line:
             assert line["loss"] == pytest.approx(other["loss"], rel=2e-3)
             assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=2e-2)
-    frames = json.loads((Path(recipe.output_dir) / "feature-cache" / "cache.json").read_text(encoding="utf-8"))
+    frames = json.loads((Path(f"{recipe.output_dir}-cache") / "cache.json").read_text(encoding="utf-8"))
     assert frames["rows"] == 8
 
 
@@ -143,9 +145,7 @@ def test_data_that_can_not_be_used_is_told_before_training(recipe, run_quietly, 
         run_quietly(recipe, data=DataRecipe((str(few),)))
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "needle"), [("report_to", ("boards",), "report_to: boards"), ("precision", "fp16", "needs a GPU")]
-)
+@pytest.mark.parametrize(("key", "value", "needle"), [("report_to", ("boards",), "report_to: boards"), ("precision", "fp16", "needs a GPU")])
 def test_what_this_machine_lacks_is_told_in_one_line(recipe, run_quietly, monkeypatch, key: str, value: object, needle: str) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=needle) as caught:

@@ -55,9 +55,7 @@ app = typer.Typer(cls=_LazyVerbs, add_completion=False, context_settings={"help_
 
 
 @app.callback(invoke_without_command=True)
-def _audiograft(
-    ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False
-) -> None:
+def _audiograft(ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
     """Give a language model ears: graft an audio encoder onto it, train the graft, prove that it listens, run it.
 
     Start with: audiograft transcribe clip.wav

@@ -34,7 +34,5 @@ def synthetic(
     from audiograft.data.synthetic.generate import prepare_synthetic
 
     with progress("speaking", rows) as advance:
-        manifest = prepare_synthetic(
-            out, split=split, voices=voices, rows=rows, seed=seed, augmented=augmented, workers=workers, on_row=advance
-        )
+        manifest = prepare_synthetic(out, split=split, voices=voices, rows=rows, seed=seed, augmented=augmented, workers=workers, on_row=advance)
     typer.echo(f"{rows} clips in {manifest}")

@@ -198,8 +198,7 @@ def _by_speaker(clips: Sequence[_Scored]) -> dict[str, dict[str, Any]]:
             words[clip.speaker].append(clip.words)
     totals = {speaker: (corpus(counts), len(counts)) for speaker, counts in sorted(words.items())}
     return {
-        speaker: {"wer": total.rate, "n_clips": n_clips, "reference_length": total.reference_length}
-        for speaker, (total, n_clips) in totals.items()
+        speaker: {"wer": total.rate, "n_clips": n_clips, "reference_length": total.reference_length} for speaker, (total, n_clips) in totals.items()
     }
 
 
@@ -225,9 +224,7 @@ def _environment() -> dict[str, Any]:
 def _commit() -> str | None:
     """Commit of the working directory, with `-dirty` where files differ from it; None outside a repository or without git."""
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -61,9 +61,7 @@ def find_checkpoint(output_dir: Path, identity: Mapping[str, Any]) -> Path | Non
     try:
         stored = json.loads((Path(newest) / IDENTITY).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{newest} is no checkpoint of audiograft: choose another folder with --set output_dir=..., or delete it"
-        ) from error
+        raise ConfigError(f"{newest} is no checkpoint of audiograft: choose another folder with --set output_dir=..., or delete it") from error
     for key in sorted(stored.keys() | identity.keys()):
         if stored.get(key) != identity.get(key):
             raise ConfigError(

@@ -58,9 +58,7 @@ class DeafnessReport:
 
     def verdict(self) -> str:
         """One line."""
-        return (
-            f"{'deaf' if self.deaf else 'it listens'}: {self.clips} {self.source} clips, true against shuffled audio p = {self.p_value:.2g}"
-        )
+        return f"{'deaf' if self.deaf else 'it listens'}: {self.clips} {self.source} clips, true against shuffled audio p = {self.p_value:.2g}"
 
     def table(self) -> Table:
         """For the terminal."""

@@ -47,9 +47,9 @@ class FeatureCache:
         return values.reshape(end - start, self.d_model)
 
 
-def fingerprint(tower: torch.nn.Module, final_norm: bool, rows: Sequence[Row]) -> str:
-    """Hash of the tower's weights and of each row's clip (path, size, time of change) and length."""
-    digest = hashlib.sha256(repr(final_norm).encode())
+def fingerprint(tower: torch.nn.Module, final_norm: bool, rows: Sequence[Row], precision: torch.dtype) -> str:
+    """Hash of the tower's weights, of the precision it computes in, and of each row's clip (path, size, time of change) and length."""
+    digest = hashlib.sha256(repr((final_norm, precision)).encode())
     for name, tensor in sorted(tower.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
@@ -75,15 +75,17 @@ def build_cache(
     model: AudioGraftForConditionalGeneration,
     processor: AudioGraftProcessor,
     rows: Sequence[Row],
+    precision: torch.dtype = torch.float32,
     on_clip: Callable[[], None] = lambda: None,
 ) -> FeatureCache:
     """Open the cache in a folder, and compute it first where it is missing or out of date.
 
     Args:
         folder: where it is kept.
-        model: the grafted model, whose `encode_audio` is run in fp32 on the device where the model is.
+        model: the grafted model, whose `encode_audio` is run on the device where the model is.
         processor: the model's.
         rows: in the order in which they will be asked for.
+        precision: what the tower computes in; that of the run, so that the losses are those without a cache.
         on_clip: called after each clip.
 
     Raises:
@@ -94,7 +96,7 @@ def build_cache(
     d_model: int = model.config.audio_config.d_model
     offsets = np.cumsum([0, *(encoder_frames(row.mel_frames) for row in rows)])
     cache = FeatureCache(path, offsets, d_model)
-    key = fingerprint(model.audio_tower, not model.projector.pools, rows)
+    key = fingerprint(model.audio_tower, not model.projector.pools, rows, precision)
     if record.is_file() and path.is_file() and json.loads(record.read_text(encoding="utf-8"))["fingerprint"] == key:
         return cache
     model.train(False)
@@ -106,16 +108,17 @@ def build_cache(
             for batch in _batches(rows):
                 mels = [processor.log_mel(load_waveform(rows[index]), pad_to_window=rows[index].padded) for index in batch]
                 inputs = processor.pad_features(mels)
-                outputs = model.encode_audio(**{name: tensor.to(model.device) for name, tensor in inputs.items()})
+                with torch.autocast(model.device.type, precision, enabled=precision != torch.float32):
+                    outputs = model.encode_audio(**{name: tensor.to(model.device) for name, tensor in inputs.items()})
                 states = outputs.to(torch.float16).cpu().numpy()
                 for index, output in zip(batch, states, strict=True):
                     own = output[: encoder_frames(rows[index].mel_frames)]
                     if not np.isfinite(own).all():
-                        raise AudiograftError(f"row {rows[index].sample.id}: its features overflow float16: set cache_features to false")
+                        raise AudiograftError(f"row {rows[index].sample.id}: its features overflow float16: set feature_cache to null")
                     file.seek(int(offsets[index]) * d_model * _FLOAT16_BYTES)
                     file.write(own.tobytes())
                     on_clip()
         record.write_text(json.dumps({"fingerprint": key, "rows": len(rows), "d_model": d_model}), encoding="utf-8")
     except OSError as error:
-        raise AudiograftError(f"{folder}: can't be written ({error.strerror}): free space or set cache_features to false") from error
+        raise AudiograftError(f"{folder}: can't be written ({error.strerror}): free space or set feature_cache to null") from error
     return cache

@@ -93,8 +93,8 @@ class Recipe:
     """What is computed in; weights and optimiser stay in fp32."""
     lora: LoraRecipe = field(default_factory=LoraRecipe)
     """Adapters, read by the stage finetune."""
-    cache_features: bool = False
-    """Compute the frozen tower once per clip and keep its output on disk, as float16, in output_dir/feature-cache."""
+    feature_cache: str | None = None
+    """Folder in which the frozen tower's outputs are kept as float16, computed once per clip; both stages can share it. None computes them anew."""
     pad_to_window_share: float = 0.0
     """Share of training clips padded to 30 s, 0 to 1; which ones is fixed by the seed and the row's id."""
     eval_steps: int = 500

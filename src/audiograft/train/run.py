@@ -196,11 +196,10 @@ def _build_trainer(
         console=console,
         on_log=on_log,
     )
-    if recipe.cache_features:
+    if recipe.feature_cache is not None:
         # Here the model is on its device.
         with _counting(console, "caching features", len(data.train)) as advance, trainer.accelerator.main_process_first():
-            folder = Path(recipe.output_dir) / "feature-cache"
-            dataset.cache = build_cache(folder, model, processor, data.train, on_clip=advance)
+            dataset.cache = build_cache(Path(recipe.feature_cache), model, processor, data.train, _DTYPES[recipe.precision], on_clip=advance)
     return trainer
 
 

@@ -65,9 +65,7 @@ def _lora_targets(language_model: Any, lora: LoraRecipe) -> list[str]:
     endings = {name.rpartition(".")[2] for name in linears}
     for target in lora.targets:
         if target not in endings:
-            raise ConfigError(
-                f"lora.targets: {target} matches no linear layer of the language model, which has {', '.join(sorted(endings))}"
-            )
+            raise ConfigError(f"lora.targets: {target} matches no linear layer of the language model, which has {', '.join(sorted(endings))}")
     return [name for name in linears if name.rpartition(".")[2] in lora.targets]
 
 

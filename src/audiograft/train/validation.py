@@ -48,9 +48,7 @@ def draw(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
     return [rows[index] for index in sorted(chosen)]
 
 
-def score(
-    model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, rows: Sequence[Row], waveforms: Sequence[Waveform]
-) -> Score:
+def score(model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, rows: Sequence[Row], waveforms: Sequence[Waveform]) -> Score:
     """Loss and WER of each row's answer, given a waveform that may be its own or not."""
     with evaluating(model):
         pairs = list(zip(rows, waveforms, strict=True))
