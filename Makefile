@@ -9,7 +9,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help install demo test test-all lint format types check tiny speedrun bench clean
+.PHONY: help install demo test test-all lint format types check tiny speedrun bench results clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ speedrun: .venv/.installed  ## graft, align, finetune, evaluate, transcribe in t
 
 bench: .venv/.installed  ## the speed and memory ratios; writes benchmarks/results/latest.json
 	@$(BIN)/python benchmarks/bench.py
+
+results: .venv/.installed  ## word error rates of the shipped model (needs espeak-ng and flite); writes benchmarks/results/tiny.json
+	@$(BIN)/python benchmarks/tiny.py
 
 clean:  ## remove caches and builds; .venv stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -33,3 +33,14 @@ step "6. Transcribe: your own model on the example clips."
 audiograft transcribe --model "$out/finetune" examples
 
 step "Done. The model is in $out/finetune, every prediction in $out/results/predictions.jsonl."
+python - "$out" $((SECONDS - start)) <<'PY'
+import json, pathlib, sys
+out, seconds = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+wer = json.loads((out / "results" / "metrics.json").read_text())["wer"]
+deafness = json.loads((out / "finetune" / "train.json").read_text())["deafness"]
+result = {"minutes": round(seconds / 60, 2), "wer": wer["rate"], "low": wer["interval"]["low"], "high": wer["interval"]["high"]}
+(out / "speedrun.json").write_text(json.dumps(result) + "\n")
+print(f"word error rate {wer['rate']:.1%} ({result['low']:.1%} to {result['high']:.1%}) after {result['minutes']:.1f} minutes")
+for row in deafness["conditions"]:
+    print(f"  {row['audio']:<9} audio: loss {row['loss']:.3f}, word error rate {row['wer']:.1%}")
+PY

@@ -1,0 +1,59 @@
+"""The results table of the README, from the files under benchmarks/results: `python benchmarks/tables.py` prints it, `--write` puts it there.
+
+A test compares both, so that no number in the README can go stale unnoticed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BLOCK = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def table() -> str:
+    """Markdown, with the command that repeats each row."""
+    tiny: dict[str, Any] = json.loads((RESULTS / "tiny.json").read_text(encoding="utf-8"))
+    bench = {row["name"]: row for row in json.loads((RESULTS / "latest.json").read_text(encoding="utf-8"))}
+    speedrun: dict[str, Any] = json.loads((RESULTS / "speedrun.json").read_text(encoding="utf-8"))
+
+    def rate(key: str) -> str:
+        row = tiny[key]
+        return f"{percent(row['wer'])} ({percent(row['low'])} to {percent(row['high'])})"
+
+    def ratio(name: str) -> str:
+        row = bench[name]
+        return f"{row['ratio']:.1f}x ({row['ours']:.1f} against {row['reference']:.1f} {row['unit']})"
+
+    rows = [
+        ("`tiny`, word error rate, 500 unseen sentences, training voices", rate("training_voices"), "results"),
+        ("the same, three held-out espeak-ng voices", percent(tiny["held_out_espeak"]), "results"),
+        ("the same, held-out flite voice `slt`, built from a person's recordings", percent(tiny["held_out_flite_slt"]), "results"),
+        ("the same, training voices with noise, reverberation, band limits", rate("augmented"), "results"),
+        ("the same, each sentence with another's audio (it listens)", rate("shuffled"), "results"),
+        ("`audiograft transcribe` of three clips, the whole process", f"{tiny['three_clips_s']:.1f} s", "results"),
+        ("graft + align + finetune + evaluate from the two halves: time", f"{speedrun['minutes']:.1f} min", "speedrun"),
+        ("its word error rate, 300 unseen sentences, training voices", percent(speedrun["wer"]), "speedrun"),
+        ("training step against the published recipe: clips per second", ratio("train_samples_per_s"), "bench"),
+        ("training step against the published recipe: peak memory", ratio("train_peak_memory"), "bench"),
+        ("transcription against the published way: seconds of audio per second", ratio("transcribe_audio_s_per_s"), "bench"),
+    ]
+    lines = [f"| {figure} | {value} | `make {target}` |" for figure, value, target in rows]
+    return "\n".join(["| figure, on 2 CPU cores | measured (95 % interval) | again with |", "|---|---|---|", *lines]) + "\n"
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv:
+        readme = ROOT / "README.md"
+        readme.write_text(BLOCK.sub(lambda _: table(), readme.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        print(table(), end="")

@@ -1,0 +1,95 @@
+"""Every command of the README runs, every recipe loads, and no number in the README is stale."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from audiograft.train.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that looks like the repository from inside, so that what the commands write does not land in it."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("examples", "tests", "recipes"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(COMMANDS) >= 5
+
+
+def test_the_commands_run_in_their_order(workplace: Path) -> None:
+    for command in COMMANDS:
+        words = shlex.split(command)
+        assert words[0] == "audiograft"
+        expanded = [str(p.relative_to(workplace)) for w in words[1:] if "*" in w for p in sorted(workplace.glob(w))]
+        arguments = [w for w in words[1:] if "*" not in w] + expanded
+        done = run([sys.executable, "-m", "audiograft", *arguments], workplace)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        assert done.stdout.strip()
+
+
+def test_the_python_example_prints_what_the_readme_says(workplace: Path) -> None:
+    [code], [output] = blocks("python"), blocks("text")
+    done = run([sys.executable, "-c", code], workplace)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == output
+
+
+def test_the_demo_output_is_the_models_own(workplace: Path) -> None:
+    [console] = blocks("console")
+    shown = re.findall(r"(examples/\S+)\n +text +(.*)\n", console)
+    assert shown
+    done = run([sys.executable, "-m", "audiograft", "transcribe", "--timing", "examples"], workplace)
+    assert set(shown) <= set(re.findall(r"(examples/\S+)\n +text +(.*)\n", done.stdout))
+
+
+def test_the_results_table_is_that_of_the_files() -> None:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    [written] = tables.BLOCK.findall(README)
+    assert written == tables.table(), "run: python benchmarks/tables.py --write"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_recipe_loads(path: Path) -> None:
+    assert load_recipe(path).output_dir
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.sh")), ids=lambda path: path.name)
+def test_every_script_is_valid_shell(path: Path) -> None:
+    subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+@pytest.mark.parametrize("page", [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
