@@ -8,11 +8,12 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from audiograft.train.recipe import load_recipe
+from audiograft.train.recipe import DataRecipe, DeafnessRecipe, LoraRecipe, Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -93,3 +94,11 @@ def test_every_script_is_valid_shell(path: Path) -> None:
 def test_links_to_files_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_key_of_a_recipe_is_documented() -> None:
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    sections = {"data": DataRecipe, "lora": LoraRecipe, "deafness": DeafnessRecipe}
+    keys = [field.name for field in fields(Recipe) if field.name not in sections]
+    keys += [f"{name}.{field.name}" for name, section in sections.items() for field in fields(section)]
+    assert [key for key in keys if f"`{key}`" not in page] == []
