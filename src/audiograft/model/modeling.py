@@ -97,14 +97,15 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
             (sum of the clips' audio tokens, language-model width).
         """
         k = self.config.frame_stack
-        frames = torch.tensor([encoder_frames(int(n)) for n in feature_lengths], device=encoder_states.device)
+        mel_lengths: list[int] = feature_lengths.tolist()
+        frames = torch.tensor([encoder_frames(n) for n in mel_lengths], device=encoder_states.device)
         real = torch.arange(encoder_states.shape[1], device=encoder_states.device) < frames[:, None]
         if self.projector.pools:
             tokens = self.audio_tower.layer_norm(pool_frames(encoder_states, real, k))
         else:
             # What the tower leaves at pads must not be stacked into a clip's last token.
             tokens = stack_frames(encoder_states * real[..., None].to(encoder_states.dtype), k)
-        lengths = torch.tensor([audio_tokens(int(n), k) for n in feature_lengths])
+        lengths = torch.tensor([audio_tokens(n, k) for n in mel_lengths])
         return concatenate_real(self.projector(tokens), lengths)
 
     def _embed(
