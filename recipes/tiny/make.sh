@@ -11,13 +11,15 @@ say() { printf '\n== %s\n' "$*"; }
 corpus() { [ -f "$out/$1/manifest.jsonl" ] || audiograft prepare synthetic --out "$out/$1" "${@:2}"; }
 
 say "speech: 36,000 clean and 36,000 augmented clips in training voices, 400 for validation"
-corpus train-clean --split train --voices training --rows 36000 --seed 2
-corpus train-augmented --split train --voices training --rows 36000 --seed 3 --augmented
+corpus train-clean-1 --split train --voices training --rows 12000 --seed 2
+corpus train-clean-2 --split train --voices training --rows 24000 --seed 4
+corpus train-augmented-1 --split train --voices training --rows 12000 --seed 1 --augmented
+corpus train-augmented-2 --split train --voices training --rows 24000 --seed 3 --augmented
 corpus dev --split dev --voices training --rows 400 --seed 1
 
 say "encoder: CTC on characters, $minutes_encoder minutes"
 [ -f "$out/tiny-encoder/preprocessor_config.json" ] || python recipes/tiny/pretrain_encoder.py \
-    --train "$out/train-clean" "$out/train-augmented" --dev "$out/dev" --out "$out/tiny-encoder" --minutes "$minutes_encoder"
+    --train "$out"/train-* --dev "$out/dev" --out "$out/tiny-encoder" --minutes "$minutes_encoder"
 
 say "language model: sentences and reading lessons, $minutes_lm minutes"
 [ -f "$out/tiny-lm/tokenizer.json" ] || python recipes/tiny/pretrain_lm.py --out "$out/tiny-lm" --minutes "$minutes_lm"
