@@ -8,7 +8,8 @@ into a position and computes logits where there is a label. The steps between ar
 
 Transcription: the shipped `tiny` on the same clips, in batches at their own length, against one clip at a time padded to 30 s.
 
-Rounds of both alternate and medians are compared: these machines are noisy, ratios less so.
+Rounds of both alternate and medians are compared: these machines are noisy, ratios less so. Peak memory is read from /proc, so this runs on
+Linux only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -108,10 +108,17 @@ def peak_memory_bytes(variant: str) -> int:
 def print_peak(variant: str) -> None:
     """Run one step and print by how many bytes the peak rose over what was resident before."""
     step = training_step(**VARIANTS[variant])  # type: ignore[arg-type]
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    # Sets the peak back to what is resident now (proc(5)): building the model may have taken more than the step does.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident_peak_bytes()
     step()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(peak - resident)
+    print(resident_peak_bytes() - before)
+
+
+def resident_peak_bytes() -> int:
+    """The most that this process has had in memory since the peak was last reset."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
 
 
 def seconds_of(function: Callable[[], object]) -> float:

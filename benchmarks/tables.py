@@ -48,7 +48,7 @@ def table() -> str:
         ("transcription against the published way: seconds of audio per second", ratio("transcribe_audio_s_per_s"), "bench"),
     ]
     lines = [f"| {figure} | {value} | `make {target}` |" for figure, value, target in rows]
-    return "\n".join(["| figure, on 2 CPU cores | measured (95 % interval) | again with |", "|---|---|---|", *lines]) + "\n"
+    return "\n".join([f"| figure, on {tiny['machine']['cores']} CPU cores | measured (95 % interval) | again with |", "|---|---|---|", *lines]) + "\n"
 
 
 if __name__ == "__main__":

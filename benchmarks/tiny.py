@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import random
 import subprocess
 import sys
@@ -18,15 +20,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from audiograft import load
+from audiograft import load, provenance
 from audiograft.data.manifest import read_rows, write_manifest
 from audiograft.data.synthetic.generate import prepare_synthetic
 from audiograft.evaluate.run import evaluate
+from audiograft.metrics.normalisers import get_normaliser
 from audiograft.metrics.word_errors import corpus, word_errors
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = 500
 SEED = 99
+NORMALISER = "lower"
 
 
 def shuffle_audio(manifest: Path, out: Path) -> Path:
@@ -44,7 +48,16 @@ def shuffle_audio(manifest: Path, out: Path) -> Path:
 def rate_of(predictions: Path, speakers: set[str]) -> float:
     """Corpus WER over the rows of some speakers."""
     rows = [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines()]
-    return corpus(word_errors(row["reference"], row["hypothesis"]) for row in rows if row["speaker"] in speakers).rate
+    normalise = get_normaliser(NORMALISER).apply
+    return corpus(word_errors(normalise(row["reference"]), normalise(row["hypothesis"])) for row in rows if row["speaker"] in speakers).rate
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {"cores": os.cpu_count(), "cpu": names[0] if names else platform.processor() or platform.machine()}
 
 
 def seconds_of_three_clips() -> float:
@@ -64,6 +77,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "tiny-results")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "tiny.json")
     args = parser.parse_args()
+    made_with = {"machine": machine(), "torch": provenance.versions()["torch"], "commit": provenance.commit()}
     engine = load(args.model)
     sets = {
         "training": prepare_synthetic(args.work / "training", split="test", voices="training", rows=ROWS, seed=SEED),
@@ -71,7 +85,7 @@ def main() -> None:
         "augmented": prepare_synthetic(args.work / "augmented", split="test", voices="training", rows=ROWS, seed=SEED, augmented=True),
     }
     sets["shuffled"] = shuffle_audio(sets["training"], args.work / "shuffled")
-    metrics = {name: evaluate(engine, manifest, args.work / f"{name}-run", batch_size=32) for name, manifest in sets.items()}
+    metrics = {name: evaluate(engine, manifest, args.work / f"{name}-run", batch_size=32, normaliser=NORMALISER) for name, manifest in sets.items()}
     predictions = args.work / "held-out-run" / "predictions.jsonl"
     espeak = {speaker for speaker in metrics["held-out"]["by_speaker"] if speaker.startswith("espeak-ng")}
 
@@ -81,6 +95,7 @@ def main() -> None:
 
     result = {
         "model": args.model,
+        **made_with,
         "training_voices": figure("training"),
         "held_out_voices": figure("held-out"),
         "held_out_espeak": rate_of(predictions, espeak),

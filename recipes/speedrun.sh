@@ -4,13 +4,28 @@
 # Two frozen halves ship with audiograft: tiny-encoder, which knows how speech sounds, and tiny-lm, which knows how sentences go. Neither has ever
 # met the other. By the end of this script they are one model that hears. Bigger models take the same commands, only longer.
 # Needs espeak-ng and flite to make the speech: apt-get install espeak-ng flite
+# Output goes to runs/speedrun, which is made anew, or into the new folder that is named: bash recipes/speedrun.sh FOLDER
 set -euo pipefail
-out=${1:-runs/speedrun}
-rm -rf "$out"
+fail() { printf 'error: %s\n' "$*" >&2; exit 2; }
+
+out=${1:-}
+[[ -z $out || $out == /* ]] || out=$PWD/$out
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+[[ ! -d .venv/bin ]] || PATH=$PWD/.venv/bin:$PATH
+command -v audiograft >/dev/null || fail "audiograft is not installed: run make demo first"
+for engine in espeak-ng flite; do
+    command -v "$engine" >/dev/null || fail "$engine is not installed: apt-get install espeak-ng flite, or on macOS: brew install espeak-ng flite"
+done
+if [[ -z $out ]]; then
+    out=runs/speedrun
+    rm -rf runs/speedrun
+elif [[ -e $out ]]; then
+    fail "$out is there already: name a new folder"
+fi
 start=$SECONDS
 step() { printf '\n\033[1m[%d:%02d] %s\033[0m\n' $(((SECONDS - start) / 60)) $(((SECONDS - start) % 60)) "$*"; }
 
-step "1. Speech to learn from: 7,000 sentences of a small grammar in some 600 synthetic voices; and unseen sentences to test with."
+step "1. Speech to learn from: 7,000 sentences of a small grammar in over 500 synthetic voices; and unseen sentences to test with."
 audiograft prepare synthetic --out "$out/train" --split train --voices training --rows 7000 --seed 11
 audiograft prepare synthetic --out "$out/dev" --split dev --voices training --rows 100 --seed 12
 audiograft prepare synthetic --out "$out/test" --split test --voices training --rows 300 --seed 13
@@ -33,7 +48,7 @@ step "6. Transcribe: your own model on the example clips."
 audiograft transcribe --model "$out/finetune" examples
 
 step "Done. The model is in $out/finetune, every prediction in $out/results/predictions.jsonl."
-python - "$out" $((SECONDS - start)) <<'PY'
+python3 - "$out" $((SECONDS - start)) <<'PY'
 import json, pathlib, sys
 out, seconds = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 wer = json.loads((out / "results" / "metrics.json").read_text())["wer"]

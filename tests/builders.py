@@ -93,8 +93,8 @@ def graft(
     return assemble(audio_tower(seed), model, processor, projector, seed), processor
 
 
-def qwen2_vl(seed: int = 0) -> Any:
-    """A Qwen2-VL of 2 layers, whose image, video and vision tokens are the last ids of the vocabulary."""
+def qwen2_vl(seed: int = 0, **token_ids: int) -> Any:
+    """A Qwen2-VL of 2 layers, whose image, video and vision tokens are the last ids of the vocabulary, or as given."""
     torch.manual_seed(seed)
     text = {
         "vocab_size": VOCABULARY_ROWS,
@@ -109,9 +109,8 @@ def qwen2_vl(seed: int = 0) -> Any:
         "pad_token_id": 0,
     }
     vision = {"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
-    config = Qwen2VLConfig(
-        text_config=text, vision_config=vision, image_token_id=416, video_token_id=417, vision_start_token_id=418, vision_end_token_id=419
-    )
+    ids = {"image_token_id": 416, "video_token_id": 417, "vision_start_token_id": 418, "vision_end_token_id": 419, **token_ids}
+    config = Qwen2VLConfig(text_config=text, vision_config=vision, **ids)
     return Qwen2VLForConditionalGeneration(config).eval()
 
 

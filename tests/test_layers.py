@@ -18,7 +18,7 @@ LAYERS = (
     {"inference"},
     {"metrics", "data", "model"},
     {"audio"},
-    {"types"},
+    {"types", "provenance"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 MAX_FILE_LINES = 400

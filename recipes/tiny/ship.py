@@ -32,9 +32,9 @@ def main(run: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(run / "tiny-lm" / name, ASSETS / "tiny-lm")
     model, processor = load_graft(run / "finetune", dtype=torch.float16)
+    model.config.note = NOTE.strip()
     model.save_pretrained(ASSETS / "tiny")
     processor.save_pretrained(ASSETS / "tiny")
-    (ASSETS / "tiny" / "NOTE.txt").write_text(NOTE, encoding="utf-8")
     for path in sorted(ASSETS.rglob("*.safetensors")):
         print(f"{path.relative_to(ASSETS)}: {path.stat().st_size / 1e6:.1f} MB")
 

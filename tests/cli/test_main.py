@@ -61,6 +61,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["transcribe"], "PATH"),
         (["transcribe", "--modle", "tiny", "a.wav"], "--modle"),
         (["transcribe", "a.wav", "--batch-size", "0"], "--batch-size"),
+        (["transcribe", "a.wav", "--max-new-tokens", "0"], "--max-new-tokens"),
         (["transcribe", "a.wav", "--format", "doc"], "--format"),
         (["transcribe", "a.wav", "--format", "srt", "--json"], "--json"),
         (["transcribe", "a.wav", "--timing", "--out", "x"], "--timing"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import soundfile
 from audiograft.audio import load_audio
 from audiograft.cli import main
 from audiograft.inference.engine import Engine
+from audiograft.inference.writers import render
 from audiograft.types import TRANSCRIBE_PROMPT, AudioError, ConfigError, Segment, Transcript
 
 
@@ -26,6 +30,8 @@ class EchoEngine:
 
     def __init__(self) -> None:
         self.calls: list[tuple[list[str], int, str]] = []
+        self.limits: list[int | None] = []
+        self.interrupted_after: int | None = None
 
     def transcribe_many(
         self,
@@ -33,13 +39,18 @@ class EchoEngine:
         *,
         batch_size: int,
         prompt: str,
+        max_new_tokens: int | None,
         on_result: Callable[[int, Transcript | AudioError], None] = lambda index, result: None,
     ) -> list[Transcript | AudioError]:
         self.calls.append((list(sources), batch_size, prompt))
-        results = [self._hear(source) for source in sources]
-        for index, result in reversed(list(enumerate(results))):  # clips need not be done in order
+        self.limits.append(max_new_tokens)
+        results = list(enumerate(map(self._hear, sources)))
+        done = results[: self.interrupted_after]
+        for index, result in reversed(done):  # clips need not be done in order
             on_result(index, result)
-        return results
+        if len(done) < len(results):
+            raise KeyboardInterrupt
+        return [result for _, result in results]
 
     def _hear(self, source: str) -> Transcript | AudioError:
         try:
@@ -151,6 +162,69 @@ def test_out_writes_one_file_a_clip_and_numbers_equal_names(engine: EchoEngine, 
     assert written == {"a.txt": "this is a\n", "a-2.txt": "this is a\n", "a-2-2.txt": "this is a-2\n", "a-3.txt": "this is a\n"}
 
 
+def test_out_files_are_put_in_place_whole(engine: EchoEngine, clip: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clip("a.wav")
+    assert main(["transcribe", "a.wav", "--out", "texts"]) == 0
+
+    def replace(self: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(EchoEngine, "_hear", lambda self, source: Transcript(source, "new", 0.5, "echo", ()))
+    assert main(["transcribe", "a.wav", "--out", "texts"]) == 2
+    assert capsys.readouterr().err.startswith("error: texts/a.txt: can't be written (No space left on device)")
+    assert {path.name: path.read_text() for path in Path("texts").iterdir()} == {"a.txt": "this is a\n"}
+
+
+@pytest.mark.parametrize("file_format", ["text", "jsonl"])
+def test_what_was_done_before_an_interrupt_is_printed(engine: EchoEngine, clip: Any, file_format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [clip(f"{name}.wav") for name in "dcba"]
+    engine.interrupted_after = 3
+    assert main(["transcribe", *paths, "--format", file_format]) == 130
+    lines = capsys.readouterr().out.splitlines()
+    names = [json.loads(line)["audio"] for line in lines] if file_format == "jsonl" else [line.partition(":")[0] for line in lines]
+    assert names == paths[:3]
+
+
+def test_lines_are_printed_as_soon_as_all_before_them_are_done(clip: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    paths = [clip("a.wav"), "missing.wav", clip("b.wav"), clip("c.wav")]
+    printed = []
+
+    class Watched(EchoEngine):
+        def transcribe_many(self, sources: Sequence[str], *, on_result: Any, **options: Any) -> list[Transcript | AudioError]:
+            results = list(map(self._hear, sources))
+            for index in (2, 0, 1, 3):
+                on_result(index, results[index])
+                printed.append(capsys.readouterr().out)
+            return results
+
+    monkeypatch.setattr(Engine, "load", lambda *args, **kwargs: Watched())
+    assert main(["transcribe", *paths]) == 1
+    assert printed == ["", "a.wav: this is a\n", "b.wav: this is b\n", "c.wav: this is c\n"]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("file_format", ["json", "srt", "vtt"])
+def test_formats_that_are_one_document_come_whole_or_not_at_all(
+    engine: EchoEngine, clip: Any, file_format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [clip("a.wav"), clip("b.wav")]
+    assert main(["transcribe", *paths, "--format", file_format]) == 0
+    whole = [engine._hear(path) for path in paths]
+    assert capsys.readouterr().out == render([result for result in whole if isinstance(result, Transcript)], file_format)
+    engine.interrupted_after = 1
+    assert main(["transcribe", *paths, "--format", file_format]) == 130
+    assert capsys.readouterr().out == ""
+
+
+def test_the_limit_of_tokens_reaches_the_engine(engine: EchoEngine, clip: Any) -> None:
+    clip("a.wav")
+    assert main(["transcribe", "a.wav"]) == 0
+    assert main(["transcribe", "a.wav", "--max-new-tokens", "7"]) == 0
+    assert main(["transcribe", "a.wav", "--timing", "--max-new-tokens", "9"]) == 0
+    assert engine.limits == [None, 7, 9]
+
+
 def test_out_that_is_a_file_is_one_line(engine: EchoEngine, clip: Any, capsys: pytest.CaptureFixture[str]) -> None:
     Path("taken").write_text("")
     assert main(["transcribe", clip("a.wav"), "--out", "taken"]) == 2
@@ -169,10 +243,29 @@ def test_timing_gives_each_clip_its_duration_and_real_time_factor(engine: EchoEn
     assert [(len(sources), batch_size) for sources, batch_size, _ in engine.calls] == [(1, 1)] * 3
 
 
-def test_a_file_name_that_is_no_utf_8_costs_a_character_and_not_the_run(engine: EchoEngine, clip: Any, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("options", [[], ["--timing"], ["--format", "jsonl"], ["--format", "json"]])
+def test_a_file_name_that_is_no_utf_8_costs_a_character_and_not_the_run(
+    engine: EchoEngine, clip: Any, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     try:
         os.rename(clip("c.wav"), "bad\udcff.wav")
     except OSError:
         pytest.skip("this file system takes UTF-8 names alone")
-    assert main(["transcribe", "bad\udcff.wav", clip("a.wav")]) == 0
-    assert capsys.readouterr().out == "bad\\udcff.wav: this is bad\\udcff\na.wav: this is a\n"
+    # Strict, as where the commands are called from Python and not by `main`, which sets the stream of the process up.
+    out = TextIOWrapper(BytesIO(), "utf-8", errors="strict")
+    monkeypatch.setattr(out, "reconfigure", lambda **options: None, raising=False)
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["transcribe", "bad\udcff.wav", clip("a.wav"), *options]) == 0
+    out.seek(0)
+    printed = out.read()
+    assert "bad\\udcff.wav" in printed
+    assert "this is a" in printed
+
+
+def test_a_file_name_that_is_no_utf_8_can_be_written_into_a_folder(engine: EchoEngine, clip: Any) -> None:
+    try:
+        os.rename(clip("c.wav"), "bad\udcff.wav")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    assert main(["transcribe", "bad\udcff.wav", "--out", "texts"]) == 0
+    assert Path("texts", "bad\udcff.txt").read_text() == "this is bad\\udcff\n"

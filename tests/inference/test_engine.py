@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import builders
 import numpy as np
@@ -12,7 +13,7 @@ import soundfile
 import torch
 
 from audiograft.inference.engine import Engine
-from audiograft.types import AudioError, ConfigError, Transcript
+from audiograft.types import AudioError, ConfigError, DataError, Transcript
 
 
 def engine() -> Engine:
@@ -89,3 +90,53 @@ def test_results_arrive_as_they_are_done() -> None:
 def test_an_unknown_device_is_one_line() -> None:
     with pytest.raises(ConfigError, match="device 'abacus' can't be used here"):
         Engine.load("tiny", device="abacus")
+
+
+@pytest.mark.parametrize("own", [{"repetition_penalty": 1.5}, {"no_repeat_ngram_size": 1}, {"num_beams": 3}, {"do_sample": True, "temperature": 5.0}])
+def test_decoding_is_greedy_whatever_the_language_model_prefers(own: dict[str, Any]) -> None:
+    listener, other = engine(), engine()
+    other.model.language_model.generation_config.update(**own)
+    waveforms, prompts = [clip for clip, _ in CLIPS], ["x"] * len(CLIPS)
+    greedy = listener.transcribe_waveforms(waveforms, prompts)
+    assert other.transcribe_waveforms(waveforms, prompts) == greedy
+    assert listener.transcribe_waveforms(waveforms, prompts, **own) != greedy
+
+
+def test_a_clip_that_was_cut_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    listener = engine()
+    long = np.concatenate([CLIPS[1][0]] * 20)
+    with caplog.at_level(logging.WARNING):
+        result = listener.transcribe((long, 16_000), max_new_tokens=3)
+    assert len(result.segments) > 1
+    assert [record.getMessage().count("was cut at 3 tokens; pass max_new_tokens") for record in caplog.records] == [1]
+
+
+def test_an_answer_that_ends_by_itself_is_not_called_cut(caplog: pytest.LogCaptureFixture) -> None:
+    listener = engine()
+    # Every token ends the answer.
+    listener.model.language_model.generation_config.eos_token_id = list(range(builders.VOCABULARY_ROWS))
+    with caplog.at_level(logging.WARNING):
+        listener.transcribe(CLIPS)
+        listener.transcribe(CLIPS[0], max_new_tokens=1)
+    assert not caplog.records
+
+
+def test_more_tokens_on_request() -> None:
+    listener = engine()
+    by_default, more = listener.transcribe(CLIPS[0]), listener.transcribe_many([CLIPS[0]], max_new_tokens=60)[0]
+    assert isinstance(more, Transcript)
+    assert len(more.text) > len(by_default.text)
+
+
+def test_a_placeholder_in_the_prompt_is_one_line() -> None:
+    with pytest.raises(DataError, match=r"contains <\|audio\|>, which stands for a clip") as error:
+        engine().transcribe(CLIPS[0], prompt="hear <|audio|> and write")
+    assert "\n" not in str(error.value)
+
+
+def test_the_note_travels_with_the_model(tmp_path: Path) -> None:
+    model, processor = builders.graft()
+    model.config.note = "a miniature"
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert Engine.load(tmp_path, device="cpu").note == "a miniature"

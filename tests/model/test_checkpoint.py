@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,10 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, audio_messages, graft, load_graft
+from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, assemble, audio_messages, graft, load_graft
+from audiograft.model.checkpoint import load_processor
 from audiograft.model.configuration import PROJECTORS
-from audiograft.types import ConfigError
+from audiograft.types import AudiograftError, ConfigError
 
 
 def save(folder: Path, family: str = "qwen2", **kwargs: Any) -> AudioGraftForConditionalGeneration:
@@ -58,10 +61,17 @@ def test_auto_classes_open_every_projector(tmp_path: Path, projector: str) -> No
     assert isinstance(AutoProcessor.from_pretrained(tmp_path), AudioGraftProcessor)
 
 
-def test_the_end_of_turn_stops_generation_after_loading(tmp_path: Path) -> None:
-    save(tmp_path)
-    model, processor = load_graft(tmp_path)
-    assert processor.tokenizer.convert_tokens_to_ids("<|im_end|>") in model.language_model.generation_config.eos_token_id
+def test_all_ends_stop_generation_after_loading(tmp_path: Path) -> None:
+    language_model = builders.language_model()
+    language_model.generation_config.eos_token_id = 0
+    processor = AudioGraftProcessor(WhisperFeatureExtractor(), builders.tokenizer())
+    assemble(builders.audio_tower(), language_model, processor).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    end_of_turn = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    opened = AutoModelForMultimodalLM.from_pretrained(tmp_path)
+    with_info, _ = AudioGraftForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    for model in (load_graft(tmp_path)[0], opened, with_info):
+        assert model.language_model.generation_config.eos_token_id == [0, end_of_turn]
 
 
 @pytest.mark.parametrize("half", ["audio_tower.conv1.weight", "projector.linear_2.weight", "language_model.model.norm.weight"])
@@ -105,6 +115,52 @@ def test_a_broken_config_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         load_graft(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_mistyped_folder_is_not_only_taken_for_a_hub_id() -> None:
+    with pytest.raises(ConfigError, match=r"can't load runs/graft: .* and there is no such folder here") as error:
+        load_graft("runs/graft")
+    assert "\n" not in str(error.value)
+
+
+def spoil_audio_config(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"audio_config": 3}))
+
+
+def truncate(path: Path, n_bytes: int) -> None:
+    path.write_bytes(path.read_bytes()[:n_bytes])
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "truncated weights": lambda folder: truncate(folder / "model.safetensors", 5000),
+    "cut in the header": lambda folder: truncate(folder / "model.safetensors", 20),
+    "empty weights": lambda folder: truncate(folder / "model.safetensors", 0),
+    "garbage weights": lambda folder: (folder / "model.safetensors").write_bytes(b"garbage" * 100),
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "a number for a configuration": spoil_audio_config,
+    "a list for a configuration": lambda folder: (folder / "config.json").write_text("[]"),
+    "a list for the processor": lambda folder: (folder / "processor_config.json").write_text("[]"),
+    "a broken tokenizer": lambda folder: (folder / "tokenizer.json").write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_folder_is_one_line(tmp_path: Path, damage: str) -> None:
+    save(tmp_path)
+    DAMAGES[damage](tmp_path)
+    with pytest.raises(ConfigError, match=f"can't load (the processor of )?{tmp_path}: ") as error:
+        load_graft(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_processor_loads_without_the_weights(tmp_path: Path) -> None:
+    save(tmp_path, frame_stack=8)
+    (tmp_path / "model.safetensors").unlink()
+    assert load_processor(tmp_path).frame_stack == 8
+    builders.language_model().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="without a graft"):
+        load_processor(tmp_path)
 
 
 def parts(tmp_path: Path, family: str = "qwen2", whole_whisper: bool = True) -> tuple[Path, Path]:
@@ -165,15 +221,11 @@ def test_graft_refuses_what_does_not_fit(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match="not Whisper"):
         graft(lm, lm, out)
-    with pytest.raises(ConfigError, match="unknown projector 'q-former'"):
-        graft(encoder, lm, out, projector="q-former")
-    with pytest.raises(ConfigError, match="frame_stack 3"):
-        graft(encoder, lm, out, frame_stack=3)
     WhisperFeatureExtractor(feature_size=128).save_pretrained(encoder)
     with pytest.raises(ConfigError, match="128 mel bins, the encoder takes 80"):
         graft(encoder, lm, out)
     (encoder / "preprocessor_config.json").unlink()
-    with pytest.raises(ConfigError, match=r"no preprocessor_config\.json"):
+    with pytest.raises(ConfigError, match=r"can't load preprocessor_config\.json of"):
         graft(encoder, lm, out)
 
 
@@ -195,3 +247,54 @@ def test_loading_something_that_is_no_graft_says_so(tmp_path: Path) -> None:
         load_graft(lm)
     config = json.loads((lm / "config.json").read_text())
     assert config["model_type"] == "qwen2"
+
+
+def test_options_are_checked_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown projector 'q-former'"):
+        graft("no-such-encoder", "no-such-model", tmp_path, projector="q-former")
+    with pytest.raises(ConfigError, match="frame_stack 3"):
+        graft("no-such-encoder", "no-such-model", tmp_path, frame_stack=3)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("failing", [AudioGraftForConditionalGeneration, AudioGraftProcessor])
+def test_a_write_that_fails_leaves_the_model_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: Any) -> None:
+    encoder, lm = parts(tmp_path)
+    out = tmp_path / "out"
+    graft(encoder, lm, out, seed=1)
+    before = contents(out)
+    save_pretrained = failing.save_pretrained
+
+    def full_disk(self: Any, folder: Path, *args: Any, **kwargs: Any) -> None:
+        save_pretrained(self, folder, *args, **kwargs)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(failing, "save_pretrained", full_disk)
+    with pytest.raises(AudiograftError, match=f"{out}: the model can't be written .No space left on device.") as error:
+        graft(encoder, lm, out, seed=2)
+    assert "\n" not in str(error.value)
+    assert contents(out) == before
+    monkeypatch.undo()
+    graft(encoder, lm, out, seed=2)
+    assert contents(out).keys() == before.keys()
+    assert contents(out) != before
+
+
+def test_a_file_in_the_folders_place_is_one_line(tmp_path: Path) -> None:
+    encoder, lm = parts(tmp_path)
+    (tmp_path / "out").write_text("")
+    with pytest.raises(AudiograftError, match="out: the model can't be written"):
+        graft(encoder, lm, tmp_path / "out")
+
+
+def test_shards_of_an_older_model_do_not_stay(tmp_path: Path) -> None:
+    encoder, lm = parts(tmp_path)
+    out = tmp_path / "out"
+    graft(encoder, lm, out)
+    (out / "model-00001-of-00002.safetensors").write_bytes(b"old")
+    (out / "model.safetensors.index.json").write_text("{}")
+    graft(encoder, lm, out)
+    assert [path.name for path in out.glob("model*")] == ["model.safetensors"]

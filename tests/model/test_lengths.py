@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from audiograft.model.configuration import FRAME_STACKS
 from audiograft.model.features import log_mel
 from audiograft.model.lengths import audio_tokens, chunk_mel_frames, encoder_frames, mel_frames
+from audiograft.train.collator import Collator
 
 MODELS = {k: builders.graft(frame_stack=k) for k in FRAME_STACKS}
 
@@ -25,11 +26,17 @@ def test_processor_model_and_collator_agree(n_samples: int, k: int) -> None:
     assert mel.shape[1] == mel_frames(n_samples)
     batch = processor([processor.audio_token], audio=[waveform])
     placeholders = int((batch["input_ids"] == processor.audio_token_id).sum())
-    ids, _ = processor.training_ids([{"role": "user", "content": [{"type": "audio"}]}], "x", [mel.shape[1]])
-    tower_frames = encoder_frames(mel.shape[1])
-    states = torch.zeros(1, tower_frames, 16)
-    embeds = model.project_audio(states, torch.tensor([mel.shape[1]]))
-    assert placeholders == len(embeds) == ids.count(processor.audio_token_id) == audio_tokens(mel.shape[1], k) >= 1
+    ids, labels = processor.training_ids([{"role": "user", "content": [{"type": "audio"}]}], "x", [mel.shape[1]])
+    states = np.zeros((encoder_frames(mel.shape[1]), 16), dtype=np.float32)
+    item = {"id": "a", "audio_s": n_samples / 16_000, "input_ids": ids, "labels": labels}
+    counts = set()
+    for features in ({"features": mel}, {"states": states, "mel_frames": mel.shape[1]}):
+        training = Collator(processor)([item | features])
+        encoder_states = training.get("encoder_states", torch.from_numpy(states)[None])
+        counts.add(int((training["input_ids"] == processor.audio_token_id).sum()))
+        counts.add(len(model.project_audio(encoder_states, training["feature_lengths"])))
+    assert counts == {placeholders} == {audio_tokens(mel.shape[1], k)}
+    assert placeholders >= 1
 
 
 @given(n_samples=st.integers(1, 480_000), k=st.sampled_from(FRAME_STACKS))

@@ -227,3 +227,26 @@ def test_shuffled_features_change_the_answer_distribution() -> None:
     with torch.no_grad():
         assert float((model(**batch).logits - model(**swapped).logits).abs().max()) > 1e-4
     assert np.isfinite(CLIPS[0]).all()
+
+
+def test_labels_win_over_use_cache() -> None:
+    model, processor = builders.graft()
+    batch = processor([prompt(processor)], audio=CLIPS[:1])
+    with torch.no_grad():
+        output = model(**batch, labels=batch["input_ids"], use_cache=True)
+        assert output.past_key_values is None
+        assert torch.equal(output.loss, model(**batch, labels=batch["input_ids"]).loss)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen2_vl"])
+def test_hidden_states_and_attentions_on_request(family: str) -> None:
+    model, processor = builders.graft(family)
+    model.language_model.set_attn_implementation("eager")
+    batch = processor([prompt(processor)], audio=CLIPS[:1])
+    with torch.no_grad():
+        output = model(**batch, output_hidden_states=True, output_attentions=True)
+    positions = batch["input_ids"].shape[1]
+    assert [tuple(states.shape) for states in output.hidden_states] == [(1, positions, 32)] * 3
+    assert [tuple(weights.shape) for weights in output.attentions] == [(1, 4, positions, positions)] * 2
+    with torch.no_grad():
+        assert model(**batch).hidden_states is None

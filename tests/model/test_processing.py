@@ -9,7 +9,7 @@ import pytest
 from transformers import WhisperFeatureExtractor
 
 from audiograft.model import AudioGraftProcessor, audio_messages
-from audiograft.types import ConfigError
+from audiograft.types import ConfigError, DataError
 
 LLAMA3 = (
     "{{ '<|begin|>' }}{% for m in messages %}{{ '<|start|>' + m['role'] + '<|stop|>\n\n' + m['content'] | trim + '<|eot|>' }}{% endfor %}"
@@ -106,3 +106,16 @@ def test_a_tokenizer_without_chat_template_is_refused() -> None:
 def test_the_placeholder_is_one_token_looked_up_by_name() -> None:
     processor, _ = make("llama3")
     assert processor.tokenizer("<|audio|>", add_special_tokens=False)["input_ids"] == [processor.audio_token_id]
+
+
+@pytest.mark.parametrize("content", ["a <|audio|> b", [{"type": "audio"}, {"type": "text", "text": "a <|audio|> b"}]])
+def test_a_placeholder_in_somebodys_text_is_one_line(content: Any) -> None:
+    processor, _ = make("chatml")
+    with pytest.raises(DataError, match=r"contains <\|audio\|>, which stands for a clip: take it out"):
+        processor.build_prompt([{"role": "user", "content": content}])
+
+
+def test_a_placeholder_in_a_response_is_one_line() -> None:
+    processor, _ = make("chatml")
+    with pytest.raises(DataError, match=r"contains <\|audio\|>"):
+        processor.training_ids(audio_messages("x"), "well <|audio|>", [73])

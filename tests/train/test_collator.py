@@ -18,7 +18,7 @@ def batch_of(graft, tmp_path, texts):
 
 def test_loss_is_on_the_response_and_the_end_of_turn_alone(graft, tmp_path) -> None:
     processor = graft[1]
-    texts = ["one two", "three", "transcribe the audio <|audio|> or not"]
+    texts = ["one two", "three", "transcribe the audio or not"]
     batch, _ = batch_of(graft, tmp_path, texts)
     for row, text in enumerate(texts):
         labels = batch["labels"][row]

@@ -64,7 +64,9 @@ def _plain(value: object) -> object:
         ({"data": {"train": [1]}}, "data.train must be text, not 1"),
         ({"data": {"train": []}}, "data.train must be given, not ()"),
         ({"data": {}}, "the key data.train is missing"),
-        ({"lora": {"scope": ["vision"]}}, "lora.scope must be one of language_model, not 'vision'"),
+        ({"learning_rate": 10**400}, "learning_rate must be a number, not 1000"),
+        ({"seed": -1}, "seed must be from 0 to 4294967295, not -1"),
+        ({"seed": 2**32}, "seed must be from 0 to 4294967295, not 4294967296"),
         ({"tokens_per_batch": 0}, "tokens_per_batch must be 1 or more, not 0"),
         ({"lora": {"dropout": 1.0}}, "lora.dropout must be from 0 to below 1, not 1.0"),
         ({"deafness": {"clips": 5}}, "deafness.clips must be 8 or more"),
@@ -80,14 +82,14 @@ def test_what_does_not_fit_is_one_line_with_file_and_key(written, keys: dict[str
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("override", ["learning_rate", "=3", "model.name=x", "epochs=[1"])
+@pytest.mark.parametrize("override", ["learning_rate", "=3", "model.name=x", "epochs=[1", "epochs=2024-02-31"])
 def test_bad_overrides_are_named(written, override: str) -> None:
     with pytest.raises(ConfigError, match="--set") as caught:
         load_recipe(written(), [override])
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"stage: [align", b"- a list", b"", b"\xff\xfe\x00"])
+@pytest.mark.parametrize("content", [b"stage: [align", b"- a list", b"", b"\xff\xfe\x00", b"stage: 2024-02-31"])
 def test_files_that_are_no_recipe(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_bytes(content)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from audiograft.train.checkpoints import STAGING, WEIGHTS
+from audiograft.train.checkpoints import STAGING, WEIGHTS, weights_sha256, writing
 from audiograft.train.recipe import LoraRecipe
 from audiograft.types import AudiograftError, ConfigError
 
@@ -131,6 +131,44 @@ def test_another_recipe_does_not_continue_a_run(recipe, run_quietly) -> None:
     assert run_quietly(recipe, save_dtype="fp16")["steps"] == 6
 
 
+def test_another_start_model_at_the_same_path_does_not_continue_a_run(recipe, run_quietly, graft_folder: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(graft_folder, start)
+    recipe = replace(recipe, model=str(start), max_steps=1)
+    first = run_quietly(recipe)
+    tensors = load_file(start / "model.safetensors")
+    name = next(name for name in tensors if name.startswith("projector."))
+    save_file(tensors | {name: tensors[name] + 1}, start / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"checkpoint-1 belongs to a run with model_sha256 '\w{64}', not '\w{64}': .*--set output_dir=") as caught:
+        run_quietly(recipe)
+    assert "\n" not in str(caught.value)
+    shutil.copyfile(graft_folder / "model.safetensors", start / "model.safetensors")
+    assert run_quietly(recipe)["deafness"] == first["deafness"]
+
+
+def test_a_start_model_from_the_hub_is_known_by_its_weights_too(graft_folder: Path, tmp_path: Path, monkeypatch) -> None:
+    # As the hub's cache lies on the disk.
+    cached = tmp_path / "models--someone--graft"
+    shutil.copytree(graft_folder, cached / "snapshots" / "abc")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc", encoding="utf-8")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert weights_sha256("someone/graft") == weights_sha256(str(graft_folder))
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory. Tried to allocate 20 GiB", "[enforce fail at alloc_cpu.cpp:117] . can't allocate memory"])
+def test_lack_of_memory_is_not_taken_for_a_full_disk(tmp_path: Path, message: str) -> None:
+    with pytest.raises(RuntimeError, match="memory"), writing(tmp_path, "it"):
+        raise RuntimeError(message)
+
+
+@pytest.mark.parametrize("n_bytes", [10, 1_000])
+def test_what_torch_can_not_write_is_one_line(tmp_path: Path, n_bytes: int) -> None:
+    with pytest.raises(AudiograftError, match="it can't be written .*: free space") as caught, no_file_larger_than(n_bytes), writing(tmp_path, "it"):
+        torch.save(torch.zeros(10_000), tmp_path / "file")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_checkpoint_of_something_else_is_not_touched(recipe, run_quietly) -> None:
     foreign = Path(recipe.output_dir) / "checkpoint-9"
     foreign.mkdir(parents=True)
@@ -141,8 +179,6 @@ def test_a_checkpoint_of_something_else_is_not_touched(recipe, run_quietly) -> N
 
 @pytest.mark.parametrize("damage", ["missing", "extra", "shape", "bytes"])
 def test_a_checkpoint_that_does_not_fit_is_refused(recipe, run_quietly, damage: str) -> None:
-    from safetensors.torch import save_file
-
     with pytest.raises(KeyboardInterrupt):
         run_quietly(recipe, stop_after(5))
     path = Path(recipe.output_dir) / "checkpoint-3" / WEIGHTS

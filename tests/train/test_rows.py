@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import builders
@@ -84,6 +85,17 @@ def test_a_clip_that_changes_during_the_run_is_named(indexed) -> None:
     path.unlink()
     with pytest.raises(DataError, match="clip-0: the clip was readable when the run began"):
         load_waveform(row)
+
+
+@pytest.mark.parametrize("key", ["text", "prompt", "response"])
+def test_a_row_that_holds_the_audio_token_is_rejected_by_name(graft, tmp_path: Path, key: str) -> None:
+    manifest = builders.write_clips(tmp_path, [builders.tone(0.3)], ["one"])
+    row = {"id": "odd", "audio": "0.wav", "text": "one", "response": "two", key: "one <|audio|> two"}
+    with manifest.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    rows, rejected = index_rows(read_samples([str(manifest)], None), graft[1])
+    assert [row.sample.id for row in rows] == ["clip-0"]
+    assert [(item.id, item.reason) for item in rejected] == [("odd", f"the {key} contains <|audio|>, which stands for a clip: take it out")]
 
 
 def test_the_recipes_prompt_replaces_that_of_the_rows(clips: Path) -> None:

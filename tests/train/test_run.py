@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from audiograft.audio import load_audio
 from audiograft.inference.engine import Engine
-from audiograft.model import load_graft
+from audiograft.model import AudioGraftProcessor, load_graft
 from audiograft.train.recipe import DataRecipe, DeafnessRecipe
 from audiograft.train.run import dry_run, train
 from audiograft.types import TRANSCRIBE_PROMPT, AudiograftError, ConfigError, DataError
@@ -145,6 +145,13 @@ def test_data_that_can_not_be_used_is_told_before_training(recipe, run_quietly, 
         run_quietly(recipe, data=DataRecipe((str(few),)))
 
 
+@pytest.mark.parametrize("run", ["train", "dry_run"])
+def test_a_prompt_that_holds_the_audio_token_is_refused(recipe, run_quietly, run: str) -> None:
+    recipe = replace(recipe, prompt="Transcribe <|audio|>.")
+    with pytest.raises(ConfigError, match=r"prompt contains <\|audio\|>, which stands for a clip: take it out"):
+        run_quietly(recipe) if run == "train" else dry_run(recipe)
+
+
 @pytest.mark.parametrize(("key", "value", "needle"), [("report_to", ("boards",), "report_to: boards"), ("precision", "fp16", "needs a GPU")])
 def test_what_this_machine_lacks_is_told_in_one_line(recipe, run_quietly, monkeypatch, key: str, value: object, needle: str) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
@@ -173,6 +180,25 @@ def test_weights_are_saved_in_the_dtype_asked_for(recipe, run_quietly, save_dtyp
     assert changed == {"projector"}
     configs = [json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")) for folder in (recipe.model, recipe.output_dir)]
     assert configs[0].keys() == configs[1].keys()
+
+
+def test_a_model_with_a_folder_inside_replaces_an_earlier_one(recipe, run_quietly, monkeypatch) -> None:
+    save = AudioGraftProcessor.save_pretrained
+    written = "first"
+
+    def save_with_eyes(processor: AudioGraftProcessor, folder: str) -> None:
+        save(processor, folder)
+        eyes = Path(folder) / "vision_processor"
+        eyes.mkdir()
+        (eyes / written).touch()
+
+    monkeypatch.setattr(AudioGraftProcessor, "save_pretrained", save_with_eyes)
+    run_quietly(recipe, max_steps=1)
+    written = "second"
+    run_quietly(recipe, max_steps=1, save_dtype="fp16")
+    output_dir = Path(recipe.output_dir)
+    assert [path.name for path in (output_dir / "vision_processor").iterdir()] == ["second"]
+    assert {tensor.dtype for tensor in load_file(output_dir / "model.safetensors").values()} == {torch.float16}
 
 
 def test_dropout_of_frozen_parts_is_off_in_align(recipe, run_quietly, tmp_path: Path) -> None:
@@ -210,6 +236,13 @@ def test_dry_run_draws_the_first_batch(recipe) -> None:
     assert not Path(recipe.output_dir).exists()
     assert "\x1b[" not in drawing
     assert "\x1b[" in dry_run(recipe, colour=True)
+
+
+def test_dry_run_of_what_is_no_graft_is_one_line(recipe, tmp_path: Path) -> None:
+    builders.language_model().save_pretrained(tmp_path / "plain")
+    with pytest.raises(ConfigError, match="without a graft: make one with") as caught:
+        dry_run(replace(recipe, model=str(tmp_path / "plain")))
+    assert "\n" not in str(caught.value)
 
 
 def test_the_deafness_check_uses_so_many_clips_as_the_recipe_says(recipe, run_quietly, tmp_path: Path) -> None:

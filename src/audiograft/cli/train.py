@@ -26,7 +26,7 @@ def train(
     The same command again resumes a run that was interrupted. It ends with the deafness check: a model that does not listen is saved, and
     the exit code is 1.
 
-    Example: audiograft train recipes/align.yaml --set learning_rate=5e-4 --set output_dir=runs/align
+    Example: audiograft train recipes/tiny/align.yaml --set learning_rate=5e-4 --set output_dir=runs/align
     """
     if dry and as_json:
         raise typer.BadParameter("--dry-run trains nothing to report as --json: leave one out")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
     from audiograft.inference.engine import Engine
 
 Format = Literal["text", "json", "jsonl", "srt", "vtt"]
+Result = Transcript | AudioError
+Decode = Callable[..., list[Result]]
+"""`Engine.transcribe_many` with its prompt and its limit of tokens."""
+_STREAMED = ("text", "jsonl")
+"""Formats in which each clip has a line of its own, so that none has to wait for the last one."""
 
 app = typer.Typer(add_completion=False)
 
@@ -31,12 +38,16 @@ def transcribe(
     batch_size: BatchSizeOption = 8,
     device: DeviceOption = "auto",
     prompt: Annotated[str, typer.Option(help="The instruction to the language model.")] = TRANSCRIBE_PROMPT,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer to a window of up to 30 s; by default it follows from the window's duration.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     timing: Annotated[bool, typer.Option("--timing", help="One clip at a time, each with its duration and real-time factor.")] = False,
 ) -> None:
     """Write down what is said in audio files.
 
-    A clip that can't be used gives an error line, the others are still done, and the exit code is 1.
+    Text and jsonl are printed as clips are done, in the order given. A clip that can't be used gives an error line, the others are still
+    done, and the exit code is 1.
 
     Example: audiograft transcribe talk.mp3 recordings/ --format srt --out subtitles
     """
@@ -49,11 +60,11 @@ def transcribe(
     if files:
         if out:
             out.mkdir(parents=True, exist_ok=True)
-        engine = _load(model, device)
+        decode = partial(_load(model, device).transcribe_many, prompt=prompt, max_new_tokens=max_new_tokens)
         if timing:
-            complete &= _print_timed(engine, files, prompt)
+            complete &= _print_timed(decode, files)
         else:
-            complete &= _transcribe(engine, files, "json" if as_json else file_format, out, batch_size, prompt)
+            complete &= _transcribe(decode, files, "json" if as_json else file_format, out, batch_size)
     if not complete:
         raise typer.Exit(1)
 
@@ -83,29 +94,61 @@ def _load(model: str, device: str) -> Engine:
     return engine
 
 
-def _transcribe(engine: Engine, files: list[str], file_format: str, out: Path | None, batch_size: int, prompt: str) -> bool:
-    """Decode in batches and write; whether all went well."""
+def _transcribe(decode: Decode, files: list[str], file_format: str, out: Path | None, batch_size: int) -> bool:
+    """Decode in batches and write, each clip as soon as the format allows, so that little is lost to an interrupt; whether all went well."""
+    from audiograft.data.manifest import replace_text
     from audiograft.inference.writers import extension, render
 
     targets = list(_targets(files, out, extension(file_format))) if out else []
+    streamed = not out and file_format in _STREAMED
 
-    def finish(index: int, result: Transcript | AudioError) -> None:
+    def show(result: Result) -> None:
+        if isinstance(result, AudioError):
+            return
+        if file_format == "text" and len(files) > 1:
+            # Named even where a single one of several clips was left.
+            typer.echo(_writable(f"{result.audio}: {result.text}"))
+        else:
+            typer.echo(render([result], file_format), nl=False)
+
+    show_in_order = _in_order(show)
+
+    def finish(index: int, result: Result) -> None:
         advance()
         if isinstance(result, AudioError):
             print_error(str(result))
         elif targets:
-            targets[index].write_text(render([result], file_format), encoding="utf-8")
+            replace_text(targets[index], render([result], file_format))
+        if streamed:
+            show_in_order(index, result)
 
-    with progress("transcribing", len(files)) as advance:
-        results = engine.transcribe_many(files, batch_size=batch_size, prompt=prompt, on_result=finish)
+    # On a terminal the lines themselves show how far it is, and a bar would be drawn into them.
+    with progress("transcribing", 0 if streamed and sys.stdout.isatty() else len(files)) as advance:
+        results = decode(files, batch_size=batch_size, on_result=finish)
     transcripts = [result for result in results if isinstance(result, Transcript)]
-    if not out and transcripts:
-        if file_format == "text" and len(files) > 1:
-            # Named even where a single one of several clips was left.
-            typer.echo("\n".join(f"{transcript.audio}: {transcript.text}" for transcript in transcripts))
-        else:
-            typer.echo(render(transcripts, file_format).removesuffix("\n"))
+    if transcripts and not out and not streamed:
+        typer.echo(render(transcripts, file_format), nl=False)
     return len(transcripts) == len(files)
+
+
+def _in_order(use: Callable[[Result], None]) -> Callable[[int, Result], None]:
+    """Take results as they come and hand each to `use` once all before it have been."""
+    waiting: dict[int, Result] = {}
+    place = 0
+
+    def take(index: int, result: Result) -> None:
+        nonlocal place
+        waiting[index] = result
+        while place in waiting:
+            use(waiting.pop(place))
+            place += 1
+
+    return take
+
+
+def _writable(text: str) -> str:
+    """The text with what UTF-8 can't encode, as in a file name that is none, escaped as the writers do."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _targets(files: list[str], out: Path, extension: str) -> Iterator[Path]:
@@ -121,18 +164,19 @@ def _targets(files: list[str], out: Path, extension: str) -> Iterator[Path]:
         yield out / f"{name}{extension}"
 
 
-def _print_timed(engine: Engine, files: list[str], prompt: str) -> bool:
+def _print_timed(decode: Decode, files: list[str]) -> bool:
     """Decode clip by clip and print each with its cost; whether all went well. The time includes reading the file."""
     complete = True
     for file in files:
         start_s = time.perf_counter()
-        [result] = engine.transcribe_many([file], batch_size=1, prompt=prompt)
+        [result] = decode([file], batch_size=1)
         wall_s = time.perf_counter() - start_s
         if isinstance(result, AudioError):
             print_error(str(result))
             complete = False
             continue
         factor = wall_s / result.duration_s
-        typer.echo(f"{result.audio}\n  text              {result.text}\n  duration          {result.duration_s:.2f} s")
+        typer.echo(_writable(f"{result.audio}\n  text              {result.text}"))
+        typer.echo(f"  duration          {result.duration_s:.2f} s")
         typer.echo(f"  real-time factor  {factor:.3f} ({1 / factor:.0f} s of audio a second)\n")
     return complete

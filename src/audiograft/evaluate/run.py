@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import audiograft
+from audiograft import provenance
 from audiograft.data.manifest import find_manifest, read_manifest, read_rows, replace_text, write_manifest
 from audiograft.metrics.intervals import cluster_bootstrap
 from audiograft.metrics.normalisers import Normaliser, get_normaliser
@@ -214,20 +211,10 @@ def _clear_folder(out: Path) -> None:
 
 def _environment() -> dict[str, Any]:
     return {
-        "versions": {"audiograft": audiograft.__version__, "torch": version("torch"), "transformers": version("transformers")},
-        "python": platform.python_version(),
-        "commit": _commit(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _commit() -> str | None:
-    """Commit of the working directory, with `-dirty` where files differ from it; None outside a repository or without git."""
-    try:
-        done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from audiograft.audio import AudioInput, Clip, is_silent, load_audio
 from audiograft.inference.chunking import Chunk, split_into_chunks
-from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, audio_messages, load_graft, resolve_model
+from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, audio_messages, load_graft
 from audiograft.types import SAMPLE_RATE_HZ, TRANSCRIBE_PROMPT, AudioError, ConfigError, Segment, Transcript
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,25 @@ _TOKENS_PER_S = 12
 """Budget of new tokens: fast speech has some 5 words a second, and small vocabularies split words; a loop can't run for long."""
 _BATCHES_IN_FLIGHT = 8
 """So many batches of chunks are collected before decoding, to be sorted by length."""
+_GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+"""Against the language model's own generation config, whose penalties are made for chat: speech repeats words, and a transcript has to."""
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How the clips of one call are transcribed."""
+
+    prompt: str
+    batch_size: int
+    max_new_tokens: int | None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What the model wrote about one chunk; `cut_at_tokens` where it was stopped by its budget and not by an end token."""
+
+    text: str
+    cut_at_tokens: int | None
 
 
 @dataclass
@@ -45,7 +64,7 @@ class Engine:
         model: the grafted model.
         processor: its processor.
         name: as it was asked for; stands in every transcript.
-        note: what a user should know about this model, where its folder says so.
+        note: what a user should know about this model, where its configuration says so.
     """
 
     def __init__(
@@ -75,16 +94,22 @@ class Engine:
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(f"device {device!r} can't be used here: use auto or cpu") from error
         loaded, processor = load_graft(model, target, dtype or (torch.float32 if target.type == "cpu" else torch.bfloat16))
-        note = Path(resolve_model(model)) / "NOTE.txt"
-        return cls(loaded, processor, str(model), note.read_text(encoding="utf-8").strip() if note.exists() else None)
+        return cls(loaded, processor, str(model), loaded.config.note)
 
     @overload
-    def transcribe(self, audio: AudioInput, *, prompt: str = ..., batch_size: int = ...) -> Transcript: ...
+    def transcribe(self, audio: AudioInput, *, prompt: str = ..., batch_size: int = ..., max_new_tokens: int | None = ...) -> Transcript: ...
     @overload
-    def transcribe(self, audio: list[AudioInput], *, prompt: str = ..., batch_size: int = ...) -> list[Transcript]: ...
+    def transcribe(
+        self, audio: list[AudioInput], *, prompt: str = ..., batch_size: int = ..., max_new_tokens: int | None = ...
+    ) -> list[Transcript]: ...
 
     def transcribe(
-        self, audio: AudioInput | list[AudioInput], *, prompt: str = TRANSCRIBE_PROMPT, batch_size: int = 8
+        self,
+        audio: AudioInput | list[AudioInput],
+        *,
+        prompt: str = TRANSCRIBE_PROMPT,
+        batch_size: int = 8,
+        max_new_tokens: int | None = None,
     ) -> Transcript | list[Transcript]:
         """Transcribe one clip or a list of clips.
 
@@ -92,12 +117,15 @@ class Engine:
             audio: a path, bytes of a file, a file object or (samples, rate); or a list of these.
             prompt: the instruction.
             batch_size: chunks decoded at once.
+            max_new_tokens: length limit of a chunk's text; by default it follows from its duration.
 
         Raises:
             AudioError: a clip can't be used.
+            DataError: the prompt contains the audio placeholder.
         """
         results = []
-        for result in self.transcribe_many(audio if isinstance(audio, list) else [audio], prompt=prompt, batch_size=batch_size):
+        sources = audio if isinstance(audio, list) else [audio]
+        for result in self.transcribe_many(sources, prompt=prompt, batch_size=batch_size, max_new_tokens=max_new_tokens):
             if isinstance(result, AudioError):
                 raise result
             results.append(result)
@@ -109,6 +137,7 @@ class Engine:
         *,
         batch_size: int = 8,
         prompt: str = TRANSCRIBE_PROMPT,
+        max_new_tokens: int | None = None,
         on_result: Callable[[int, Transcript | AudioError], None] = lambda index, result: None,
     ) -> list[Transcript | AudioError]:
         """Transcribe many clips; one that can't be used gives its error and the others go on.
@@ -117,11 +146,16 @@ class Engine:
             sources: clips as `transcribe` takes them.
             batch_size: chunks decoded at once.
             prompt: the instruction.
+            max_new_tokens: length limit of a chunk's text; by default it follows from its duration.
             on_result: called with the index and result of each clip as it is done, which need not be in order.
 
         Returns:
             One result per source, in order.
+
+        Raises:
+            DataError: the prompt contains the audio placeholder.
         """
+        options = _Options(prompt, batch_size, max_new_tokens)
         results: dict[int, Transcript | AudioError] = {}
 
         def finish(index: int, result: Transcript | AudioError) -> None:
@@ -137,9 +171,9 @@ class Engine:
                 continue
             waiting.append(self._job(index, clip))
             if sum(len(job.chunks) for job in waiting) >= batch_size * _BATCHES_IN_FLIGHT:
-                self._run(waiting, batch_size, prompt, finish)
+                self._run(waiting, options, finish)
                 waiting = []
-        self._run(waiting, batch_size, prompt, finish)
+        self._run(waiting, options, finish)
         return [results[index] for index in range(len(sources))]
 
     def _job(self, index: int, clip: Clip) -> _Job:
@@ -151,12 +185,18 @@ class Engine:
                 job.texts[number] = ""
         return job
 
-    def _run(self, jobs: list[_Job], batch_size: int, prompt: str, finish: Callable[[int, Transcript | AudioError], None]) -> None:
+    def _run(self, jobs: list[_Job], options: _Options, finish: Callable[[int, Transcript | AudioError], None]) -> None:
         todo = [(job, number) for job in jobs for number in range(len(job.chunks)) if number not in job.texts]
-        texts = self.transcribe_waveforms([job.chunks[number].waveform for job, number in todo], prompts=[prompt] * len(todo), batch_size=batch_size)
-        for (job, number), text in zip(todo, texts, strict=True):
-            job.texts[number] = text
+        waveforms = [job.chunks[number].waveform for job, number in todo]
+        answers = self._answers(waveforms, [options.prompt] * len(todo), options.batch_size, options.max_new_tokens, {})
+        cut: dict[int, int] = {}
+        for (job, number), answer in zip(todo, answers, strict=True):
+            job.texts[number] = answer.text
+            if answer.cut_at_tokens is not None:
+                cut.setdefault(job.index, answer.cut_at_tokens)
         for job in jobs:
+            if job.index in cut:
+                log.warning("warning: %s: the text was cut at %d tokens; pass max_new_tokens for more", job.clip.name, cut[job.index])
             finish(job.index, self._transcript(job))
 
     def _transcript(self, job: _Job) -> Transcript:
@@ -186,25 +226,37 @@ class Engine:
             prompts: one instruction a chunk.
             batch_size: chunks decoded at once; the shortest with the shortest.
             max_new_tokens: length limit; by default it follows from each chunk's duration.
-            **generation: for the language model's `generate`.
+            **generation: for the language model's `generate`, in place of greedy decoding.
 
         Returns:
-            One text a chunk, in order. The same as with batches of one.
+            One text a chunk, in order. In float32 the same as with batches of one; in bfloat16 a batch can round differently.
+
+        Raises:
+            DataError: a prompt contains the audio placeholder.
         """
+        return [answer.text for answer in self._answers(waveforms, prompts, batch_size, max_new_tokens, generation)]
+
+    def _answers(
+        self, waveforms: Sequence[Waveform], prompts: Sequence[str], batch_size: int, max_new_tokens: int | None, generation: dict[str, Any]
+    ) -> list[_Answer]:
+        eos = generation.get("eos_token_id", self.model.language_model.generation_config.eos_token_id)
+        ends = set(eos if isinstance(eos, list) else [eos])
         order = sorted(range(len(waveforms)), key=lambda i: len(waveforms[i]))
-        texts: dict[int, str] = {}
+        answers: dict[int, _Answer] = {}
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            budgets = [max_new_tokens or _token_budget(len(waveforms[i])) for i in rows]
+            budgets = [_token_budget(len(waveforms[i])) if max_new_tokens is None else max_new_tokens for i in rows]
             batch = self.processor([self.processor.build_prompt(audio_messages(prompts[i])) for i in rows], audio=[waveforms[i] for i in rows]).to(
                 self.model.device
             )
-            output = self.model.generate(**batch, max_new_tokens=max(budgets), **{"do_sample": False, **generation})
+            output = self.model.generate(**batch, max_new_tokens=max(budgets), **{**_GREEDY, **generation})
             new_tokens = output[:, batch["input_ids"].shape[1] :]
             for i, budget, row in zip(rows, budgets, new_tokens, strict=True):
                 # Its own budget, so that a clip's text does not depend on its neighbours in the batch.
-                texts[i] = self.processor.tokenizer.decode(row[:budget], skip_special_tokens=True).strip()
-        return [texts[i] for i in range(len(waveforms))]
+                tokens = row[:budget].tolist()
+                text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+                answers[i] = _Answer(text, budget if len(tokens) == budget and ends.isdisjoint(tokens) else None)
+        return [answers[i] for i in range(len(waveforms))]
 
 
 def _token_budget(n_samples: int) -> int:

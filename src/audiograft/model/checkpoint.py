@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, GenerationConfig
-from transformers.utils import GENERATION_CONFIG_NAME
+from safetensors import SafetensorError
+from transformers import AutoConfig
 
 from audiograft.model.configuration import AudioGraftConfig
 from audiograft.model.modeling import AudioGraftForConditionalGeneration
 from audiograft.model.processing import AudioGraftProcessor
-from audiograft.types import ConfigError
+from audiograft.types import AudiograftError, ConfigError
 
 SHIPPED = ("tiny", "tiny-encoder", "tiny-lm")
 """Models inside the package, by name."""
@@ -51,23 +55,56 @@ def check_keys(name: str, info: dict[str, Any]) -> None:
             raise ConfigError(f"{name} {hint} tensor {keys[0]}{more}: the folder is incomplete or of another model; save or download it again")
 
 
+@contextmanager
+def loading(what: str, path: str) -> Iterator[None]:
+    """Turn whatever goes wrong while files are opened into one `ConfigError` line.
+
+    Args:
+        what: stands in the message behind "can't load".
+        path: the folder, or the hub id.
+    """
+    try:
+        yield
+    # A damaged folder fails in as many ways as the libraries have that read its files: SafetensorError, TypeError, AttributeError and others.
+    except Exception as error:
+        reason = one_line(error).rstrip(".")
+        if not Path(path).is_dir():
+            reason += ", and there is no such folder here"
+        elif not isinstance(error, (OSError, ValueError, ImportError, AudiograftError)):
+            reason += ": a file in the folder is damaged; save or download it again"
+        raise ConfigError(f"can't load {what}: {reason}") from error
+
+
 def load_part(loader: Any, name: str, path: str, **kwargs: Any) -> Any:
     """`loader.from_pretrained` with strict key accounting and one-line errors."""
-    try:
+    with loading(name, path):
         # Mismatched sizes are let through here, so that `check_keys` can name the tensor.
         model, info = loader.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ConfigError(f"can't load {name}: {one_line(error)}") from error
     check_keys(name, info)
     return model
 
 
 def load_config(name: str, path: str) -> Any:
     """Any model's configuration, or a one-line `ConfigError`."""
-    try:
+    with loading(name, path):
         return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"can't load {name}: {one_line(error)}") from error
+
+
+def load_processor(name: str | Path) -> AudioGraftProcessor:
+    """The processor of a grafted model, without its weights.
+
+    Args:
+        name: `tiny`, a folder, or a hub id.
+
+    Raises:
+        ConfigError: unknown, not a graft, or damaged.
+    """
+    path = resolve_model(name)
+    config = load_config(str(name), path)
+    if not isinstance(config, AudioGraftConfig):
+        raise ConfigError(f"{name} is a {config.model_type} model without a graft: make one with `audiograft graft`")
+    with loading(f"the processor of {name}", path):
+        return AudioGraftProcessor.from_pretrained(path)
 
 
 def load_graft(
@@ -81,17 +118,34 @@ def load_graft(
         dtype: of the weights in memory.
 
     Raises:
-        ConfigError: not a graft, unknown, or a tensor is missing, extra or of another shape.
+        ConfigError: not a graft, unknown, damaged, or a tensor is missing, extra or of another shape.
     """
-    path = resolve_model(name)
-    config = load_config(str(name), path)
-    if not isinstance(config, AudioGraftConfig):
-        raise ConfigError(f"{name} is a {config.model_type} model without a graft: make one with `audiograft graft`")
-    model = load_part(AudioGraftForConditionalGeneration, str(name), path, dtype=dtype)
-    if (Path(path) / GENERATION_CONFIG_NAME).exists():
-        model.language_model.generation_config = GenerationConfig.from_pretrained(path)
-    try:
-        processor = AudioGraftProcessor.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"can't load the processor of {name}: {one_line(error)}") from error
+    processor = load_processor(name)
+    model = load_part(AudioGraftForConditionalGeneration, str(name), resolve_model(name), dtype=dtype)
     return model.to(device).eval(), processor
+
+
+def save_graft(model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, folder: Path) -> None:
+    """Write a model and its processor; a model that is in the folder already stays whole until the new one is.
+
+    Raises:
+        AudiograftError: the folder can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix="incomplete-model-") as staging:
+            model.save_pretrained(staging)
+            processor.save_pretrained(staging)
+            new = {path.name for path in Path(staging).iterdir()}
+            # Weights last, so that no new ones ever lie beside an old configuration.
+            for name in sorted(new, key=lambda name: ".safetensors" in name):
+                if (folder / name).is_dir():
+                    shutil.rmtree(folder / name)
+                (Path(staging) / name).replace(folder / name)
+        # Shards of an older model would be read in place of, or beside, one file.
+        for path in folder.glob("model*.safetensors*"):
+            if path.name not in new:
+                path.unlink()
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+        raise AudiograftError(f"{folder}: the model can't be written ({reason}): free space or choose another folder") from error

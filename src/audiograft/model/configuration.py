@@ -12,6 +12,14 @@ PROJECTORS = ("swiglu", "linear", "mlp", "pool-mlp", "pool-linear")
 FRAME_STACKS = (1, 2, 4, 8)
 
 
+def check_choices(projector_type: str, frame_stack: int) -> None:
+    """Raise `ConfigError` for a projector or frame_stack that there is not."""
+    if projector_type not in PROJECTORS:
+        raise ConfigError(f"unknown projector {projector_type!r}: use one of {', '.join(PROJECTORS)}")
+    if frame_stack not in FRAME_STACKS:
+        raise ConfigError(f"frame_stack {frame_stack} is not supported: use one of {', '.join(map(str, FRAME_STACKS))}")
+
+
 class AudioGraftConfig(PretrainedConfig):
     """What `AudioGraftForConditionalGeneration` is built from.
 
@@ -23,6 +31,7 @@ class AudioGraftConfig(PretrainedConfig):
         frame_stack: encoder frames (20 ms) in one audio token: 1, 2, 4 or 8, that is 20 to 160 ms.
         pad_to_window: pad every clip to 30 s, for checkpoints that were trained so.
         audio_token_id: id of the placeholder that the processor repeats once per audio token.
+        note: what a user of this model should know, shown before its first transcript.
     """
 
     model_type = "audiograft"
@@ -37,18 +46,17 @@ class AudioGraftConfig(PretrainedConfig):
         frame_stack: int = 4,
         pad_to_window: bool = False,
         audio_token_id: int | None = None,
+        note: str | None = None,
         **kwargs: Any,
     ) -> None:
-        if projector_type not in PROJECTORS:
-            raise ConfigError(f"unknown projector {projector_type!r}: use one of {', '.join(PROJECTORS)}")
-        if frame_stack not in FRAME_STACKS:
-            raise ConfigError(f"frame_stack {frame_stack} is not supported: use one of {', '.join(map(str, FRAME_STACKS))}")
+        check_choices(projector_type, frame_stack)
         self.audio_config = _as_config(audio_config, "whisper")
         self.text_config = _as_config(text_config, "qwen2")
         self.projector_type = projector_type
         self.frame_stack = frame_stack
         self.pad_to_window = pad_to_window
         self.audio_token_id = audio_token_id
+        self.note = note
         self.projector_hidden_size = projector_hidden_size or self.get_text_config().hidden_size
         # The head belongs to the language model, which ties it or not by its own configuration.
         kwargs["tie_word_embeddings"] = getattr(self.text_config, "tie_word_embeddings", False)

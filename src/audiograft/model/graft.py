@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer, PreTrainedModel, WhisperConfig
+from transformers import AutoFeatureExtractor, AutoTokenizer, PreTrainedModel, WhisperConfig
 
 from audiograft.model.audio_tower import AudioTower
-from audiograft.model.checkpoint import load_config, load_part, one_line, resolve_model
-from audiograft.model.configuration import AudioGraftConfig
-from audiograft.model.modeling import AudioGraftForConditionalGeneration, language_model_class
+from audiograft.model.checkpoint import load_config, load_part, loading, resolve_model, save_graft
+from audiograft.model.configuration import AudioGraftConfig, check_choices
+from audiograft.model.modeling import AudioGraftForConditionalGeneration, has_eyes, language_model_class
 from audiograft.model.processing import AudioGraftProcessor
 from audiograft.model.projector import build_projector, match_output_rms
+from audiograft.model.vision import load_vision, vision_class
 from audiograft.types import ConfigError
 
 
@@ -70,20 +71,18 @@ def assemble(
     return model
 
 
-def _load_processor(encoder: tuple[str, str], language_model: tuple[str, str], has_eyes: bool, **options: Any) -> AudioGraftProcessor:
-    try:
+def _load_processor(encoder: tuple[str, str], language_model: tuple[str, str], text_config: Any, **options: Any) -> AudioGraftProcessor:
+    with loading(f"preprocessor_config.json of {encoder[0]}", encoder[1]):
         extractor = AutoFeatureExtractor.from_pretrained(encoder[1])
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{encoder[0]} has no preprocessor_config.json to make features by: {one_line(error)}") from error
-    try:
+    with loading(f"the tokenizer of {language_model[0]}", language_model[1]):
         tokenizer = AutoTokenizer.from_pretrained(language_model[1])
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{language_model[0]} has no tokenizer: {one_line(error)}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     processor = AudioGraftProcessor(extractor, tokenizer, **options)
-    if has_eyes:
-        processor.attach_vision(AutoProcessor.from_pretrained(language_model[1]))
+    vision = vision_class(text_config) if has_eyes(text_config) else None
+    if vision is not None:
+        with loading(f"the image processor of {language_model[0]}", language_model[1]):
+            processor.attach_vision(load_vision(vision, language_model[1]))
     return processor
 
 
@@ -114,7 +113,9 @@ def graft(
 
     Raises:
         ConfigError: a part that can't be loaded or does not fit.
+        AudiograftError: the folder can't be written.
     """
+    check_choices(projector, frame_stack)
     encoder_path, lm_path = resolve_model(audio_encoder), resolve_model(language_model)
     audio_config, text_config = load_config(str(audio_encoder), encoder_path), load_config(str(language_model), lm_path)
     if not isinstance(audio_config, WhisperConfig):
@@ -123,12 +124,11 @@ def graft(
     lm = load_part(loader, str(language_model), lm_path, dtype=dtype)
     tower = load_part(_TowerLoader, str(audio_encoder), encoder_path, dtype=lm.dtype)
     processor = _load_processor(
-        (str(audio_encoder), encoder_path), (str(language_model), lm_path), hasattr(text_config, "vision_config"),
+        (str(audio_encoder), encoder_path), (str(language_model), lm_path), text_config,
         frame_stack=frame_stack, pad_to_window=pad_to_window,
     )  # fmt: skip
     model = assemble(tower, lm, processor, projector, seed)
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
+    save_graft(model, processor, Path(out))
     parts = {"audio_tower": model.audio_tower, "projector": model.projector, "language_model": model.language_model}
     return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils.generic import ModelOutput
 
@@ -22,6 +22,8 @@ from audiograft.model.projector import build_projector, pool_frames, stack_frame
 
 IGNORE_INDEX = -100
 """Label of a position that carries no loss."""
+HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+"""Keywords of `from_pretrained` that say where files come from, and so hold for every file of a model."""
 
 
 @dataclass
@@ -32,16 +34,25 @@ class AudioGraftOutput(ModelOutput):
         loss: sum of token losses over the number of labelled tokens (or over `num_items_in_batch`), where labels were given.
         logits: (labelled tokens, vocabulary) where labels were given, else (batch, positions, vocabulary).
         past_key_values: the language model's cache.
+        hidden_states: the language model's, where asked for without labels.
+        attentions: likewise.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     past_key_values: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+def has_eyes(text_config: Any) -> bool:
+    """Whether a language model of this configuration takes images too."""
+    return type(text_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 
 def language_model_class(text_config: Any) -> Any:
     """The Auto class that loads a language model of this configuration: with eyes or without."""
-    return AutoModelForImageTextToText if type(text_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else AutoModelForCausalLM
+    return AutoModelForImageTextToText if has_eyes(text_config) else AutoModelForCausalLM
 
 
 class AudioGraftForConditionalGeneration(PreTrainedModel):
@@ -71,7 +82,7 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
     @property
     def has_eyes(self) -> bool:
         """Whether the language model takes images too."""
-        return language_model_class(self.config.text_config) is AutoModelForImageTextToText
+        return has_eyes(self.config.text_config)
 
     def get_input_embeddings(self) -> nn.Module:
         embeddings: nn.Module = self.language_model.get_input_embeddings()
@@ -163,7 +174,7 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
             feature_lengths: (clips,) mel frames of each clip; all of them where None.
             encoder_states: (clips, encoder frames, d_model), cached output of `encode_audio`, in place of input_features.
             num_items_in_batch: labelled tokens in the whole accumulated batch, by which the loss is divided.
-            **kwargs: for the language model (images, positions, cache).
+            **kwargs: for the language model (images, positions, cache); with labels there is no cache.
 
         Raises:
             ValueError: placeholders and audio embeddings differ in number; both counts are named.
@@ -176,12 +187,12 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
             inputs["inputs_embeds"] = inputs_embeds
         if labels is None:
             output = self.language_model(**inputs)
-            return AudioGraftOutput(logits=output.logits, past_key_values=output.past_key_values)
+            return AudioGraftOutput(**{name: output.get(name) for name in ("logits", "past_key_values", "hidden_states", "attentions")})
         # The hidden state at position t predicts the token at t + 1.
         predicts = nn.functional.pad(labels[:, 1:] != IGNORE_INDEX, (0, 1))
         targets = labels[:, 1:][predicts[:, :-1]]
         with self._head_at(predicts):
-            logits = self.language_model(**inputs, use_cache=False).logits
+            logits = self.language_model(**{**inputs, "use_cache": False}).logits
         if logits.shape[:-1] != targets.shape:
             raise RuntimeError(f"{type(self.language_model).__name__} does not call its output embeddings: {tuple(logits.shape)}")
         loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
@@ -222,3 +233,14 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
         """Save configuration, weights and the language model's generation configuration, which knows where an answer ends."""
         super().save_pretrained(save_directory, *args, **kwargs)
         self.language_model.generation_config.save_pretrained(save_directory)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load what `save_pretrained` wrote, from a folder or a hub id, the generation configuration with it."""
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        where = {key: kwargs[key] for key in HUB_KEYWORDS if key in kwargs}
+        # Without one, the language model keeps what its own configuration says.
+        with suppress(OSError):
+            model.language_model.generation_config = GenerationConfig.from_pretrained(pretrained_model_name_or_path, **where)
+        return loaded

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AddedToken, AutoProcessor, BatchFeature, ProcessorMixin
+from transformers import AddedToken, BatchFeature, ProcessorMixin
 
 from audiograft.model.features import log_mel
 from audiograft.model.lengths import audio_tokens
-from audiograft.model.modeling import IGNORE_INDEX
-from audiograft.types import ConfigError
+from audiograft.model.modeling import HUB_KEYWORDS, IGNORE_INDEX
+from audiograft.model.vision import load_vision
+from audiograft.types import ConfigError, DataError
 
 AUDIO_TOKEN = "<|audio|>"
 _VISION_FOLDER = "vision_processor"
@@ -41,7 +42,8 @@ class AudioGraftProcessor(ProcessorMixin):
         frame_stack: encoder frames in one audio token.
         pad_to_window: pad every clip to 30 s.
         audio_token: the placeholder; its id is looked up by this name.
-        vision_processor: the processor of a vision-language model, for its images and videos; None for a text-only one.
+        vision_class: class of the vision-language model's processor; None for a text-only language model.
+        vision_processor: that processor, for images and videos; None likewise.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class AudioGraftProcessor(ProcessorMixin):
         frame_stack: int = 4,
         pad_to_window: bool = False,
         audio_token: str = AUDIO_TOKEN,
+        vision_class: str | None = None,
         chat_template: Any = None,
     ) -> None:
         self.frame_stack = frame_stack
         self.pad_to_window = pad_to_window
         self.audio_token = audio_token
+        self.vision_class = vision_class
         self.vision_processor: Any = None
         if tokenizer.chat_template is None:
             raise ConfigError(f"the tokenizer {tokenizer.name_or_path} has no chat template: use the language model's instruct variant")
@@ -84,22 +88,32 @@ class AudioGraftProcessor(ProcessorMixin):
         rendered = []
         for message in messages:
             parts = message["content"]
+            for text in [parts] if isinstance(parts, str) else [part["text"] for part in parts if part["type"] == "text"]:
+                self._refuse_placeholder(text)
             if not isinstance(parts, str):
                 parts = [{"type": "text", "text": self.audio_token} if part["type"] == "audio" else part for part in parts]
                 if self.vision_processor is None:
                     parts = "".join(part["text"] for part in parts)
             rendered.append({**message, "content": parts})
-        text: str = self.tokenizer.apply_chat_template(
+        prompt: str = self.tokenizer.apply_chat_template(
             rendered,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             enable_thinking=False,
             chat_template=getattr(self.vision_processor, "chat_template", None),
         )
-        return text
+        return prompt
+
+    def _refuse_placeholder(self, text: str) -> None:
+        if self.audio_token in text:
+            raise DataError(f"the text contains {self.audio_token}, which stands for a clip: take it out")
 
     def build_prompt(self, messages: Sequence[Message]) -> str:
-        """The conversation in the chat template, up to where the answer begins; one `audio_token` a clip, thinking mode off."""
+        """The conversation in the chat template, up to where the answer begins; one `audio_token` a clip, thinking mode off.
+
+        Raises:
+            DataError: a text contains `audio_token`.
+        """
         return self._render(messages, add_generation_prompt=True)
 
     @cached_property
@@ -137,7 +151,11 @@ class AudioGraftProcessor(ProcessorMixin):
 
         Returns:
             input_ids and labels of equal length; labels are -100 in the prompt.
+
+        Raises:
+            DataError: the response or a text of the prompt contains `audio_token`.
         """
+        self._refuse_placeholder(response)
         prompt_ids = self._tokenise(self.expand_audio(self.build_prompt(prompt_messages), mel_lengths))
         answer_ids = self._tokenise(response + self.end_of_turn)
         return prompt_ids + answer_ids, [IGNORE_INDEX] * len(prompt_ids) + answer_ids
@@ -179,6 +197,7 @@ class AudioGraftProcessor(ProcessorMixin):
 
         Raises:
             ValueError: placeholders and clips differ in number; images without eyes.
+            ConfigError: videos, and torchvision is not installed.
         """
         prompts = [text] if isinstance(text, str) else list(text)
         mels = [self.log_mel(clip) for clip in audio or ()]
@@ -191,10 +210,11 @@ class AudioGraftProcessor(ProcessorMixin):
             batch = self.tokenizer(prompts, add_special_tokens=False, padding=True, padding_side=padding_side, return_tensors="pt")
         elif self.vision_processor is None:
             raise ValueError("this model has no eyes: it takes no images or videos")
+        elif videos is not None and not hasattr(self.vision_processor, "video_processor"):
+            raise ConfigError("videos need torchvision: pip install torchvision")
         else:
-            batch = self.vision_processor(
-                text=prompts, images=images, videos=videos, padding=True, padding_side=padding_side, return_tensors="pt", **kwargs
-            )
+            options = {"add_special_tokens": False, "padding": True, "padding_side": padding_side, "return_tensors": "pt", **kwargs}
+            batch = self.vision_processor(text=prompts, images=images, videos=videos, **options)
         return BatchFeature({**batch, **(self.pad_features(mels) if mels else {})})
 
     def to_dict(self) -> dict[str, Any]:
@@ -209,14 +229,16 @@ class AudioGraftProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> AudioGraftProcessor:  # type: ignore[override]
-        """Load from a folder that `save_pretrained` wrote."""
+        """Load what `save_pretrained` wrote, from a folder or a hub id."""
         processor: AudioGraftProcessor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        folder = Path(pretrained_model_name_or_path) / _VISION_FOLDER
-        if folder.is_dir():
-            processor.attach_vision(AutoProcessor.from_pretrained(folder))
+        if processor.vision_class is not None:
+            where = {key: kwargs[key] for key in HUB_KEYWORDS if key in kwargs}
+            vision = load_vision(processor.vision_class, str(pretrained_model_name_or_path), subfolder=_VISION_FOLDER, **where)
+            processor.attach_vision(vision)
         return processor
 
     def attach_vision(self, vision_processor: Any) -> None:
         """Take over a vision-language model's processor, with this processor's tokenizer in it."""
         vision_processor.tokenizer = self.tokenizer
         self.vision_processor = vision_processor
+        self.vision_class = type(vision_processor).__name__

@@ -16,9 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import CONFIG_NAME
+from transformers.utils.hub import cached_file
 
 from audiograft.data.manifest import find_manifest
-from audiograft.model.checkpoint import one_line
+from audiograft.model.checkpoint import one_line, resolve_model
 from audiograft.train.recipe import Recipe
 from audiograft.train.rows import Row
 from audiograft.types import AudiograftError, ConfigError
@@ -28,16 +30,30 @@ STAGING = "incomplete-checkpoint"
 WEIGHTS = "trained.safetensors"
 IDENTITY = "identity.json"
 STATE = "trainer_state.json"
+_TORCH_CAN_NOT_WRITE = ("inline_container.cc", "PytorchStreamWriter", "iostream error")
+"""In the messages of the plain RuntimeErrors that `torch.save` raises where a file can't be written."""
 _NO_INFLUENCE = ("output_dir", "report_to", "dataloader_workers", "save_dtype", "save_total_limit", "sample_transcripts", "deafness")
 """Keys of a recipe that change neither the weights nor the steps at which something happens, so that they may differ on resuming."""
 
 
 def run_identity(recipe: Recipe, rows: Sequence[Row]) -> dict[str, Any]:
-    """What must be the same for a checkpoint to be continued: the recipe's keys that matter and a hash of the training data."""
+    """What must be the same for a checkpoint to be continued: the recipe's keys that matter, the start model's weights, the training data."""
     identity = {key: value for key, value in recipe.as_dict().items() if key not in _NO_INFLUENCE}
+    identity |= {"model_sha256": weights_sha256(recipe.model), "data_fingerprint": data_fingerprint(recipe.data.train, rows)}
     # Through JSON, so that tuples compare equal to the lists that are read back.
-    plain: dict[str, Any] = json.loads(json.dumps(identity | {"data_fingerprint": data_fingerprint(recipe.data.train, rows)}))
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
+
+
+def weights_sha256(model: str) -> str:
+    """SHA-256 of the weight files of a model that was loaded before, so that those of a hub id are on the disk."""
+    config = cached_file(resolve_model(model), CONFIG_NAME, local_files_only=True)
+    assert config is not None
+    digest = hashlib.sha256()
+    for path in sorted(Path(config).parent.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def data_fingerprint(manifests: Sequence[str], rows: Sequence[Row]) -> str:
@@ -104,10 +120,12 @@ def load_trained(model: nn.Module, folder: Path) -> None:
 
 @contextmanager
 def writing(folder: Path, what: str) -> Iterator[None]:
-    """Turn a failure to write, such as a full disk, into one line that names the folder. torch reports it as a RuntimeError."""
+    """Turn a failure to write, such as a full disk, into one line that names the folder; other errors, such as lack of memory, pass."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _TORCH_CAN_NOT_WRITE):
+            raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
         raise AudiograftError(f"{folder}: {what} can't be written ({reason}): free space or correct its permissions") from error
 

@@ -42,9 +42,7 @@ class LoraRecipe:
     dropout: float = 0.0
     """Share of the adapter's inputs dropped in training, 0 to 1."""
     targets: tuple[str, ...] = ALL_LINEAR
-    """Names of the linear layers that get an adapter."""
-    scope: tuple[Literal["language_model"], ...] = ("language_model",)
-    """Parts of the model in which targets are looked for."""
+    """Names of the linear layers of the language model that get an adapter."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +128,9 @@ _AT_LEAST_ONE = (
     "save_total_limit", "lora.rank",
 )  # fmt: skip
 _POSITIVE = ("epochs", "learning_rate", "lora.alpha")
-_NOT_NEGATIVE = ("weight_decay", "max_grad_norm", "sample_transcripts", "seed", "dataloader_workers")
+_NOT_NEGATIVE = ("weight_decay", "max_grad_norm", "sample_transcripts", "dataloader_workers")
 _BELOW_ONE = ("warmup_ratio", "lora.dropout")
-_NOT_EMPTY = ("data.train", "lora.targets", "lora.scope", "model", "output_dir")
+_NOT_EMPTY = ("data.train", "lora.targets", "model", "output_dir")
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -149,7 +147,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a recipe: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError comes from a date or a number that can't be
         raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a recipe is a list of `key: value` lines, such as `stage: align`")
@@ -167,7 +165,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: write key=value, such as learning_rate=1e-3")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML: quote it") from error
     *sections, last = key.split(".")
     for name in sections:
@@ -217,7 +215,7 @@ def _number(value: Any, key: str, source: str) -> float:
     """A finite float. YAML 1.1 reads `1e-3` as text, since it lacks a dot; here it is a number."""
     try:
         number = float("nan") if isinstance(value, bool) or not isinstance(value, int | float | str) else float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         number = float("nan")
     if not abs(number) < float("inf"):
         raise _wrong(key, "a number", value, source)
@@ -243,6 +241,7 @@ def _check_values(recipe: Recipe, source: str) -> None:
         (_NOT_NEGATIVE, "0 or more", lambda value: value >= 0),
         (_BELOW_ONE, "from 0 to below 1", lambda value: 0 <= value < 1),
         (("pad_to_window_share",), "from 0 to 1", lambda value: 0 <= value <= 1),
+        (("seed",), "from 0 to 4294967295", lambda value: 0 <= value < 2**32),  # numpy's range
         (_NOT_EMPTY, "given", len),
         (("deafness.permutations",), "100 or more, to be able to reach p < 0.01", lambda value: value >= 100),
         (("deafness.clips",), f"{MIN_DEAFNESS_CLIPS} or more, to be able to reach p < 0.01", lambda value: value >= MIN_DEAFNESS_CLIPS),

@@ -83,6 +83,9 @@ def _row(sample: Sample, processor: AudioGraftProcessor, pad_share: float, seed:
     """Decode a clip once, to know that it can be read and how long it is."""
     if sample.target is None:
         return Rejection(sample.id, sample.audio, "no text or response to learn: add one to its row")
+    for key, written in (("text", sample.text), ("prompt", sample.prompt), ("response", sample.response)):
+        if written is not None and processor.audio_token in written:
+            return Rejection(sample.id, sample.audio, f"the {key} contains {processor.audio_token}, which stands for a clip: take it out")
     try:
         waveform = load_audio(sample.audio).waveform
     except AudioError as error:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +18,10 @@ from rich.progress import Progress
 from transformers import set_seed
 from transformers.trainer_callback import TrainerState
 
-import audiograft
+from audiograft import provenance
 from audiograft.data.manifest import replace_text
-from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, load_graft, resolve_model
-from audiograft.model.checkpoint import one_line
+from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, load_graft
+from audiograft.model.checkpoint import load_processor, save_graft
 from audiograft.train.batching import TokenBatchSampler, partition
 from audiograft.train.callbacks import LogLine
 from audiograft.train.checkpoints import STATE, data_fingerprint, find_checkpoint, load_trained, run_identity, steps_done, writing
@@ -107,10 +103,7 @@ def dry_run(recipe: Recipe, colour: bool = False) -> str:
     Raises:
         AudiograftError: as in `train`.
     """
-    try:
-        processor = AudioGraftProcessor.from_pretrained(resolve_model(recipe.model))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model: can't load the processor of {recipe.model}: {one_line(error)}") from error
+    processor = load_processor(recipe.model)
     rows, _ = _index(recipe, recipe.data.train, recipe.pad_to_window_share, processor, Console(stderr=True))
     sampler = _sampler(recipe, rows)
     first = next(iter(sampler))
@@ -133,8 +126,11 @@ def _index(
     """Read and check the rows of manifests.
 
     Raises:
-        DataError: none is usable.
+        ConfigError: the recipe's prompt holds the audio token.
+        DataError: no row is usable.
     """
+    if recipe.prompt is not None and processor.audio_token in recipe.prompt:
+        raise ConfigError(f"prompt contains {processor.audio_token}, which stands for a clip: take it out of the recipe")
     samples = read_samples(manifests, recipe.prompt)
     with _counting(console, "checking clips", len(samples)) as advance:
         rows, rejected = index_rows(samples, processor, pad_share, recipe.seed, on_row=advance)
@@ -232,37 +228,17 @@ def _summary(
         "wall_time_s": round(wall_time_s, 1),
         "recipe": recipe.as_dict(),
         "data_fingerprint": data_fingerprint(recipe.data.train, data.train),
-        "versions": {
-            "audiograft": audiograft.__version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
-        },
-        "commit": _commit(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
         "log": state.log_history,
     }
-
-
-def _commit() -> str | None:
-    """Commit of audiograft's source, with -dirty where files differ from it; None where it was not run from a git checkout."""
-    here = Path(__file__)
-    try:
-        # An installation below somebody else's checkout is not tracked by it.
-        subprocess.run(["git", "ls-files", "--error-unmatch", here.name], cwd=here.parent, capture_output=True, check=True)
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(command, cwd=here.parent, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _export(model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, recipe: Recipe, result: dict[str, Any]) -> None:
     """Write the whole model, then train.json, whose presence says that the run is complete."""
     output_dir = Path(recipe.output_dir)
-    with writing(output_dir, "the trained model"), tempfile.TemporaryDirectory(dir=output_dir, prefix="incomplete-model-") as folder:
-        torch.nn.Module.to(model, _DTYPES[recipe.save_dtype])
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-        for path in Path(folder).iterdir():
-            path.replace(output_dir / path.name)
+    torch.nn.Module.to(model, _DTYPES[recipe.save_dtype])
+    save_graft(model, processor, output_dir)
     replace_text(output_dir / "train.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
 
 

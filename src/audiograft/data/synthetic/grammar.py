@@ -1,4 +1,4 @@
-"""The grammar of the synthetic corpus: 15 sentence patterns over some 400 words.
+"""The grammar of the synthetic corpus: sentence patterns over a small vocabulary, see `PATTERNS` and `vocabulary()`.
 
 Sentences are lower-case words without punctuation and with numbers spelled out, so that a transcript is scored without a normaliser. A sentence
 belongs to the train, dev or test split by a hash of its text alone: the same sentence can never be in two splits, whatever the seed.
