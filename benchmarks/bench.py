@@ -152,7 +152,7 @@ def bench_transcription(rounds: int, batch_size: int) -> list[dict[str, Any]]:
     from audiograft import load
     from audiograft.audio import load_audio
 
-    waveforms = [load_audio(path).waveform for path in sorted((ROOT / "tests" / "data" / "clips" / "audio").glob("*.wav"))] * 2
+    waveforms = [load_audio(path).waveform for path in sorted((ROOT / "tests" / "data" / "clips" / "audio").glob("*.wav"))] * 4
     prompts = ["Transcribe the audio."] * len(waveforms)
     ours, published = load("tiny"), load("tiny")
     published.processor.pad_to_window = True
@@ -174,7 +174,7 @@ def row(name: str, ours: float, reference: float, ratio: float, unit: str) -> di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=80)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "latest.json")
     args = parser.parse_args()
     import torch

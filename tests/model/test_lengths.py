@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from audiograft.model.configuration import FRAME_STACKS
 from audiograft.model.features import log_mel
-from audiograft.model.lengths import audio_tokens, chunk_mel_frames, encoder_frames, mel_frames
+from audiograft.model.lengths import audio_tokens, chunk_mel_frames, encoder_frames, mel_frames, similar_lengths
 from audiograft.train.collator import Collator
 
 MODELS = {k: builders.graft(frame_stack=k) for k in FRAME_STACKS}
@@ -70,3 +70,12 @@ def test_features_equal_the_stock_extractors_for_the_padded_clip(n_samples: int)
     stock = extractor(waveform, sampling_rate=16_000, return_tensors="np")["input_features"][0]
     np.testing.assert_allclose(log_mel(extractor, waveform), stock[:, : mel_frames(n_samples)], atol=1e-6)
     np.testing.assert_array_equal(log_mel(extractor, waveform, pad_to_window=True), stock)
+
+
+@given(lengths=st.lists(st.integers(1, 3000), max_size=30))
+def test_groups_of_similar_length_hold_every_clip_once(lengths: list[int]) -> None:
+    groups = similar_lengths(lengths)
+    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
+    for group in groups:
+        own = [lengths[index] for index in group]
+        assert max(own) <= 1.15 * min(own)

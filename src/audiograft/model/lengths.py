@@ -5,6 +5,8 @@ Processor, model, collator and export all count with these, so that they can't d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from audiograft.types import HOP_SAMPLES, WINDOW_FRAMES, WINDOW_SAMPLES
 
 
@@ -33,3 +35,18 @@ def chunk_mel_frames(n_samples: int, pad_to_window: bool) -> int:
     """Mel frames that the tower is given: those of the clip, or always 3000 where clips are padded to 30 s."""
     frames = mel_frames(n_samples)
     return WINDOW_FRAMES if pad_to_window else frames
+
+
+_SIMILAR = 1.15
+"""Clips whose lengths differ by no more than this factor are encoded together: at most an eighth of the work is on pads."""
+
+
+def similar_lengths(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices grouped so that the longest in a group is at most 1.15 times the shortest, shortest group first."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        if groups and lengths[index] <= _SIMILAR * lengths[groups[-1][0]]:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups

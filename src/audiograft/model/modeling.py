@@ -17,7 +17,7 @@ from transformers.utils.generic import ModelOutput
 from audiograft.model.audio_tower import AudioTower
 from audiograft.model.configuration import AudioGraftConfig
 from audiograft.model.fusion import concatenate_real, fuse
-from audiograft.model.lengths import audio_tokens, encoder_frames
+from audiograft.model.lengths import audio_tokens, encoder_frames, similar_lengths
 from audiograft.model.projector import build_projector, pool_frames, stack_frames
 
 IGNORE_INDEX = -100
@@ -93,8 +93,23 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
         return head
 
     def encode_audio(self, input_features: Tensor, feature_lengths: Tensor | None = None) -> Tensor:
-        """(clips, n_mels, frames) -> (clips, encoder frames, d_model): the frozen half, which can be cached."""
-        states: Tensor = self.audio_tower(input_features, feature_lengths, final_norm=not self.projector.pools)
+        """(clips, n_mels, frames) -> (clips, encoder frames, d_model): the frozen half, which can be cached.
+
+        Clips of similar length go through the tower together: a batch of mixed lengths costs what its audio costs, not what its pads would.
+        """
+        final_norm = not self.projector.pools
+        groups = similar_lengths([] if feature_lengths is None else feature_lengths.tolist())
+        if feature_lengths is None or len(groups) < 2:
+            together: Tensor = self.audio_tower(input_features, feature_lengths, final_norm=final_norm)
+            return together
+        rows = input_features.shape[0], encoder_frames(input_features.shape[-1]), self.config.audio_config.d_model
+        states: Tensor | None = None
+        for group in groups:
+            lengths = feature_lengths[group]
+            encoded = self.audio_tower(input_features[group, :, : int(lengths.max())], lengths, final_norm=final_norm)
+            states = encoded.new_zeros(rows) if states is None else states
+            states[group, : encoded.shape[1]] = encoded
+        assert states is not None
         return states
 
     def project_audio(self, encoder_states: Tensor, feature_lengths: Tensor) -> Tensor:
