@@ -242,13 +242,12 @@ class Engine:
         eos = generation.get("eos_token_id", self.model.language_model.generation_config.eos_token_id)
         ends = set(eos if isinstance(eos, list) else [eos])
         order = sorted(range(len(waveforms)), key=lambda i: len(waveforms[i]))
+        rendered = {prompt: self.processor.build_prompt(audio_messages(prompt)) for prompt in set(prompts)}
         answers: dict[int, _Answer] = {}
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             budgets = [_token_budget(len(waveforms[i])) if max_new_tokens is None else max_new_tokens for i in rows]
-            batch = self.processor([self.processor.build_prompt(audio_messages(prompts[i])) for i in rows], audio=[waveforms[i] for i in rows]).to(
-                self.model.device
-            )
+            batch = self.processor([rendered[prompts[i]] for i in rows], audio=[waveforms[i] for i in rows]).to(self.model.device)
             output = self.model.generate(**batch, max_new_tokens=max(budgets), **{**_GREEDY, **generation})
             new_tokens = output[:, batch["input_ids"].shape[1] :]
             for i, budget, row in zip(rows, budgets, new_tokens, strict=True):
