@@ -20,7 +20,7 @@ from audiograft.types import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIPS = read_manifest(ROOT / "tests" / "data" / "clips" / "manifest.jsonl")
-TIMES_10_MILLION = 10_000_000
+MAX_PARAMETERS = 10_000_000
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def megabytes(*names: str) -> float:
 
 
 def test_sizes_are_as_promised(tiny: Engine) -> None:
-    assert sum(p.numel() for p in tiny.model.parameters()) <= TIMES_10_MILLION
+    assert sum(p.numel() for p in tiny.model.parameters()) <= MAX_PARAMETERS
     assert megabytes("tiny") <= 20
     assert megabytes("tiny-encoder", "tiny-lm") <= 14
 

@@ -35,7 +35,7 @@ class AudioGraftConfig(PretrainedConfig):
     """
 
     model_type = "audiograft"
-    sub_configs = {"audio_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 (transformers' convention)
+    sub_configs = {"audio_config": AutoConfig, "text_config": AutoConfig}
 
     def __init__(
         self,

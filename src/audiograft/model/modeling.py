@@ -70,7 +70,7 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
-    _no_split_modules: list[str] = []  # noqa: RUF012 (transformers' convention; the parts bring their own)
+    _no_split_modules: list[str] = []  # the parts bring their own
 
     def __init__(self, config: AudioGraftConfig) -> None:
         super().__init__(config)
