@@ -4,24 +4,24 @@
 set -euo pipefail
 out=runs/tiny
 minutes_encoder=${MINUTES_ENCODER:-75}
-minutes_lm=${MINUTES_LM:-20}
+minutes_lm=${MINUTES_LM:-30}
 mkdir -p "$out"
 
 say() { printf '\n== %s\n' "$*"; }
 corpus() { [ -f "$out/$1/manifest.jsonl" ] || audiograft prepare synthetic --out "$out/$1" "${@:2}"; }
 
-say "speech: 36,000 clean and 36,000 augmented clips in training voices, 400 for validation"
-corpus train-clean-1 --split train --voices training --rows 12000 --seed 2
-corpus train-clean-2 --split train --voices training --rows 24000 --seed 4
-corpus train-augmented-1 --split train --voices training --rows 12000 --seed 1 --augmented
-corpus train-augmented-2 --split train --voices training --rows 24000 --seed 3 --augmented
-corpus dev --split dev --voices training --rows 400 --seed 1
+say "speech: 36,000 clean and 36,000 augmented clips in training voices, 400 for validation; half the rows ask who, where, when, how many, which colour"
+corpus train-clean-1 --split train --voices training --rows 12000 --seed 2 --questions 0.5
+corpus train-clean-2 --split train --voices training --rows 24000 --seed 4 --questions 0.5
+corpus train-augmented-1 --split train --voices training --rows 12000 --seed 1 --augmented --questions 0.5
+corpus train-augmented-2 --split train --voices training --rows 24000 --seed 3 --augmented --questions 0.5
+corpus dev --split dev --voices training --rows 400 --seed 1 --questions 0.5
 
 say "encoder: CTC on characters, $minutes_encoder minutes"
 [ -f "$out/tiny-encoder/preprocessor_config.json" ] || python recipes/tiny/pretrain_encoder.py \
     --train "$out"/train-* --dev "$out/dev" --out "$out/tiny-encoder" --minutes "$minutes_encoder"
 
-say "language model: sentences and reading lessons, $minutes_lm minutes"
+say "language model: sentences, reading lessons and questions, $minutes_lm minutes"
 [ -f "$out/tiny-lm/tokenizer.json" ] || python recipes/tiny/pretrain_lm.py --out "$out/tiny-lm" --minutes "$minutes_lm"
 
 say "graft, align, finetune: as for a big model"

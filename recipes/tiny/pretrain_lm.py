@@ -2,10 +2,11 @@
 
     python recipes/tiny/pretrain_lm.py --out DIR --minutes 12
 
-It learns two things. A quarter of the rows are plain sentences. The others are reading lessons: a sentence spelled out in letters of uneven
-length, some of them blurred together, missing or wrong, then the instruction, then the sentence in words. A large language model can read
-spelled-out text from the start, and that is what a graft builds on: audio tokens are to become such letters. A blurred step is a weighted sum
-of letter embeddings, since one audio token of 80 ms often holds more than one letter.
+Some rows are plain sentences (`PLAIN_SHARE`). The others are lessons: a sentence, then an instruction, then the answer. The instruction is to write
+the sentence down, or it is a question about it (`QUESTION_SHARE`). In most lessons the sentence is spelled out in letters of uneven length, some of
+them blurred together, missing or wrong; in the rest (`WRITTEN_SHARE`) it stands there in words. A large language model can read spelled-out text
+and answer questions about it from the start, and that is what a graft builds on: audio tokens are to become such letters. A blurred step is a
+weighted sum of letter embeddings, since one audio token of 80 ms often holds more than one letter.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import math
 import random
 import time
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +25,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import Tensor, nn
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from audiograft.data.synthetic.grammar import sentences
+from audiograft.data.synthetic.grammar import Sentence, sentences
+from audiograft.data.synthetic.questions import NOT_MENTIONED, WORDINGS, ask
 from audiograft.types import TRANSCRIBE_PROMPT
 
 QWEN2_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -43,7 +46,11 @@ BLUR = (1.0, 0.6, 0.35)
 PEAK_LEARNING_RATE = 1.5e-3
 WARMUP_STEPS = 200
 ROWS = 32
-PLAIN_SHARE = 0.25
+PLAIN_SHARE = 0.2
+QUESTION_SHARE = 0.5
+"""Of the lessons."""
+WRITTEN_SHARE = 0.15
+"""Of the lessons."""
 
 
 def build_tokenizer() -> Qwen2Tokenizer:
@@ -57,7 +64,8 @@ def build_tokenizer() -> Qwen2Tokenizer:
         vocab_size=VOCABULARY - len(SPECIAL_TOKENS), initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
     )
     texts = [sentence.text for sentence in islice(sentences("train", 0), 20_000)]
-    tokenizer.train_from_iterator([*texts, *[TRANSCRIBE_PROMPT] * 200], trainer)
+    prompts = [TRANSCRIBE_PROMPT, NOT_MENTIONED, *(wording for wordings in WORDINGS.values() for wording in wordings)]
+    tokenizer.train_from_iterator([*texts, *prompts * 200], trainer)
     tokenizer.add_special_tokens(SPECIAL_TOKENS)
     return Qwen2Tokenizer(
         tokenizer_object=tokenizer, vocab=tokenizer.get_vocab(), merges=_merges(tokenizer), eos_token="<|im_end|>", pad_token="<|endoftext|>",
@@ -93,20 +101,29 @@ def spell(text: str, letters: dict[str, int], rng: random.Random) -> list[Step]:
     return [step or [(letters[BLANK], 1.0)] for step in steps]
 
 
-def row(text: str, tokenizer: Qwen2Tokenizer, letters: dict[str, int], rng: random.Random) -> tuple[list[Step], list[int]]:
+def row(sentence: Sentence, tokenizer: Qwen2Tokenizer, letters: dict[str, int], rng: random.Random) -> tuple[list[Step], list[int]]:
     """Steps and labels (-100 where there is no loss) of one lesson or plain sentence."""
 
     def encode(piece: str) -> list[int]:
         return list(tokenizer(piece, add_special_tokens=False)["input_ids"])
 
+    def plain(ids: Iterable[int]) -> list[Step]:
+        return [[(i, 1.0)] for i in ids]
+
     if rng.random() < PLAIN_SHARE:
-        ids = encode(text + "<|im_end|>")
-        return [[(i, 1.0)] for i in ids], [-100, *ids[1:]]
-    content = f"<split>\n{TRANSCRIBE_PROMPT}"
+        ids = encode(sentence.text + "<|im_end|>")
+        return plain(ids), [-100, *ids[1:]]
+    instruction, wanted = TRANSCRIBE_PROMPT, sentence.text
+    if rng.random() < QUESTION_SHARE:
+        question = ask(sentence, rng)
+        instruction, wanted = question.text, question.answer
+    content = f"<split>\n{instruction}"
     prompt = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
     before, after = (encode(piece) for piece in prompt.split("<split>"))
-    answer = encode(text + "<|im_end|>")
-    steps = [*[[(i, 1.0)] for i in before], *spell(text, letters, rng), *[[(i, 1.0)] for i in (*after, *answer)]]
+    written = rng.random() < WRITTEN_SHARE
+    heard = plain(encode(sentence.text)) if written else spell(sentence.text, letters, rng)
+    answer = encode(wanted + "<|im_end|>")
+    steps = [*plain(before), *heard, *plain([*after, *answer])]
     return steps, [-100] * (len(steps) - len(answer)) + answer
 
 
@@ -153,7 +170,7 @@ def main() -> None:
     source = sentences("train", args.seed + 1)
     start, step, losses = time.time(), 0, []
     while (done := (time.time() - start) / (60 * args.minutes)) < 1:
-        batch = collate([row(next(source).text, tokenizer, letters, rng) for _ in range(ROWS)])
+        batch = collate([row(next(source), tokenizer, letters, rng) for _ in range(ROWS)])
         rate = PEAK_LEARNING_RATE * min(1, (step + 1) / WARMUP_STEPS) * max(0.01, 0.5 * (1 + math.cos(math.pi * done)))
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -167,9 +184,9 @@ def main() -> None:
         losses.append(loss.item())
         if step % 50 == 0:
             print(f"step {step} {(time.time() - start) / 60:.1f} min loss {sum(losses[-50:]) / 50:.4f}", flush=True)
-    dev = [s.text for s in islice(sentences("dev", 0), 256)]
+    dev = list(islice(sentences("dev", 0), 256))
     with torch.no_grad():
-        dev_loss = loss_of(model.eval(), collate([row(text, tokenizer, letters, rng) for text in dev])).item()
+        dev_loss = loss_of(model.eval(), collate([row(sentence, tokenizer, letters, rng) for sentence in dev])).item()
     print(f"step {step} {step * ROWS} rows, dev loss {dev_loss:.4f} a token", flush=True)
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(args.out)

@@ -25,6 +25,7 @@ def synthetic(
     voices: Annotated[Literal["training", "held-out"], typer.Option(help="held-out is for the test split alone.")] = "training",
     seed: Annotated[int, typer.Option(help="Same seed, same bytes; another seed, other sentences.")] = 0,
     augmented: Annotated[bool, typer.Option("--augmented", help="Add noise, gain, band limits, reverberation, voice shifts.")] = False,
+    questions: Annotated[float, typer.Option(min=0, max=1, help="Share of rows that ask who, where, when, how many, which colour.")] = 0.0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
 ) -> None:
     """Speak sentences of a grammar with espeak-ng and flite.
@@ -34,5 +35,7 @@ def synthetic(
     from audiograft.data.synthetic.generate import prepare_synthetic
 
     with progress("speaking", rows) as advance:
-        manifest = prepare_synthetic(out, split=split, voices=voices, rows=rows, seed=seed, augmented=augmented, workers=workers, on_row=advance)
+        manifest = prepare_synthetic(
+            out, split=split, voices=voices, rows=rows, seed=seed, augmented=augmented, questions=questions, workers=workers, on_row=advance
+        )
     typer.echo(f"{rows} clips in {manifest}")

@@ -17,11 +17,27 @@ import soundfile
 
 from audiograft.data.synthetic.augment import augment
 from audiograft.data.synthetic.grammar import SPLITS, Sentence, sentences
+from audiograft.data.synthetic.questions import ask
 from audiograft.data.synthetic.voices import VOICE_SETS, draw_delivery, draw_voice, require_engines, speak
 from audiograft.types import SAMPLE_RATE_HZ, DataError
 
 
-def _render(job: tuple[int, Sentence], out: Path, key: str, voices: str, augmented: bool) -> dict[str, Any]:
+def drawn_question(sentence: Sentence, place: str, share: float) -> dict[str, str]:
+    """Keys of a manifest row that asks about its sentence, or none.
+
+    Args:
+        sentence: of the row.
+        place: corpus and row; everything random comes from it, and from nothing else, so that the clips are the same with and without questions.
+        share: of rows that ask, 0 to 1.
+    """
+    rng = random.Random(f"{place}/question")
+    if rng.random() >= share:
+        return {}
+    question = ask(sentence, rng)
+    return {"prompt": question.text, "response": question.answer, "question": question.group}
+
+
+def _render(job: tuple[int, Sentence], out: Path, key: str, voices: str, augmented: bool, questions: float) -> dict[str, Any]:
     """Speak one row, write its WAV, and return its manifest row. Everything random comes from (key, row)."""
     row, sentence = job
     rng = random.Random(f"{key}/{row}")
@@ -37,6 +53,7 @@ def _render(job: tuple[int, Sentence], out: Path, key: str, voices: str, augment
         "id": f"{key.replace('/', '-')}-{row:06d}",
         "audio": name,
         "text": sentence.text,
+        **drawn_question(sentence, f"{key}/{row}", questions),
         "speaker": voice.speaker,
         "duration_s": round(len(waveform) / SAMPLE_RATE_HZ, 4),
         "source": "synthetic",
@@ -56,6 +73,7 @@ def prepare_synthetic(
     rows: int,
     seed: int,
     augmented: bool = False,
+    questions: float = 0.0,
     workers: int | None = None,
     on_row: Callable[[], None] = lambda: None,
 ) -> Path:
@@ -68,6 +86,7 @@ def prepare_synthetic(
         rows: number of clips.
         seed: any whole number; another seed gives other sentences of the same split.
         augmented: apply `augment` to each clip.
+        questions: share of rows that ask about the sentence and have the answer as `response`; the others are to be transcribed.
         workers: processes; as many as there are cores by default. Has no influence on the result.
         on_row: called after each finished row.
 
@@ -88,7 +107,7 @@ def prepare_synthetic(
     (out / "audio").mkdir(parents=True, exist_ok=True)
     key = f"{split}/{voices}/{seed}" + ("/augmented" if augmented else "")
     jobs = enumerate(islice(sentences(split, seed), rows))
-    render = partial(_render, out=out, key=key, voices=voices, augmented=augmented)
+    render = partial(_render, out=out, key=key, voices=voices, augmented=augmented, questions=questions)
     manifest = out / "manifest.jsonl"
     staged = manifest.with_suffix(".jsonl.part")
     with staged.open("w", encoding="utf-8") as file, ProcessPoolExecutor(workers or os.cpu_count()) as pool:
