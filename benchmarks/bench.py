@@ -6,6 +6,9 @@ Training: one optimiser step on the same eight clips of 2 to 8 s with the same d
 to 30 s, gives each encoder frame a position (1500 a clip) and computes logits at every position. Ours keeps the clip's length, stacks four frames
 into a position and computes logits where there is a label. The steps between are measured too, so that each saving shows by itself.
 
+Steps: what `align` (projector), LoRA and LoRA on a language model in 4 bits cost on those clips, all of them ours: seconds, and memory of weights and
+step together. On a CPU 4 bits save memory and cost time, since bitsandbytes unpacks the weights at each use.
+
 Transcription: the shipped `tiny` on the same clips, in batches at their own length, against one clip at a time padded to 30 s.
 
 Rounds of both alternate and medians are compared: these machines are noisy, ratios less so. Peak memory is read from /proc, so this runs on
@@ -48,10 +51,27 @@ VARIANTS = {
     "+ logits at labels (ours)": {"pad": False, "projector": "swiglu", "frame_stack": 4, "label_logits": True},
 }
 PUBLISHED, OURS = next(iter(VARIANTS)), list(VARIANTS)[-1]
+STEPS = {
+    "align": VARIANTS[OURS],
+    "LoRA": {**VARIANTS[OURS], "lora": True},
+    "4-bit + LoRA": {**VARIANTS[OURS], "lora": True, "nf4": True},
+}
+LORA_RANK = 16
 
 
-def training_step(pad: bool, projector: str, frame_stack: int, label_logits: bool) -> Callable[[], float]:
-    """A function that runs one `align` step (projector trained, both halves frozen) and returns the loss."""
+def training_step(
+    pad: bool, projector: str, frame_stack: int, label_logits: bool, lora: bool = False, nf4: bool = False
+) -> tuple[Callable[[], float], int]:
+    """A function that runs one step and returns the loss, and the bytes of the model's weights.
+
+    Args:
+        pad: every clip to 30 s.
+        projector: its type.
+        frame_stack: encoder frames in a position.
+        label_logits: compute logits where there is a label, and nowhere else.
+        lora: train adapters on the language model's linear layers beside the projector.
+        nf4: hold those layers in 4 bits.
+    """
     import torch
     from transformers import Qwen2Config, WhisperConfig
 
@@ -59,6 +79,9 @@ def training_step(pad: bool, projector: str, frame_stack: int, label_logits: boo
     from audiograft.model.configuration import AudioGraftConfig
     from audiograft.model.lengths import audio_tokens
     from audiograft.model.modeling import AudioGraftForConditionalGeneration
+    from audiograft.model.quantise import finish_nf4, quantise_in_place
+    from audiograft.train.recipe import DataRecipe, LoraRecipe, Recipe
+    from audiograft.train.stages import prepare_stage
 
     torch.manual_seed(0)
     config = AudioGraftConfig(
@@ -67,9 +90,13 @@ def training_step(pad: bool, projector: str, frame_stack: int, label_logits: boo
     )  # fmt: skip
     model = AudioGraftForConditionalGeneration(config).train()
     assert isinstance(model.audio_tower, AudioTower)
-    model.requires_grad_(False)
-    model.projector.requires_grad_(True)
-    optimiser = torch.optim.AdamW(model.projector.parameters(), lr=1e-4)
+    if nf4:
+        quantise_in_place(model, torch.float32, "cpu")
+        finish_nf4(model)
+    data = DataRecipe(train=("none",))
+    prepare_stage(model, Recipe("finetune" if lora else "align", "none", data, lora=LoraRecipe(rank=LORA_RANK)))
+    weight_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    optimiser = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-4)
     lengths = [3000 if pad else round(seconds * 100) for seconds in CLIP_SECONDS]
     mel = torch.randn(len(lengths), DIMENSIONS["encoder"]["num_mel_bins"], max(lengths))
     rows, labels = [], []
@@ -95,24 +122,25 @@ def training_step(pad: bool, projector: str, frame_stack: int, label_logits: boo
         optimiser.zero_grad()
         return float(loss.detach())
 
-    return step
+    return step, weight_bytes
 
 
-def peak_memory_bytes(variant: str) -> int:
-    """Peak memory of one step above what the process held before it, in a process of its own."""
+def peak_memory_bytes(variant: str) -> tuple[int, int]:
+    """Peak memory of one step above what the process held before it, in a process of its own; and bytes of the weights."""
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import bench; bench.print_peak({variant!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return int(done.stdout.split()[-1])
+    peak, weights = done.stdout.split()[-2:]
+    return int(peak), int(weights)
 
 
 def print_peak(variant: str) -> None:
-    """Run one step and print by how many bytes the peak rose over what was resident before."""
-    step = training_step(**VARIANTS[variant])  # type: ignore[arg-type]
+    """Run one step and print by how many bytes the peak rose over what was resident before, and the bytes of the weights."""
+    step, weight_bytes = training_step(**(VARIANTS | STEPS)[variant])  # type: ignore[arg-type]
     # Sets the peak back to what is resident now (proc(5)): building the model may have taken more than the step does.
     Path("/proc/self/clear_refs").write_text("5")
     before = resident_peak_bytes()
     step()
-    print(resident_peak_bytes() - before)
+    print(resident_peak_bytes() - before, weight_bytes)
 
 
 def resident_peak_bytes() -> int:
@@ -127,17 +155,33 @@ def seconds_of(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def bench_training(rounds: int) -> list[dict[str, Any]]:
-    steps = {name: training_step(**variant) for name, variant in VARIANTS.items()}  # type: ignore[arg-type]
+def alternate(variants: dict[str, Any], rounds: int) -> dict[str, float]:
+    """Median seconds of a step of each variant, a round of all after a round of all."""
+    steps = {name: training_step(**variant)[0] for name, variant in variants.items()}
     for step in steps.values():
         step()
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
             times[name].append(seconds_of(step))
-    per_s = {name: len(CLIP_SECONDS) / median(values) for name, values in times.items()}
-    steps.clear()
-    peaks = {name: peak_memory_bytes(name) for name in VARIANTS}
+    return {name: median(values) for name, values in times.items()}
+
+
+def bench_steps(rounds: int) -> list[dict[str, Any]]:
+    """What each step costs in units of the one before it, and 4-bit + LoRA in units of `align` too. Here more is worse."""
+    step_s = alternate(STEPS, rounds)
+    memory_mb = {name: sum(peak_memory_bytes(name)) / 1e6 for name in STEPS}
+    rows = []
+    for name, reference in (("LoRA", "align"), ("4-bit + LoRA", "LoRA"), ("4-bit + LoRA", "align")):
+        rows.append(row(f"step_cost: {name} over {reference}", step_s[name], step_s[reference], step_s[name] / step_s[reference], "s a step"))
+        ratio = memory_mb[name] / memory_mb[reference]
+        rows.append(row(f"step_memory: {name} over {reference}", memory_mb[name], memory_mb[reference], ratio, "MB of weights and step"))
+    return rows
+
+
+def bench_training(rounds: int) -> list[dict[str, Any]]:
+    per_s = {name: len(CLIP_SECONDS) / step_s for name, step_s in alternate(VARIANTS, rounds).items()}
+    peaks = {name: peak_memory_bytes(name)[0] for name in VARIANTS}
     rows = [
         row("train_samples_per_s", per_s[OURS], per_s[PUBLISHED], per_s[OURS] / per_s[PUBLISHED], "clips/s"),
         row("train_peak_memory", peaks[OURS] / 1e6, peaks[PUBLISHED] / 1e6, peaks[PUBLISHED] / peaks[OURS], "MB"),
@@ -181,7 +225,7 @@ def main() -> None:
 
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, float32")
     print(f"dimensions: {json.dumps(DIMENSIONS)}\nclips: {', '.join(map(str, CLIP_SECONDS))} s\n")
-    rows = bench_training(args.rounds) + bench_transcription(args.rounds, args.batch_size)
+    rows = bench_training(args.rounds) + bench_steps(args.rounds) + bench_transcription(args.rounds, args.batch_size)
     print(f"{'figure':<52}{'ours':>12}{'reference':>12}{'ratio':>9}  unit")
     for item in rows:
         print(f"{item['name']:<52}{item['ours']:>12.2f}{item['reference']:>12.2f}{item['ratio']:>8.1f}x  {item['unit']}")

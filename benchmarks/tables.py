@@ -47,6 +47,10 @@ def table() -> str:
         ("training step against the published recipe: peak memory", ratio("train_peak_memory"), "bench"),
         ("transcription against the published way: seconds of audio per second", ratio("transcribe_audio_s_per_s"), "bench"),
     ]
+    steps = (("LoRA", "align"), ("4-bit + LoRA", "LoRA"))
+    for ours, reference in steps if f"step_cost: {steps[0][0]} over {steps[0][1]}" in bench else ():
+        rows.append((f"a step of {ours} in units of {reference}: time", ratio(f"step_cost: {ours} over {reference}"), "bench"))
+        rows.append((f"a step of {ours} in units of {reference}: memory", ratio(f"step_memory: {ours} over {reference}"), "bench"))
     lines = [f"| {figure} | {value} | `make {target}` |" for figure, value, target in rows]
     return "\n".join([f"| figure, on {tiny['machine']['cores']} CPU cores | measured (95 % interval) | again with |", "|---|---|---|", *lines]) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,20 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+from peft import LoraConfig
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AddedToken,
+    AutoConfig,
+    AutoModel,
+    AutoModelForCTC,
     Gemma2Config,
     Gemma2ForCausalLM,
+    HubertConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -23,12 +32,18 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    WavLMConfig,
     WhisperConfig,
     WhisperFeatureExtractor,
 )
 
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, assemble
 from audiograft.model.audio_tower import AudioTower
+from audiograft.model.stock.families import FAMILIES as STOCK_FAMILIES
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -131,3 +146,175 @@ def write_clips(folder: Path, waveforms: Sequence[np.ndarray], texts: Sequence[s
     manifest = folder / "manifest.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return manifest
+
+
+def system_a(folder: Path, names: str = "old", seed: int = 0) -> Any:
+    """A checkpoint in system A's published layout, in two shards, with an encoder of width 64; `names` as transformers wrote them before or after 4.52.
+
+    Returns:
+        The stock Qwen2-VL whose weights are in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = qwen2_vl(seed)
+    with torch.no_grad():
+        # A projector of the published initialisation: loud enough for audio to matter.
+        projector = torch.randn(32, 64) * 0.02
+    tower = audio_tower(seed, d_model=64, encoder_attention_heads=1, encoder_ffn_dim=96)
+    tensors = dict(model.state_dict())
+    if names == "old":
+        tensors = {name.replace("model.language_model.", "model.").replace("model.visual.", "visual."): value for name, value in tensors.items()}
+    tensors |= {f"audio_encoder.{name}": value for name, value in tower.state_dict().items()} | {"audio_projector.weight": projector}
+    shards = {"model-00001-of-00002.safetensors": list(tensors)[::2], "model-00002-of-00002.safetensors": list(tensors)[1::2]}
+    for file, members in shards.items():
+        save_file({name: tensors[name].contiguous() for name in members}, folder / file, {"format": "pt"})
+    size = sum(value.numel() * value.element_size() for value in tensors.values())
+    index = {"metadata": {"total_size": size}, "weight_map": {name: file for file, members in shards.items() for name in members}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    tokens = tokenizer()
+    tokens.add_tokens([AddedToken(f"<|audio_{kind}|>", special=True, normalized=False) for kind in ("pad", "start", "end")], special_tokens=True)
+    tokens.save_pretrained(folder)
+    config = {
+        "architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl", "transformers_version": "4.47.0", "torch_dtype": "float32",
+        "vocab_size": VOCABULARY_ROWS, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 32768, "max_window_layers": 2, "rms_norm_eps": model.config.text_config.rms_norm_eps,
+        "rope_theta": 10000.0, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}, "tie_word_embeddings": False, "use_sliding_window": False,
+        "sliding_window": 4096, "bos_token_id": 0, "eos_token_id": 2, "image_token_id": 416, "video_token_id": 417, "vision_start_token_id": 418,
+        "vision_end_token_id": 419, "audio_token_id": 320, "audio_hidden_size": 64, "use_audio_encoder": True,
+        "vision_config": {
+            "depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14, "in_chans": 3, "model_type": "qwen2_vl",
+            "spatial_patch_size": 14,
+        },
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return model
+
+
+ENCODERS = ("wavlm", "wavlm-base", "hubert", "hubert-base", "wav2vec2", "wav2vec2-base", "wav2vec2-bert", "wav2vec2-bert-rotary")
+"""Other ears than Whisper's; `-base` normalises over time (feat_extract_norm: group) and has its layer norms behind the layers."""
+
+
+def encoder_config(kind: str, **overrides: Any) -> Any:
+    """An encoder of 2 layers and width 16 with the convolutions and the pretraining switches (masking, layer drop) of the published ones."""
+    name, _, variant = kind.partition("-")
+    size: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 12}
+    pretraining = {"layerdrop": 0.5, "mask_time_prob": 0.5, "mask_time_length": 2, "mask_feature_prob": 0.5, "mask_feature_length": 2}
+    if kind.startswith("wav2vec2-bert"):
+        positions = "rotary" if kind.endswith("rotary") else "relative_key"
+        return Wav2Vec2BertConfig(position_embeddings_type=positions, conv_depthwise_kernel_size=5, **(size | pretraining | overrides))
+    norm = {"feat_extract_norm": "group"} if variant else {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
+    convolutions = {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+    classes: dict[str, Any] = {"wavlm": WavLMConfig, "hubert": HubertConfig, "wav2vec2": Wav2Vec2Config}
+    return classes[name](**(size | pretraining | norm | convolutions | overrides))
+
+
+def encoder(kind: str, seed: int = 0, head: bool = False, **overrides: Any) -> Any:
+    """A stock encoder, bare or with a CTC head. Its norms have weights of their own, as trained ones do."""
+    torch.manual_seed(seed)
+    config = encoder_config(kind, **overrides)
+    model = (AutoModelForCTC if head else AutoModel).from_config(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name or name.endswith("bias"):
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model.eval()
+
+
+def encoder_checkpoint(folder: Path, kind: str, head: bool = False, **overrides: Any) -> Path:
+    """An encoder with its feature extractor in a folder, as it lies on a hub."""
+    encoder(kind, head=head, **overrides).save_pretrained(folder)
+    extractor = SeamlessM4TFeatureExtractor(padding_value=1) if kind.startswith("wav2vec2-bert") else Wav2Vec2FeatureExtractor()
+    extractor.save_pretrained(folder)
+    return folder
+
+
+def lm_checkpoint(folder: Path, family: str = "qwen2") -> Path:
+    """A language model with its tokenizer in a folder."""
+    language_model(family).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+STOCK = ("qwen2_audio", "voxtral", "audioflamingo3", "granite_speech")
+"""Audio language models that transformers has itself."""
+STOCK_TEMPLATE = "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nHelp.<|im_end|>\n' }}{% endif %}" + CHATML
+STOCK_TOKENS = {
+    "qwen2_audio": ("<|endoftext|>", "<|im_start|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<|im_end|>"),
+    "audioflamingo3": ("<|endoftext|>", "<|im_start|>", "<sound>", "<|im_end|>"),
+    "granite_speech": ("<|endoftext|>", "<|im_start|>", "<|audio|>", "<|im_end|>"),
+}
+
+
+def tekken() -> dict[str, Any]:
+    """Content of a tekken.json as Voxtral has it: 40 special tokens at their published places, all bytes, a few merges."""
+    named = {
+        0: "<unk>", 1: "<s>", 2: "</s>", 3: "[INST]", 4: "[/INST]", 11: "<pad>", 17: "[SYSTEM_PROMPT]", 18: "[/SYSTEM_PROMPT]", 24: "[AUDIO]",
+        25: "[BEGIN_AUDIO]", 34: "[TRANSCRIBE]",
+    }  # fmt: skip
+    vocab = [*(bytes([byte]) for byte in range(256)), b"th", b"the", b" the", b"er", b" a", b"an"]
+    pattern = r"[^\r\n\p{L}\p{N}]?[\p{L}]+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    return {
+        "config": {"pattern": pattern, "default_vocab_size": len(vocab) + 40, "default_num_special_tokens": 40, "version": "v7"},
+        "vocab": [{"rank": rank, "token_bytes": base64.b64encode(token).decode(), "token_str": None} for rank, token in enumerate(vocab)],
+        "special_tokens": [{"rank": rank, "token_str": named.get(rank, f"<SPECIAL_{rank}>"), "is_control": True} for rank in range(40)],
+    }
+
+
+def stock_config(kind: str) -> Any:
+    """Two layers and width 32 behind an encoder of two layers and width 16, in the names of the published configurations."""
+    tokens = STOCK_TOKENS.get(kind)
+    text: dict[str, Any] = {
+        "vocab_size": VOCABULARY_ROWS, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 4096, "bos_token_id": None, "pad_token_id": 0,
+        "eos_token_id": 2 if tokens is None else len(tokens) - 1,
+    }  # fmt: skip
+    size = {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32, "num_mel_bins": 80}
+    whisper = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "num_mel_bins": 80}
+    special: dict[str, dict[str, Any]] = {
+        "qwen2_audio": {"audio_config": {"model_type": "qwen2_audio_encoder", **size}, "text_config": {"model_type": "qwen2", **text}},
+        "voxtral": {"audio_config": {"model_type": "voxtral_encoder", **whisper}, "text_config": {"model_type": "llama", "head_dim": 8, **text}},
+        "audioflamingo3": {"audio_config": {"model_type": "audioflamingo3_encoder", **whisper}, "text_config": {"model_type": "qwen2", **text}},
+        "granite_speech": {
+            "text_config": {"model_type": "granite", "tie_word_embeddings": True, **text},
+            "encoder_config": {
+                "input_dim": 160, "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "output_dim": 12, "context_size": 20, "max_pos_emb": 32,
+                "feedforward_mult": 2,
+            },
+            "projector_config": {
+                "model_type": "blip_2_qformer", "vocab_size": 10, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                "intermediate_size": 32, "encoder_hidden_size": 16, "cross_attention_frequency": 1,
+            },
+        },
+    }  # fmt: skip
+    audio_token_id = 24 if tokens is None else tokens.index(STOCK_FAMILIES[kind].audio_token)
+    return AutoConfig.for_model(kind, audio_token_id=audio_token_id, **special[kind])
+
+
+def stock_checkpoint(folder: Path, kind: str, seed: int = 0) -> Path:
+    """A stock audio language model as it lies on the hub: config, weights, tokenizer, preprocessor_config.json, and Granite Speech's LoRA.
+
+    Its weights are larger than fresh ones, so that answers differ from clip to clip.
+    """
+    torch.manual_seed(seed)
+    model = STOCK_FAMILIES[kind].model_class(stock_config(kind)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "projector" in name and parameter.dim() == 2:
+                parameter.mul_(20)
+            elif "_proj" in name or "lm_head" in name:
+                # Sharp attention, so that a clip is heard among the silence of its 30 s.
+                parameter.mul_(18 if "language_model" in name and ("q_proj" in name or "k_proj" in name) else 6)
+    model.save_pretrained(folder)
+    if kind == "granite_speech":
+        model.add_adapter(LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+        # The adapter alone: the class's own method would write the base once more, under names that it can't read.
+        PreTrainedModel.save_pretrained(model, folder)
+        mel = {"sample_rate": 16_000, "n_fft": 512, "win_length": 400, "hop_length": 160, "n_mels": 80}
+        extractor = {"feature_extractor_type": "GraniteSpeechFeatureExtractor", "melspec_kwargs": mel, "sampling_rate": 16_000}
+        (folder / "preprocessor_config.json").write_text(json.dumps(extractor), encoding="utf-8")
+    else:
+        WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
+    if kind == "voxtral":
+        (folder / "tekken.json").write_text(json.dumps(tekken()), encoding="utf-8")
+    else:
+        tokenizer(STOCK_TEMPLATE, STOCK_TOKENS[kind]).save_pretrained(folder)
+    return folder

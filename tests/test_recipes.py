@@ -1,4 +1,4 @@
-"""The recipes as a whole, from nothing: slow, for `make test-all`."""
+"""The recipes: each one's code path at miniature size, and as a whole, from nothing, for `make test-all`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import builders
 import pytest
+import torch
+import yaml
+from rich.console import Console
+from transformers import WhisperFeatureExtractor
+
+from audiograft.model import load_model
+from audiograft.train.recipe import Recipe, load_recipe
+from audiograft.train.run import train
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -38,3 +48,101 @@ def test_the_speedrun_ends_with_a_model_that_hears(tmp_path: Path) -> None:
     result = json.loads((tmp_path / "out" / "speedrun.json").read_text())
     assert result["wer"] <= 0.10
     assert not json.loads((tmp_path / "out" / "finetune" / "train.json").read_text())["deaf"]
+
+
+FOLDERS = {
+    "reference/system-a": "qwen2_vl",
+    "reference/system-b": "llama",
+    "reference/system-c": "qwen2_audio",
+    "qwen2-vl-7b": "qwen2_vl",
+    "llama-3.2-3b": "llama",
+    "qwen3-1.7b": "qwen3",
+    "wavlm": "wavlm",
+    "qwen2-audio-7b-detect": "qwen2_audio",
+}
+"""Recipes for published backbones, with the layout that stands in for each."""
+SMALL = (
+    "lora.rank=4",
+    "max_steps=2",
+    "data.validation_clips=2",
+    "deafness.clips=8",
+    "deafness.permutations=100",
+    "logging_steps=1",
+    "sample_transcripts=0",
+)
+VISION_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>", "<|im_end|>")
+
+VISION_TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for part in m['content'] %}{{ part['text'] }}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def test_every_recipe_runs_here() -> None:
+    elsewhere = {"tiny", "distributed"}
+    folders = {path.parent.relative_to(ROOT / "recipes") for path in (ROOT / "recipes").rglob("*.yaml")}
+    assert {str(folder) for folder in folders if folder.parts[0] not in elsewhere} == FOLDERS.keys()
+
+
+def _language_model(folder: Path, layout: str) -> Path:
+    if layout != "qwen2_vl":
+        return builders.lm_checkpoint(folder, layout)
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    model = builders.qwen2_vl(image_token_id=4, video_token_id=5, vision_start_token_id=2, vision_end_token_id=3)
+    model.generation_config.eos_token_id = 6
+    model.save_pretrained(folder)
+    builders.tokenizer(VISION_TEMPLATE, VISION_TOKENS).save_pretrained(folder)
+    Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=56 * 56).save_pretrained(folder)
+    return folder
+
+
+def _backbones(folder: Path, layout: str) -> dict[str, str]:
+    """Overrides that put miniature checkpoints of the same layout in the place of the recipe's hub ids."""
+    if layout in builders.STOCK:
+        return {"model": str(builders.stock_checkpoint(folder / "model", layout))}
+    if layout == "wavlm":
+        halves = {
+            "audio_encoder": builders.encoder_checkpoint(folder / "encoder", "wavlm"),
+            "language_model": builders.lm_checkpoint(folder / "lm", "qwen3"),
+        }
+        return {f"graft.{name}": str(path) for name, path in halves.items()}
+    builders.audio_tower().save_pretrained(folder / "encoder")
+    WhisperFeatureExtractor().save_pretrained(folder / "encoder")
+    return {"graft.audio_encoder": str(folder / "encoder"), "graft.language_model": str(_language_model(folder / "lm", layout))}
+
+
+def _clips(folder: Path) -> str:
+    manifest = builders.write_clips(folder, [builders.tone(0.4, 200.0 * 1.4**n, n) for n in range(8)], ["one two", "three"] * 4)
+    return str(manifest)
+
+
+def _shrink(path: Path, overrides: dict[str, str]) -> Recipe:
+    stage = yaml.safe_load(path.read_text())
+    keys = {
+        key: value for key, value in overrides.items() if key.partition(".")[0] in ("data", "output_dir", "model") or key.partition(".")[0] in stage
+    }
+    # Without a GPU there is no fp16.
+    small = [*SMALL, "precision=bf16"] if stage["precision"] == "fp16" else SMALL
+    small = [item for item in small if stage["stage"] == "finetune" or not item.startswith("lora")]
+    return load_recipe(path, [*small, *(f"{key}={value}" for key, value in keys.items())])
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_code_path_of_a_recipe(name: str, tmp_path: Path) -> None:
+    """All its stages, one on the other: two steps each, and a model that opens again."""
+    overrides = _backbones(tmp_path, FOLDERS[name])
+    data = _clips(tmp_path / "clips")
+    overrides |= {"data.train": data, "data.validation": data}
+    for path in sorted((ROOT / "recipes" / name).glob("*.yaml")):
+        output = tmp_path / "runs" / path.stem
+        recipe = _shrink(path, overrides | {"output_dir": str(output)})
+        result: dict[str, Any] = train(recipe, console=Console(quiet=True))
+        assert result["steps"] == 2
+        assert result["parameters"]["trainable"] > 0
+        assert bool(result["quantised"]) == (recipe.quantisation is not None)
+        assert (output / "adapter.json").exists() == (recipe.save == "adapter")
+        overrides["model"] = str(output)
+    model, _ = load_model(str(output), torch.device("cpu"), torch.float32)
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())

@@ -40,9 +40,10 @@ class Sample:
 
     Attributes:
         id: unique within its manifest.
-        audio: path of the clip, as it can be opened from the working directory.
+        clips: paths of the clips, as they can be opened from the working directory; none in a row of text alone.
         text: the reference transcript, where there is one.
-        prompt: the instruction; `TRANSCRIBE_PROMPT` where the row gives none.
+        prompt: the instruction, with an `<audio>` marker a clip or none; `TRANSCRIBE_PROMPT` where the row gives none.
+        messages: the conversation to be answered, which stands in place of `prompt`; empty where there is only a prompt.
         response: what the model should answer; the reference where the row gives none.
         speaker: who speaks; the unit over which intervals are clustered.
         duration_s: length in seconds, where the manifest states it.
@@ -50,13 +51,19 @@ class Sample:
     """
 
     id: str
-    audio: str
+    clips: tuple[str, ...] = ()
     text: str | None = None
     prompt: str = TRANSCRIBE_PROMPT
+    messages: tuple[dict[str, Any], ...] = ()
     response: str | None = None
     speaker: str | None = None
     duration_s: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def audio(self) -> str:
+        """The first clip's path; empty where there is none."""
+        return self.clips[0] if self.clips else ""
 
     @property
     def target(self) -> str | None:
@@ -90,3 +97,22 @@ class Transcript:
     duration_s: float
     model: str
     segments: tuple[Segment, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was answered to one question.
+
+    Attributes:
+        text: the answer.
+        prompt: the question as it was put, of a conversation the last one; empty where the clips themselves asked.
+        clips: the clips as they were named by the caller, in order.
+        duration_s: their length in seconds, all together.
+        model: name or folder of the model that answered.
+    """
+
+    text: str
+    prompt: str
+    clips: tuple[str, ...]
+    duration_s: float
+    model: str

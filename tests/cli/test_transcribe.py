@@ -39,11 +39,11 @@ class EchoEngine:
         *,
         batch_size: int,
         prompt: str,
-        max_new_tokens: int | None,
         on_result: Callable[[int, Transcript | AudioError], None] = lambda index, result: None,
+        **decoding: Any,
     ) -> list[Transcript | AudioError]:
         self.calls.append((list(sources), batch_size, prompt))
-        self.limits.append(max_new_tokens)
+        self.limits.append(decoding["max_new_tokens"])
         results = list(enumerate(map(self._hear, sources)))
         done = results[: self.interrupted_after]
         for index, result in reversed(done):  # clips need not be done in order

@@ -26,7 +26,7 @@ RATE = {"rate": 0.125, "hits": 7, "substitutions": 1, "insertions": 0, "deletion
 
 def metrics(failed: list[dict[str, str]]) -> dict[str, Any]:
     speakers = {"anna": {"wer": 0.1, "n_clips": 1}, "[bold]": {"wer": 0.2, "n_clips": 1}}
-    return {"wer": RATE, "cer": RATE, "n_clips": 2, "failed": failed, "rtfx": 12.0, "by_speaker": speakers}
+    return {"wer": RATE, "cer": RATE, "n_clips": 2, "failed": failed, "rtfx": 12.0, "by_speaker": speakers, "accuracy": None}
 
 
 @pytest.fixture
@@ -51,9 +51,23 @@ def test_evaluate_prints_rates_counts_and_speakers(evaluation: Any, capsys: pyte
     assert main(["evaluate", "--data", str(manifest), "--out", "run", "--normaliser", "none", "--batch-size", "2"]) == 0
     assert seen | {"returns": None} == {
         "returns": None, "manifest": manifest, "out": Path("run"), "normaliser": "none", "batch_size": 2, "prompt": None,
+        "audio": "true",
     }  # fmt: skip
     printed = capsys.readouterr().out
-    for part in ("WER", "CER", "12.50 %", "5.00 % to 20.00 %", "substitutions", "anna", "[bold]", "2 clips"):
+    for part in ("WER", "CER", "12.50 %", "5.00 % to 20.00 %", "substitutions", "anna", "[bold]", "2 rows"):
+        assert part in printed
+
+
+def test_evaluate_prints_answers_where_there_are_some(evaluation: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest, seen = evaluation
+    by_question = {"who": {"rate": 0.75, "answers": 4}}
+    accuracy = {"rate": 0.5, "right": 4, "answers": 8, "interval": {"low": 0.25, "high": 0.7}, "by_question": by_question}
+    seen["returns"] = metrics([]) | {"accuracy": accuracy, "wer": None, "cer": None, "by_speaker": {}}
+    assert main(["evaluate", "--data", str(manifest), "--out", "run", "--audio", "none"]) == 0
+    assert seen["audio"] == "none"
+    printed = capsys.readouterr().out
+    assert "WER" not in printed
+    for part in ("50.00 %", "25.00 % to 70.00 %", "who", "75.00 %"):
         assert part in printed
 
 

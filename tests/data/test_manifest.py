@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiograft.data.manifest import find_manifest, read_manifest, replace_text, write_manifest
+from audiograft.messages import audio_messages, conversation
 from audiograft.types import TRANSCRIBE_PROMPT, DataError, Sample
 
 FULL_ROW = {
@@ -50,7 +52,7 @@ def test_a_full_row_becomes_a_sample(manifest: Path) -> None:
     assert read_manifest(manifest) == [
         Sample(
             id="one",
-            audio=str(manifest.parent / "clips/a.wav"),
+            clips=(str(manifest.parent / "clips/a.wav"),),
             text="hello",
             prompt="Write it down.",
             response="Hello.",
@@ -64,13 +66,13 @@ def test_a_full_row_becomes_a_sample(manifest: Path) -> None:
 def test_a_row_with_audio_alone_gets_the_defaults(manifest: Path) -> None:
     write_manifest(manifest, [{"audio": "clips/a.wav"}])
     (sample,) = read_manifest(manifest)
-    assert sample == Sample(id="clips/a.wav", audio=str(manifest.parent / "clips/a.wav"), prompt=TRANSCRIBE_PROMPT)
+    assert sample == Sample(id="clips/a.wav", clips=(str(manifest.parent / "clips/a.wav"),), prompt=TRANSCRIBE_PROMPT)
 
 
 def test_null_counts_as_absent(manifest: Path) -> None:
     write_manifest(manifest, [dict.fromkeys(FULL_ROW) | {"audio": "a.wav"}])
     (sample,) = read_manifest(manifest)
-    assert sample == Sample(id="a.wav", audio=str(manifest.parent / "a.wav"), extra={"language": None, "slots": None})
+    assert sample == Sample(id="a.wav", clips=(str(manifest.parent / "a.wav"),), extra={"language": None, "slots": None})
 
 
 def test_an_absolute_audio_path_stays_as_it_is(manifest: Path) -> None:
@@ -156,10 +158,13 @@ def test_a_row_that_is_no_object_names_its_line_and_shows_it(manifest: Path) -> 
 @pytest.mark.parametrize("audio", [{}, {"audio": None}, {"audio": ""}])
 def test_missing_audio_names_line_key_and_mend(manifest: Path, audio: dict[str, Any]) -> None:
     found = message(manifest, row(), json.dumps({"text": "hello"} | audio))
-    assert found == f'{manifest}:2: "audio" is missing: give the clip\'s path, relative to {manifest.parent}'
+    assert found == (
+        f'{manifest}:2: "audio" is missing: give the clip\'s path, relative to {manifest.parent}; '
+        'or, for a row of text alone, "prompt" and "response"'
+    )
 
 
-@pytest.mark.parametrize("key", ["id", "audio", "text", "prompt", "response", "speaker"])
+@pytest.mark.parametrize("key", ["id", "text", "prompt", "response", "speaker"])
 def test_a_text_that_is_a_number_names_line_key_and_mend(manifest: Path, key: str) -> None:
     assert message(manifest, row(**{key: 1089})) == f'{manifest}:1: "{key}" must be a string, not 1089: put it in quotes'
 
@@ -212,3 +217,147 @@ def test_writing_into_a_folder_that_is_a_file_is_a_data_error(tmp_path: Path) ->
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="can't be written"):
         replace_text(tmp_path / "file" / "metrics.json", "{}")
+
+
+def one(manifest: Path, **row: Any) -> Sample:
+    manifest.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (sample,) = read_manifest(manifest)
+    return sample
+
+
+def test_several_clips_stand_in_a_list(manifest: Path) -> None:
+    sample = one(manifest, audio=["a.wav", "deep/b.wav"], prompt="<audio> or <audio></audio>?", response="the first")
+    assert sample.clips == (str(manifest.parent / "a.wav"), str(manifest.parent / "deep/b.wav"))
+    assert (sample.audio, sample.id) == (sample.clips[0], "a.wav+deep/b.wav")
+
+
+@pytest.mark.parametrize("audio", [{}, {"audio": None}, {"audio": []}])
+def test_a_row_of_text_alone_needs_prompt_and_response(manifest: Path, audio: dict[str, Any]) -> None:
+    sample = one(manifest, **audio, prompt="Two and two?", response="Four.")
+    assert (sample.clips, sample.audio, sample.id, sample.target) == ((), "", "line-1", "Four.")
+    for short in ({"prompt": "Two and two?"}, {"response": "Four."}, {"prompt": "", "response": "Four."}, {"text": "two", "response": "Four."}):
+        assert '"audio" is missing: give' in message(manifest, json.dumps(short))
+
+
+@pytest.mark.parametrize("value", [7, ["a.wav", 7], [""], {"path": "a.wav"}])
+def test_clips_that_are_no_paths_name_line_key_and_mend(manifest: Path, value: Any) -> None:
+    found = message(manifest, json.dumps({"audio": value}))
+    assert found == f'{manifest}:1: "audio" must be a path or a list of paths, not {json.dumps(value)}: put each in quotes'
+
+
+def test_an_assistant_with_the_last_word_gives_the_response(manifest: Path) -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Who speaks? <audio>"},
+        {"role": "assistant", "content": "Ann."},
+        {"role": "user", "content": [{"type": "text", "text": "And here?"}, {"type": "audio"}]},
+    ]
+    asked = one(manifest, audio=["a.wav", "b.wav"], messages=turns)
+    answered = one(manifest, audio=["a.wav", "b.wav"], messages=[*turns, {"role": "assistant", "content": "Bob."}])
+    assert (asked.messages, asked.response, asked.target) == (tuple(turns), None, None)
+    assert (answered.messages, answered.response) == (tuple(turns), "Bob.")
+    assert one(manifest, audio=["a.wav", "b.wav"], messages=turns, response="Bob.") == answered
+
+
+USER = {"role": "user", "content": "Who?"}
+ANN = {"role": "assistant", "content": "Ann."}
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"audio": "a.wav", "prompt": "<audio> and <audio>"}, "2 <audio> markers in the prompt but 1 clip: write one marker a clip"),
+        ({"audio": ["a.wav", "b.wav"], "prompt": "only <audio>"}, "1 <audio> marker in the prompt but 2 clips: write"),
+        ({"prompt": "hear <audio>", "response": "no"}, "1 <audio> marker in the prompt but 0 clips: write"),
+        ({"audio": "a.wav", "messages": [USER, ANN, {"role": "user", "content": "<audio> <audio>"}]}, "2 <audio> markers in the prompt but 1 clip"),
+        ({"audio": "a.wav", "prompt": "x", "messages": [USER]}, '"prompt" and "messages" exclude each other: leave one out'),
+        ({"audio": "a.wav", "response": "x", "messages": [USER, ANN]}, '"response" and an assistant with the last word exclude each other'),
+        ({"messages": [USER]}, '"audio" is missing'),
+        ({"audio": "a.wav", "messages": []}, '"messages": a conversation is a list such as'),
+        ({"audio": "a.wav", "messages": "Who?"}, '"messages": a conversation is a list such as'),
+        ({"audio": "a.wav", "messages": [{"role": "tool", "content": "x"}]}, '"messages": message 1 needs a "role": one of system, user, assistant'),
+        ({"audio": "a.wav", "messages": [USER, {"role": "assistant"}]}, '"messages": message 2 needs "content": a text'),
+        ({"audio": "a.wav", "messages": [{"role": "user", "content": [{"type": "image"}]}]}, '"messages": message 1: a part is {"type": "audio"} or'),
+        ({"audio": "a.wav", "messages": [{"role": "user", "content": [{"type": "text"}]}]}, '"messages": message 1: a part is'),
+        (
+            {"audio": "a.wav", "messages": [USER, USER]},
+            '"messages": the roles must be an optional system, then user, assistant, user and so on, not user, user',
+        ),
+        ({"audio": "a.wav", "messages": [{"role": "system", "content": "x"}]}, '"messages": the roles must be'),
+        ({"audio": "a.wav", "messages": [ANN]}, '"messages": the roles must be'),
+    ],
+)
+def test_conversations_that_do_not_fit_name_their_line(manifest: Path, row: dict[str, Any], expected: str) -> None:
+    found = message(manifest, json.dumps({"audio": "good.wav"}), json.dumps(row))
+    assert found.startswith(f"{manifest}:2: {expected}")
+
+
+def test_rows_of_system_b_are_read_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "instruction.json"
+    rows = [
+        {"text": "Describe the audio: <audio>", "audio_paths": "sample1.wav", "response": "A piano."},
+        {"text": "What can you hear? <audio>", "audio_paths": "sample1.wav", "response": "Music.", "metadata": {"speaker": 1}},
+        {"text": "Same?", "audio_paths": ["1.wav", "/far/2.wav"], "response": "No.", "id": 7},
+        {"text": "Two and two?", "audio_paths": None, "response": "Four."},
+    ]
+    path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    samples = read_manifest(path)
+    assert samples[0] == Sample(id="sample1.wav#2", clips=(str(tmp_path / "sample1.wav"),), prompt="Describe the audio: <audio>", response="A piano.")
+    assert samples[1].extra == {"metadata": {"speaker": 1}}
+    assert len({sample.id for sample in samples}) == 4
+    assert samples[2].clips == (str(tmp_path / "1.wav"), "/far/2.wav")
+    assert (samples[2].id, samples[3].clips, samples[3].prompt) == ("7", (), "Two and two?")
+    lines = tmp_path / "instruction.jsonl"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert [replace(sample, id="") for sample in read_manifest(lines)] == [replace(sample, id="") for sample in samples]
+
+
+def test_rows_of_system_a_are_read_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "train.json"
+    turns = [
+        {"role": "user", "content": "<|audio_bos|><|AUDIO|><|audio_eos|>\nTranscribe this audio."},
+        {"role": "assistant", "content": "HELLO THERE"},
+    ]
+    path.write_text(json.dumps([{"id": "train_0", "audio": "audio/train_00000.wav", "ground_truth": "HELLO THERE", "conversations": turns}]))
+    (sample,) = read_manifest(path)
+    assert sample == Sample(
+        id="train_0",
+        clips=(str(tmp_path / "audio/train_00000.wav"),),
+        text="HELLO THERE",
+        prompt="<audio>\nTranscribe this audio.",
+        response="HELLO THERE",
+    )
+    assert conversation(sample) == audio_messages("Transcribe this audio.")
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"audio": "a.wav", "conversations": [{"role": "user", "content": "x"}]}, '"conversations" must be a user turn and an assistant turn, each'),
+        ({"audio": "a.wav", "conversations": 7}, '"conversations" must be a user turn and an assistant turn, each'),
+        ({"audio": "a.wav", "conversations": [ANN, USER]}, '"conversations" must be a user turn and an assistant turn, not assistant and user'),
+        ({"audio_paths": "a.wav", "text": "<audio> <audio>", "response": "x"}, "2 <audio> markers in the prompt but 1 clip"),
+        ({"audio_paths": "a.wav", "text": 7, "response": "x"}, '"prompt" must be a string, not 7'),
+        ({"audio_paths": {"a": 1}, "text": "x", "response": "x"}, '"audio" must be a path or a list of paths'),
+        ("no object", "a row is a JSON object such as"),
+    ],
+)
+def test_foreign_rows_that_do_not_fit_name_the_line_in_the_array(tmp_path: Path, row: Any, expected: str) -> None:
+    path = tmp_path / "rows.json"
+    good = {"text": "x", "audio_paths": "a.wav", "response": "with ] and , in it\n"}
+    path.write_text(f"[\n\n{json.dumps(good, indent=2)},\n{json.dumps(row)}\n]\n")
+    with pytest.raises(DataError) as error:
+        read_manifest(path)
+    assert str(error.value).startswith(f"{path}:8: {expected}")
+
+
+@pytest.mark.parametrize(("text", "expected"), [("[]", "no rows"), ('[{"audio": "a.wav"},]', "not valid JSON"), ("[", "not valid JSON")])
+def test_an_array_that_is_broken_or_empty_says_so(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "rows.json").write_text(text)
+    with pytest.raises(DataError, match=expected):
+        read_manifest(tmp_path / "rows.json")
+
+
+def test_a_json_file_may_hold_a_row_a_line(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(row() + "\n" + row(id="b") + "\n")
+    assert [sample.id for sample in read_manifest(tmp_path / "rows.json")] == ["a.wav", "b"]

@@ -14,7 +14,8 @@ import pytest
 from audiograft import provenance
 from audiograft.data.manifest import write_manifest
 from audiograft.evaluate.run import evaluate, score
-from audiograft.types import AudioError, ConfigError, DataError, Transcript
+from audiograft.inference.questions import Question
+from audiograft.types import Answer, AudioError, ConfigError, DataError, Transcript
 
 ROWS = [
     {"id": "1", "audio": "clips/a.wav", "text": "One two three four", "speaker": "ann", "prompt": "First."},
@@ -33,6 +34,7 @@ class FakeEngine:
     def __init__(self, answers: dict[str, str | None]) -> None:
         self.answers = answers
         self.asked: list[tuple[str, str]] = []
+        self.questions: list[Question] = []
         self.batch_sizes: list[int] = []
 
     def transcribe_many(
@@ -46,6 +48,23 @@ class FakeEngine:
             result = AudioError(f"{source}: no such file") if text is None else Transcript(source, text, 2.0, self.name)
             on_result(index, result)
             results.append(result)
+        return results
+
+    def ask_many(
+        self, questions: Sequence[Question], *, batch_size: int, on_result: Callable[[int, Answer | AudioError], None]
+    ) -> list[Answer | AudioError]:
+        """Answers with the last word of the question and the stems of its clips."""
+        self.questions += questions
+        results: list[Answer | AudioError] = []
+        for index, question in enumerate(questions):
+            question.placed()
+            clips = tuple(map(str, question.clips))
+            if any(self.answers.get(Path(clip).name, "") is None for clip in clips):
+                results.append(AudioError(f"{clips[0]}: no such file"))
+            else:
+                heard = "".join(Path(clip).stem for clip in clips)
+                results.append(Answer(f"{question.words.split()[-1]} {heard}".strip(), question.words, clips, 2.0 * len(clips), self.name))
+            on_result(index, results[-1])
         return results
 
 
@@ -79,22 +98,44 @@ def test_predictions_hold_each_clip_as_the_manifest_named_it(run: Callable[..., 
         {
             "id": "1",
             "audio": "clips/a.wav",
+            "task": "transcript",
+            "prompt": "First.",
             "reference": "One two three four",
             "hypothesis": "one  two free four",
             "duration_s": 2.0,
             "speaker": "ann",
         },
-        {"id": "2", "audio": "./clips/b.wav", "reference": "hello", "hypothesis": "hello there you", "duration_s": 2.0, "speaker": "bob"},
+        {
+            "id": "2",
+            "audio": "./clips/b.wav",
+            "task": "transcript",
+            "prompt": "Transcribe the audio.",
+            "reference": "hello",
+            "hypothesis": "hello there you",
+            "duration_s": 2.0,
+            "speaker": "bob",
+        },
         {
             "id": "3",
             "audio": "clips/c.wav",
+            "task": "transcript",
+            "prompt": "First.",
             "reference": "stop",
             "hypothesis": "",
             "duration_s": 9.0,
             "speaker": "ann",
             "error": f"{corpus / 'clips/c.wav'}: no such file",
         },
-        {"id": "4", "audio": "clips/d.wav", "reference": "go on now", "hypothesis": "go now", "duration_s": 2.0, "speaker": None},
+        {
+            "id": "4",
+            "audio": "clips/d.wav",
+            "task": "transcript",
+            "prompt": "Transcribe the audio.",
+            "reference": "go on now",
+            "hypothesis": "go now",
+            "duration_s": 2.0,
+            "speaker": None,
+        },
     ]
 
 
@@ -202,7 +243,7 @@ def test_a_clip_with_an_empty_reference_is_scored(run: Callable[..., Any], corpu
 def test_a_row_without_reference_is_named_before_any_work(run: Callable[..., Any], corpus: Path) -> None:
     write_manifest(corpus / "manifest.jsonl", [*ROWS, {"id": "5", "audio": "e.wav"}])
     engine = FakeEngine(ANSWERS)
-    with pytest.raises(DataError, match=r"manifest\.jsonl: row '5' has no \"text\": add its reference or leave the row out$"):
+    with pytest.raises(DataError, match=r"manifest\.jsonl: row '5' has no \"text\" and no \"response\": add its reference or leave the row out$"):
         run(engine)
     assert engine.asked == []
 
@@ -245,3 +286,93 @@ def test_a_predictions_row_that_does_not_fit_names_its_line_and_key(tmp_path: Pa
     with pytest.raises(DataError) as error:
         score(path)
     assert str(error.value) == f"{path}:2: {expected}: repeat the evaluation or correct the row"
+
+
+MIXED = [
+    {"id": "said", "audio": "a.wav", "text": "one two three four", "speaker": "ann"},
+    {"id": "who", "audio": "a.wav", "text": "ann is here", "prompt": "Who?", "response": "who?  A", "speaker": "ann", "question": "who"},
+    {"id": "where", "audio": "b.wav", "prompt": "Where?", "response": "here", "speaker": "bob", "question": "where"},
+    {"id": "two", "audio": ["a.wav", "b.wav"], "prompt": "Same <audio> as <audio> ?", "response": "? ab", "speaker": "bob"},
+    {"id": "text", "prompt": "Two and two", "response": "two"},
+    {"id": "turns", "audio": "d.wav", "messages": [{"role": "user", "content": "hear <audio> well"}, {"role": "assistant", "content": "well d"}]},
+    {"id": "learnt", "audio": "d.wav", "text": "go on now", "response": "go on now"},
+]
+
+
+def test_answers_are_right_or_wrong_beside_transcripts(run: Callable[..., Any], corpus: Path, tmp_path: Path) -> None:
+    write_manifest(corpus / "manifest.jsonl", MIXED)
+    engine = FakeEngine(ANSWERS)
+    ticks: list[None] = []
+    metrics = run(engine, on_clip=lambda: ticks.append(None))
+    assert len(ticks) == metrics["n_clips"] == len(MIXED)
+    # The transcripts are "said" (one word of four wrong) and "learnt" (one of three left out).
+    assert [metrics["wer"][key] for key in ("substitutions", "deletions", "reference_length")] == [1, 1, 7]
+    accuracy = metrics["accuracy"]
+    assert [accuracy[key] for key in ("rate", "right", "answers")] == [4 / 5, 4, 5]
+    assert accuracy["by_question"] == {"where": {"rate": 0.0, "answers": 1}, "who": {"rate": 1.0, "answers": 1}}
+    assert 0 <= accuracy["interval"]["low"] < accuracy["rate"] < accuracy["interval"]["high"] <= 1
+    rows = {row["id"]: row for row in predictions(tmp_path / "run" / "predictions.jsonl")}
+    assert rows["two"] == {
+        "id": "two",
+        "audio": ["a.wav", "b.wav"],
+        "task": "answer",
+        "prompt": "Same <audio> as <audio> ?",
+        "reference": "? ab",
+        "hypothesis": "? ab",
+        "duration_s": 4.0,
+        "speaker": "bob",
+    }
+    assert [rows[name]["task"] for name in ("said", "who", "learnt")] == ["transcript", "answer", "transcript"]
+    assert (rows["text"]["audio"], rows["turns"]["prompt"], rows["who"]["question"]) == (None, None, "who")
+    assert loaded(tmp_path / "run" / "run.json")["audio"] == "true"
+    assert score(tmp_path / "run" / "predictions.jsonl")["accuracy"] == accuracy
+
+
+def test_without_audio_nothing_is_heard(run: Callable[..., Any], corpus: Path, tmp_path: Path) -> None:
+    write_manifest(corpus / "manifest.jsonl", MIXED)
+    engine = FakeEngine(ANSWERS)
+    metrics = run(engine, audio="none")
+    assert engine.asked == []
+    assert [question.clips for question in engine.questions] == [()] * len(MIXED)
+    assert engine.questions[5].words == "hear  well"
+    assert metrics["accuracy"]["right"] == 1  # the row of text alone
+    assert loaded(tmp_path / "run" / "run.json")["audio"] == "none"
+    # Whose row it is stays in the predictions.
+    assert predictions(tmp_path / "run" / "predictions.jsonl")[0]["audio"] == "a.wav"
+
+
+def test_shuffled_audio_is_that_of_other_rows(run: Callable[..., Any], corpus: Path, tmp_path: Path) -> None:
+    rows = [{"audio": f"{i}.wav", "text": f"word {i}", "speaker": f"s{i}"} for i in range(6)]
+    rows += [{"id": f"q{i}", "audio": f"{i}.wav", "prompt": "Which", "response": f"Which {i}"} for i in range(6, 9)]
+    write_manifest(corpus / "manifest.jsonl", rows)
+    engine = FakeEngine({f"{i}.wav": f"word {i}" for i in range(9)})
+    assert run(engine)["accuracy"]["rate"] == 1
+    metrics = run(engine, audio="shuffled")
+    assert metrics["wer"]["substitutions"] == 6
+    assert metrics["accuracy"]["rate"] == 0
+    assert loaded(tmp_path / "run" / "run.json")["audio"] == "shuffled"
+
+
+def test_answers_alone_have_no_word_errors(run: Callable[..., Any], corpus: Path) -> None:
+    write_manifest(corpus / "manifest.jsonl", MIXED[1:3])
+    metrics = run()
+    assert (metrics["wer"], metrics["cer"], metrics["utterance_mean_wer"], metrics["by_speaker"]) == (None, None, None, {})
+    assert metrics["accuracy"]["rate"] == 1 / 2
+
+
+def test_transcripts_alone_have_no_accuracy(run: Callable[..., Any]) -> None:
+    assert run()["accuracy"] is None
+
+
+def test_an_answer_that_fails_is_named(run: Callable[..., Any], corpus: Path) -> None:
+    write_manifest(corpus / "manifest.jsonl", [*MIXED, {"id": "bad", "audio": "c.wav", "prompt": "Who?", "response": "x"}])
+    metrics = run()
+    assert [row["id"] for row in metrics["failed"]] == ["bad"]
+    assert metrics["accuracy"]["answers"] == 5
+
+
+def test_a_prompt_without_place_for_the_clips_stops_before_any_work(run: Callable[..., Any]) -> None:
+    engine = FakeEngine(ANSWERS)
+    with pytest.raises(DataError, match="2 <audio> markers in the prompt but 1 clip"):
+        run(engine, prompt="<audio> and <audio>")
+    assert engine.asked == []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from audiograft.model.configuration import FRAME_STACKS
 from audiograft.model.features import log_mel
-from audiograft.model.lengths import audio_tokens, chunk_mel_frames, encoder_frames, mel_frames, similar_lengths
+from audiograft.model.lengths import audio_tokens, encoder_frames, mel_frames, similar_lengths
 from audiograft.train.collator import Collator
 
 MODELS = {k: builders.graft(frame_stack=k) for k in FRAME_STACKS}
@@ -22,7 +22,7 @@ MODELS = {k: builders.graft(frame_stack=k) for k in FRAME_STACKS}
 def test_processor_model_and_collator_agree(n_samples: int, k: int) -> None:
     model, processor = MODELS[k]
     waveform = np.full(n_samples, 0.1, dtype=np.float32)
-    mel = processor.log_mel(waveform)
+    mel = processor.features(waveform)
     assert mel.shape[1] == mel_frames(n_samples)
     batch = processor([processor.audio_token], audio=[waveform])
     placeholders = int((batch["input_ids"] == processor.audio_token_id).sum())
@@ -30,7 +30,7 @@ def test_processor_model_and_collator_agree(n_samples: int, k: int) -> None:
     states = np.zeros((encoder_frames(mel.shape[1]), 16), dtype=np.float32)
     item = {"id": "a", "audio_s": n_samples / 16_000, "input_ids": ids, "labels": labels}
     counts = set()
-    for features in ({"features": mel}, {"states": states, "mel_frames": mel.shape[1]}):
+    for features in ({"features": mel}, {"states": states, "feature_frames": mel.shape[1]}):
         training = Collator(processor)([item | features])
         encoder_states = training.get("encoder_states", torch.from_numpy(states)[None])
         counts.add(int((training["input_ids"] == processor.audio_token_id).sum()))
@@ -48,7 +48,7 @@ def test_tokens_follow_the_clip(n_samples: int, k: int) -> None:
 @pytest.mark.parametrize("n_samples", [1, 159, 160, 161, 200, 201, 320, 3999, 16_000])
 def test_tower_gives_as_many_frames_as_counted(n_samples: int) -> None:
     model, processor = MODELS[4]
-    mel = torch.from_numpy(processor.log_mel(np.ones(n_samples, dtype=np.float32)))
+    mel = torch.from_numpy(processor.features(np.ones(n_samples, dtype=np.float32)))
     assert model.audio_tower(mel[None]).shape[1] == encoder_frames(mel_frames(n_samples))
 
 
@@ -59,8 +59,9 @@ def test_no_chunk_outside_the_window(n_samples: int) -> None:
 
 
 def test_pad_to_window_counts_3000_frames() -> None:
-    assert chunk_mel_frames(5, pad_to_window=True) == 3000
-    assert chunk_mel_frames(480_000, pad_to_window=False) == 3000
+    front_end = MODELS[4][1].front_end
+    assert front_end.feature_frames(5, pad_to_window=True) == 3000
+    assert front_end.feature_frames(480_000) == 3000
 
 
 @pytest.mark.parametrize("n_samples", [201, 5_000, 16_000, 100_000])

@@ -127,13 +127,13 @@ def test_placeholders_without_clips_are_refused() -> None:
 @pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_loss_from_labelled_positions_equals_the_loss_from_all_logits(family: str) -> None:
     model, processor = builders.graft(family)
-    rows = [processor.training_ids(audio_messages("hi"), text, [processor.log_mel(clip).shape[1]]) for text, clip in
+    rows = [processor.training_ids(audio_messages("hi"), text, [processor.features(clip).shape[1]]) for text, clip in
             (("hello world", CLIPS[0]), ("one two", CLIPS[1]))]  # fmt: skip
     longest = max(len(ids) for ids, _ in rows)
     ids = torch.tensor([i + [0] * (longest - len(i)) for i, _ in rows])
     mask = torch.tensor([[1] * len(i) + [0] * (longest - len(i)) for i, _ in rows])
     labels = torch.tensor([lab + [-100] * (longest - len(lab)) for _, lab in rows])
-    audio = processor.pad_features([processor.log_mel(clip) for clip in CLIPS[:2]])
+    audio = processor.pad_features([processor.features(clip) for clip in CLIPS[:2]])
     with torch.no_grad():
         output = model(ids, mask, labels=labels, **audio)
         logits = model(ids, mask, **audio).logits
@@ -196,8 +196,8 @@ def test_image_and_audio_in_one_prompt() -> None:
     vision = {"pixel_values": patches, "image_grid_thw": torch.tensor([[1, 4, 4]])}
     image = [418, *[416] * 4, 419]
     words = processor.tokenizer("hello", add_special_tokens=False)["input_ids"]
-    mel = processor.log_mel(clip)
-    span = [processor.audio_token_id] * processor.n_audio_tokens(mel.shape[1])
+    mel = processor.features(clip)
+    span = [processor.audio_token_id] * processor.front_end.audio_tokens(mel.shape[1])
     rows = [[*image, *span, *words], [*span, *image, *words, *words]]
     longest = max(map(len, rows))
     ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows])

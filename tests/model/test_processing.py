@@ -57,7 +57,7 @@ def test_the_trained_prompt_is_the_prompt_of_generation(name: str) -> None:
     processor, _ = make(name)
     clip = builders.tone(0.73)
     messages = audio_messages("Transcribe the audio.")
-    ids, labels = processor.training_ids(messages, "hello", [processor.log_mel(clip).shape[1]])
+    ids, labels = processor.training_ids(messages, "hello", [processor.features(clip).shape[1]])
     generation = processor([processor.build_prompt(messages)], audio=[clip])["input_ids"][0].tolist()
     assert ids[: labels.count(-100)] == generation
 

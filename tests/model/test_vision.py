@@ -57,7 +57,7 @@ def test_it_sees_and_hears_after_saving_and_loading(grafted: Path) -> None:
     batch = inputs(processor, 200, 440)
     ids = batch["input_ids"][0].tolist()
     assert ids.count(4) == 4
-    assert ids.count(processor.audio_token_id) == processor.n_audio_tokens(50)
+    assert ids.count(processor.audio_token_id) == processor.front_end.audio_tokens(50)
     generated = model.generate(**batch, max_new_tokens=4, do_sample=False)
     assert torch.equal(generated[:, : len(ids)], batch["input_ids"])
     assert generated.shape[1] > len(ids)

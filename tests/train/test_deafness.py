@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiograft.train.deafness import Condition, DeafnessReport, check_deafness, derangement
-from audiograft.train.rows import index_rows, load_waveform, read_samples
+from audiograft.data.shuffling import derangement
+from audiograft.train.deafness import Condition, DeafnessReport, check_deafness
+from audiograft.train.rows import index_rows, load_clips, read_samples
 from audiograft.train.validation import score
 
 
@@ -41,7 +42,7 @@ def test_a_projector_of_zeros_is_deaf(clips) -> None:
 def test_losses_of_clips_are_those_of_batches_of_one(clips) -> None:
     model, processor = builders.graft()
     rows, _ = index_rows(read_samples([str(clips)], None), processor)
-    waveforms = [load_waveform(row) for row in rows]
+    waveforms = [load_clips(row) for row in rows]
     together = score(model.train(), processor, rows, waveforms)
     assert model.training
     alone = [score(model, processor, [row], [waveform]) for row, waveform in zip(rows, waveforms, strict=True)]

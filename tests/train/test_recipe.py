@@ -22,20 +22,23 @@ def written(tmp_path: Path):
 
 
 def test_minimal_recipe_takes_the_defaults(written) -> None:
-    assert load_recipe(written()) == Recipe("align", "tiny", "out", DataRecipe(train=("train.jsonl",)))
+    assert load_recipe(written()) == Recipe("align", "out", DataRecipe(train=("train.jsonl",)), model="tiny")
 
 
 def test_overrides_win_and_are_yaml(written) -> None:
-    overrides = ["data.train=[a.jsonl, b.jsonl]", "learning_rate=1e-3", "lora.targets=q_proj", "max_steps=7", "feature_cache=cache"]
-    recipe = load_recipe(written(lora={"rank": 4}), [*overrides, "deafness.clips=9"])
+    overrides = ["data.train=[a.jsonl, b.jsonl]", "learning_rate=1e-3", "lora.language_model=q_proj", "max_steps=7", "feature_cache=cache"]
+    recipe = load_recipe(written(stage="finetune", lora={"rank": 4}), [*overrides, "deafness.clips=9"])
     assert recipe.data.train == ("a.jsonl", "b.jsonl")
     assert recipe.learning_rate == 0.001
-    assert (recipe.lora.rank, recipe.lora.targets) == (4, ("q_proj",))
+    assert (recipe.lora.rank, recipe.lora.language_model, recipe.lora.audio_tower) == (4, ("q_proj",), ())
     assert (recipe.max_steps, recipe.feature_cache, recipe.deafness.clips) == (7, "cache", 9)
 
 
 def test_a_recipe_written_out_reads_back_the_same(written, tmp_path: Path) -> None:
-    recipe = load_recipe(written(learning_rate="2e-4", report_to=["tensorboard"], lora={"dropout": 0.1}))
+    parts = {"audio_encoder": "tiny-encoder", "language_model": "tiny-lm", "projector": "mlp"}
+    keys = {"stage": "finetune", "lora": {"dropout": 0.1}, "graft": parts, "expected_wer": [0, 0.1], "quantisation": "nf4", "loss": "kl"}
+    recipe = load_recipe(written(learning_rate="2e-4", report_to=["tensorboard"], **keys))
+    assert (recipe.graft.projector, recipe.graft.frame_stack, recipe.expected_wer) == ("mlp", 4, (0.0, 0.1))
     again = tmp_path / "again.yaml"
     again.write_text(yaml.safe_dump(yaml.safe_load(yaml.dump(_plain(recipe.as_dict())))), encoding="utf-8")
     assert load_recipe(again) == recipe
@@ -52,7 +55,22 @@ def _plain(value: object) -> object:
     [
         ({"learnig_rate": 1}, "unknown key learnig_rate: the closest valid one is learning_rate"),
         ({"data": {"trian": "x"}}, "unknown key data.trian: the closest valid one is data.train"),
-        ({"lora": {"targts": ["x"]}}, "unknown key lora.targts: the closest valid one is lora.targets"),
+        ({"lora": {"langage_model": ["x"]}}, "unknown key lora.langage_model: the closest valid one is lora.language_model"),
+        ({"graft": {"audio_encoder": "x"}}, "the key graft.language_model is missing"),
+        ({"graft": {"audio_encoder": "", "language_model": "x"}}, "graft.audio_encoder must be given, not ''"),
+        ({"model": None}, "there is nothing to start from: give model, or graft with audio_encoder and language_model"),
+        ({"model": ""}, "there is nothing to start from"),
+        ({"quantisation": "int8"}, "quantisation must be one of nf4, not 'int8'"),
+        ({"frozen_precision": "fp8"}, "frozen_precision must be one of fp32, bf16, fp16, not 'fp8'"),
+        ({"kl_temperature": 0}, "kl_temperature must be above 0, not 0.0"),
+        ({"expected_wer": [0.2, 0.1]}, "expected_wer must be a lowest and a highest rate"),
+        ({"expected_wer": 0.1}, "expected_wer must be a lowest and a highest rate"),
+        ({"lora": {"rank": 4}}, "lora is read by the stage finetune alone"),
+        ({"train_projector": False}, "train_projector: false leaves the stage align nothing to train"),
+        ({"stage": "finetune", "lora": {"projector": ["linear_1"]}}, "lora.projector adapts a frozen projector: set train_projector: false"),
+        ({"stage": "finetune", "feature_cache": "c", "lora": {"audio_tower": ["fc1"]}}, "feature_cache needs a frozen encoder"),
+        ({"compile": True, "quantisation": "nf4"}, "compile and quantisation exclude each other"),
+        ({"parallel": "fsdp2", "quantisation": "nf4"}, "fsdp2 does not shard 4-bit weights"),
         ({"learning_rate": "fast"}, "learning_rate must be a number, not 'fast'"),
         ({"learning_rate": True}, "learning_rate must be a number, not True"),
         ({"learning_rate": ".nan"}, "learning_rate must be a number, not '.nan'"),
@@ -68,7 +86,7 @@ def _plain(value: object) -> object:
         ({"seed": -1}, "seed must be from 0 to 4294967295, not -1"),
         ({"seed": 2**32}, "seed must be from 0 to 4294967295, not 4294967296"),
         ({"tokens_per_batch": 0}, "tokens_per_batch must be 1 or more, not 0"),
-        ({"lora": {"dropout": 1.0}}, "lora.dropout must be from 0 to below 1, not 1.0"),
+        ({"stage": "finetune", "lora": {"dropout": 1.0}}, "lora.dropout must be from 0 to below 1, not 1.0"),
         ({"deafness": {"clips": 5}}, "deafness.clips must be 8 or more"),
         ({"model": "out"}, "output_dir is the folder of the model it starts from"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 from collections.abc import Iterator
@@ -11,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
 from audiograft.train.checkpoints import STAGING, WEIGHTS, weights_sha256, writing
-from audiograft.train.recipe import LoraRecipe
+from audiograft.train.recipe import DataRecipe, LoraRecipe
 from audiograft.types import AudiograftError, ConfigError
 
 
@@ -144,6 +146,31 @@ def test_another_start_model_at_the_same_path_does_not_continue_a_run(recipe, ru
     assert "\n" not in str(caught.value)
     shutil.copyfile(graft_folder / "model.safetensors", start / "model.safetensors")
     assert run_quietly(recipe)["deafness"] == first["deafness"]
+
+
+def test_edited_audio_of_the_same_length_does_not_continue_a_run(recipe, run_quietly, clips: Path, tmp_path: Path) -> None:
+    shutil.copytree(clips.parent, tmp_path / "clips")
+    recipe = replace(recipe, data=DataRecipe((str(tmp_path / "clips" / clips.name),)), max_steps=1)
+    first = run_quietly(recipe)
+    # A copy of the same bytes, with another time, is the same audio.
+    os.utime(tmp_path / "clips" / "3.wav", (1, 1))
+    assert run_quietly(recipe)["data_fingerprint"] == first["data_fingerprint"]
+    waveform, rate_hz = soundfile.read(tmp_path / "clips" / "3.wav", dtype="float32")
+    waveform[1000] += 0.01
+    soundfile.write(tmp_path / "clips" / "3.wav", waveform, rate_hz, subtype="FLOAT")
+    with pytest.raises(ConfigError, match=r"checkpoint-1 belongs to a run with data_fingerprint '\w{64}', not '\w{64}': ") as caught:
+        run_quietly(recipe)
+    assert "\n" not in str(caught.value)
+
+
+def test_losses_between_two_log_lines_survive(recipe, run_quietly, tmp_path: Path) -> None:
+    recipe = replace(recipe, logging_steps=4, save_steps=3, max_steps=8)
+    whole = run_quietly(recipe, output_dir=str(tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        run_quietly(recipe, stop_after(4))
+    resumed = run_quietly(recipe)
+    assert losses(resumed) == losses(whole)
+    assert list(losses(whole)) == [4, 8]
 
 
 def test_a_start_model_from_the_hub_is_known_by_its_weights_too(graft_folder: Path, tmp_path: Path, monkeypatch) -> None:

@@ -10,7 +10,7 @@ import soundfile
 
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import SpeechDataset
-from audiograft.train.rows import Rejection, Row, index_rows, load_waveform, read_samples
+from audiograft.train.rows import Rejection, Row, index_rows, load_clips, read_samples
 from audiograft.types import DataError
 
 
@@ -56,7 +56,7 @@ def test_lengths_of_index_collator_and_model_agree(graft, indexed, pad_share: fl
     for index, row in enumerate(rows):
         batch = Collator(processor)([dataset[index]])
         assert batch["input_ids"].shape[1] == row.positions
-        assert batch["feature_lengths"].tolist() == [row.mel_frames] == [batch["input_features"].shape[2]]
+        assert batch["feature_lengths"].tolist() == list(row.feature_frames) == [batch["input_features"].shape[2]]
         placeholders = int((batch["input_ids"] == processor.audio_token_id).sum())
         states = model.encode_audio(batch["input_features"], batch["feature_lengths"])
         assert len(model.project_audio(states, batch["feature_lengths"])) == placeholders
@@ -66,7 +66,7 @@ def test_clips_of_another_rate_are_measured_as_they_will_be_decoded(graft, tmp_p
     manifest = builders.write_clips(tmp_path, [builders.tone(0.3)], ["a"])
     soundfile.write(tmp_path / "0.wav", np.stack([builders.tone(0.3)] * 2, 1)[:3333], 22_050)
     (row,), _ = index_rows(read_samples([str(manifest)], None), graft[1])
-    assert row.n_samples == len(load_waveform(row))
+    assert row.n_samples == tuple(map(len, load_clips(row)))
 
 
 def test_padding_is_drawn_once_per_row(indexed) -> None:
@@ -81,10 +81,10 @@ def test_a_clip_that_changes_during_the_run_is_named(indexed) -> None:
     path = Path(row.sample.audio)
     soundfile.write(path, builders.tone(0.4), 16_000)
     with pytest.raises(DataError, match="clip-0: .* changed during the run"):
-        load_waveform(row)
+        load_clips(row)
     path.unlink()
     with pytest.raises(DataError, match="clip-0: the clip was readable when the run began"):
-        load_waveform(row)
+        load_clips(row)
 
 
 @pytest.mark.parametrize("key", ["text", "prompt", "response"])

@@ -141,7 +141,7 @@ def test_data_that_can_not_be_used_is_told_before_training(recipe, run_quietly, 
     with pytest.raises(DataError, match="no usable clip; the first of 1: .*silence with a transcript"):
         run_quietly(recipe, data=DataRecipe((str(silent),)))
     few = builders.write_clips(tmp_path / "few", [builders.tone(0.4)] * 7, ["one"] * 7)
-    with pytest.raises(DataError, match="training data has 7 usable clips: the deafness check needs 8"):
+    with pytest.raises(DataError, match="training data has 7 usable rows with clips: the deafness check needs 8"):
         run_quietly(recipe, data=DataRecipe((str(few),)))
 
 

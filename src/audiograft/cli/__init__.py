@@ -22,10 +22,16 @@ from audiograft.types import AudiograftError
 
 VERBS = {
     "transcribe": "Write down what is said in audio files.",
-    "evaluate": "Transcribe a manifest and score it against its references.",
+    "ask": "Answer a question about one clip, several clips, or none.",
+    "evaluate": "Run a model over a manifest and score what it writes.",
     "graft": "Join an audio encoder and a language model into a new model.",
     "prepare": "Make a corpus: clips and their manifest.",
+    "plan": "Say what a recipe costs: parameters, memory, arithmetic, hours.",
     "train": "Run one training stage from a recipe.",
+    "push": "Upload a model or an adapter to the Hugging Face hub, with a card.",
+    "selftest": "Check that a model is what it should be, on this machine: for the first run with real weights.",
+    "inspect": "Show what a model consists of, and whether it is whole.",
+    "merge": "Write an adapter and its base as one whole model.",
     "env": "Show the versions that belong into a bug report.",
 }
 """Each verb with its summary, which is also the first line of its own help."""

@@ -9,3 +9,12 @@ import typer
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="tiny (ships in the package), a model folder, or a hub id.")]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Chunks decoded at once. More is faster and takes more memory.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
+NumBeamsOption = Annotated[int, typer.Option(min=1, help="Candidates that beam search follows; 1 takes the likeliest token each time.")]
+TemperatureOption = Annotated[float, typer.Option(min=0.0, help="Above 0 tokens are drawn, the more freely the higher it is; 0 takes the likeliest.")]
+TopPOption = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="Draw among the likeliest tokens of this probability together; needs --temperature.")
+]
+MaxNewTokensOption = Annotated[
+    int | None, typer.Option(min=1, help="Longest answer, in tokens; by default a transcript's follows from its duration, and others end at 512.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of what is drawn: the same seed, the same answers.")]

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from audiograft.cli.options import BatchSizeOption, DeviceOption, ModelOption
+from audiograft.cli.listening import checked_decoding, find_clips, in_order, load_engine, writable
+from audiograft.cli.options import (
+    BatchSizeOption,
+    DeviceOption,
+    MaxNewTokensOption,
+    ModelOption,
+    NumBeamsOption,
+    SeedOption,
+    TemperatureOption,
+    TopPOption,
+)
 from audiograft.cli.terminal import print_error, progress, quiet_libraries
 from audiograft.types import TRANSCRIBE_PROMPT, AudioError, Transcript
-
-if TYPE_CHECKING:
-    from audiograft.inference.engine import Engine
 
 Format = Literal["text", "json", "jsonl", "srt", "vtt"]
 Result = Transcript | AudioError
 Decode = Callable[..., list[Result]]
-"""`Engine.transcribe_many` with its prompt and its limit of tokens."""
+"""`Engine.transcribe_many` with its prompt and its options of decoding."""
 _STREAMED = ("text", "jsonl")
 """Formats in which each clip has a line of its own, so that none has to wait for the last one."""
 
@@ -38,9 +44,11 @@ def transcribe(
     batch_size: BatchSizeOption = 8,
     device: DeviceOption = "auto",
     prompt: Annotated[str, typer.Option(help="The instruction to the language model.")] = TRANSCRIBE_PROMPT,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest answer to a window of up to 30 s; by default it follows from the window's duration.")
-    ] = None,
+    num_beams: NumBeamsOption = 1,
+    temperature: TemperatureOption = 0.0,
+    top_p: TopPOption = None,
+    max_new_tokens: MaxNewTokensOption = None,
+    seed: SeedOption = 0,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     timing: Annotated[bool, typer.Option("--timing", help="One clip at a time, each with its duration and real-time factor.")] = False,
 ) -> None:
@@ -56,42 +64,18 @@ def transcribe(
     if timing and (as_json or out or file_format != "text"):
         raise typer.BadParameter("--timing prints text: leave out --format, --json and --out")
     quiet_libraries()
-    files, complete = _find(paths)
+    decoding = checked_decoding({"num_beams": num_beams, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed})
+    files, complete = find_clips(paths)
     if files:
         if out:
             out.mkdir(parents=True, exist_ok=True)
-        decode = partial(_load(model, device).transcribe_many, prompt=prompt, max_new_tokens=max_new_tokens)
+        decode = partial(load_engine(model, device).transcribe_many, prompt=prompt, **decoding)
         if timing:
             complete &= _print_timed(decode, files)
         else:
             complete &= _transcribe(decode, files, "json" if as_json else file_format, out, batch_size)
     if not complete:
         raise typer.Exit(1)
-
-
-def _find(paths: list[str]) -> tuple[list[str], bool]:
-    """Files behind the paths, each once, and whether every path led to some."""
-    from audiograft.audio import find_audio
-
-    files: dict[str, str] = {}
-    complete = True
-    for path in paths:
-        try:
-            for file in find_audio([path]):
-                files.setdefault(os.path.abspath(file), str(file))
-        except AudioError as error:
-            print_error(str(error))
-            complete = False
-    return list(files.values()), complete
-
-
-def _load(model: str, device: str) -> Engine:
-    from audiograft.inference.engine import Engine
-
-    engine = Engine.load(model, device)
-    if engine.note:
-        typer.echo(f"note: {engine.note}", err=True)
-    return engine
 
 
 def _transcribe(decode: Decode, files: list[str], file_format: str, out: Path | None, batch_size: int) -> bool:
@@ -107,11 +91,11 @@ def _transcribe(decode: Decode, files: list[str], file_format: str, out: Path | 
             return
         if file_format == "text" and len(files) > 1:
             # Named even where a single one of several clips was left.
-            typer.echo(_writable(f"{result.audio}: {result.text}"))
+            typer.echo(writable(f"{result.audio}: {result.text}"))
         else:
             typer.echo(render([result], file_format), nl=False)
 
-    show_in_order = _in_order(show)
+    show_in_order = in_order(show)
 
     def finish(index: int, result: Result) -> None:
         advance()
@@ -129,26 +113,6 @@ def _transcribe(decode: Decode, files: list[str], file_format: str, out: Path | 
     if transcripts and not out and not streamed:
         typer.echo(render(transcripts, file_format), nl=False)
     return len(transcripts) == len(files)
-
-
-def _in_order(use: Callable[[Result], None]) -> Callable[[int, Result], None]:
-    """Take results as they come and hand each to `use` once all before it have been."""
-    waiting: dict[int, Result] = {}
-    place = 0
-
-    def take(index: int, result: Result) -> None:
-        nonlocal place
-        waiting[index] = result
-        while place in waiting:
-            use(waiting.pop(place))
-            place += 1
-
-    return take
-
-
-def _writable(text: str) -> str:
-    """The text with what UTF-8 can't encode, as in a file name that is none, escaped as the writers do."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _targets(files: list[str], out: Path, extension: str) -> Iterator[Path]:
@@ -176,7 +140,7 @@ def _print_timed(decode: Decode, files: list[str]) -> bool:
             complete = False
             continue
         factor = wall_s / result.duration_s
-        typer.echo(_writable(f"{result.audio}\n  text              {result.text}"))
+        typer.echo(writable(f"{result.audio}\n  text              {result.text}"))
         typer.echo(f"  duration          {result.duration_s:.2f} s")
         typer.echo(f"  real-time factor  {factor:.3f} ({1 / factor:.0f} s of audio a second)\n")
     return complete

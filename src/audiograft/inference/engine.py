@@ -1,13 +1,13 @@
-"""The engine: clips in, transcripts out, in batches of similar length."""
+"""The engine: clips in; transcripts, or answers to questions about them, out."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,36 +15,20 @@ import torch
 
 from audiograft.audio import AudioInput, Clip, is_silent, load_audio
 from audiograft.inference.chunking import Chunk, split_into_chunks
-from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, audio_messages, load_graft
-from audiograft.types import SAMPLE_RATE_HZ, TRANSCRIBE_PROMPT, AudioError, ConfigError, Segment, Transcript
+from audiograft.inference.decoding import GREEDY, Decoding, DecodingOptions, Request, write_answers
+from audiograft.inference.questions import Asked, Question, prepare
+from audiograft.messages import Message, audio_messages
+from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, load_model
+from audiograft.types import SAMPLE_RATE_HZ, TRANSCRIBE_PROMPT, WINDOW_SAMPLES, Answer, AudioError, ConfigError, Segment, Transcript
 
 log = logging.getLogger(__name__)
 Waveform = npt.NDArray[np.float32]
 
 _BASE_TOKENS = 24
 _TOKENS_PER_S = 12
-"""Budget of new tokens: fast speech has some 5 words a second, and small vocabularies split words; a loop can't run for long."""
+"""Budget of new tokens for a transcript: fast speech has some 5 words a second, and small vocabularies split words; a loop can't run for long."""
 _BATCHES_IN_FLIGHT = 8
 """So many batches of chunks are collected before decoding, to be sorted by length."""
-_GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
-"""Against the language model's own generation config, whose penalties are made for chat: speech repeats words, and a transcript has to."""
-
-
-@dataclass(frozen=True)
-class _Options:
-    """How the clips of one call are transcribed."""
-
-    prompt: str
-    batch_size: int
-    max_new_tokens: int | None
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What the model wrote about one chunk; `cut_at_tokens` where it was stopped by its budget and not by an end token."""
-
-    text: str
-    cut_at_tokens: int | None
 
 
 @dataclass
@@ -61,7 +45,7 @@ class Engine:
     """A loaded model that listens.
 
     Attributes:
-        model: the grafted model.
+        model: the grafted model, or any other that has its interface.
         processor: its processor.
         name: as it was asked for; stands in every transcript.
         note: what a user should know about this model, where its configuration says so.
@@ -87,29 +71,19 @@ class Engine:
         Raises:
             ConfigError: the model or the device can't be used.
         """
-        name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        try:
-            target = torch.device(name)
-            torch.empty(0, device=target)
-        except (RuntimeError, AssertionError) as error:
-            raise ConfigError(f"device {device!r} can't be used here: use auto or cpu") from error
-        loaded, processor = load_graft(model, target, dtype or (torch.float32 if target.type == "cpu" else torch.bfloat16))
+        target = find_device(device)
+        loaded, processor = load_model(model, target, dtype or (torch.float32 if target.type == "cpu" else torch.bfloat16))
         return cls(loaded, processor, str(model), loaded.config.note)
 
     @overload
-    def transcribe(self, audio: AudioInput, *, prompt: str = ..., batch_size: int = ..., max_new_tokens: int | None = ...) -> Transcript: ...
+    def transcribe(self, audio: AudioInput, *, prompt: str = ..., batch_size: int = ..., **decoding: Unpack[DecodingOptions]) -> Transcript: ...
     @overload
     def transcribe(
-        self, audio: list[AudioInput], *, prompt: str = ..., batch_size: int = ..., max_new_tokens: int | None = ...
+        self, audio: list[AudioInput], *, prompt: str = ..., batch_size: int = ..., **decoding: Unpack[DecodingOptions]
     ) -> list[Transcript]: ...
 
     def transcribe(
-        self,
-        audio: AudioInput | list[AudioInput],
-        *,
-        prompt: str = TRANSCRIBE_PROMPT,
-        batch_size: int = 8,
-        max_new_tokens: int | None = None,
+        self, audio: AudioInput | list[AudioInput], *, prompt: str = TRANSCRIBE_PROMPT, batch_size: int = 8, **decoding: Unpack[DecodingOptions]
     ) -> Transcript | list[Transcript]:
         """Transcribe one clip or a list of clips.
 
@@ -117,18 +91,15 @@ class Engine:
             audio: a path, bytes of a file, a file object or (samples, rate); or a list of these.
             prompt: the instruction.
             batch_size: chunks decoded at once.
-            max_new_tokens: length limit of a chunk's text; by default it follows from its duration.
+            **decoding: see `Decoding`; the length limit of a chunk's text follows from its duration by default.
 
         Raises:
             AudioError: a clip can't be used.
+            ConfigError: options of decoding that are out of range or exclude each other.
             DataError: the prompt contains the audio placeholder.
         """
-        results = []
         sources = audio if isinstance(audio, list) else [audio]
-        for result in self.transcribe_many(sources, prompt=prompt, batch_size=batch_size, max_new_tokens=max_new_tokens):
-            if isinstance(result, AudioError):
-                raise result
-            results.append(result)
+        results = [_raised(result) for result in self.transcribe_many(sources, prompt=prompt, batch_size=batch_size, **decoding)]
         return results if isinstance(audio, list) else results[0]
 
     def transcribe_many(
@@ -137,8 +108,8 @@ class Engine:
         *,
         batch_size: int = 8,
         prompt: str = TRANSCRIBE_PROMPT,
-        max_new_tokens: int | None = None,
         on_result: Callable[[int, Transcript | AudioError], None] = lambda index, result: None,
+        **decoding: Unpack[DecodingOptions],
     ) -> list[Transcript | AudioError]:
         """Transcribe many clips; one that can't be used gives its error and the others go on.
 
@@ -146,16 +117,17 @@ class Engine:
             sources: clips as `transcribe` takes them.
             batch_size: chunks decoded at once.
             prompt: the instruction.
-            max_new_tokens: length limit of a chunk's text; by default it follows from its duration.
             on_result: called with the index and result of each clip as it is done, which need not be in order.
+            **decoding: as for `transcribe`.
 
         Returns:
             One result per source, in order.
 
         Raises:
+            ConfigError: options of decoding that are out of range or exclude each other.
             DataError: the prompt contains the audio placeholder.
         """
-        options = _Options(prompt, batch_size, max_new_tokens)
+        options = Decoding(**decoding)
         results: dict[int, Transcript | AudioError] = {}
 
         def finish(index: int, result: Transcript | AudioError) -> None:
@@ -171,9 +143,9 @@ class Engine:
                 continue
             waiting.append(self._job(index, clip))
             if sum(len(job.chunks) for job in waiting) >= batch_size * _BATCHES_IN_FLIGHT:
-                self._run(waiting, options, finish)
+                self._run(waiting, prompt, batch_size, options, finish)
                 waiting = []
-        self._run(waiting, options, finish)
+        self._run(waiting, prompt, batch_size, options, finish)
         return [results[index] for index in range(len(sources))]
 
     def _job(self, index: int, clip: Clip) -> _Job:
@@ -185,10 +157,22 @@ class Engine:
                 job.texts[number] = ""
         return job
 
-    def _run(self, jobs: list[_Job], options: _Options, finish: Callable[[int, Transcript | AudioError], None]) -> None:
+    def _run(
+        self,
+        jobs: list[_Job],
+        prompt: str,
+        batch_size: int,
+        options: Decoding,
+        finish: Callable[[int, Transcript | AudioError], None],
+    ) -> None:
         todo = [(job, number) for job in jobs for number in range(len(job.chunks)) if number not in job.texts]
+        messages = audio_messages(prompt)
         waveforms = [job.chunks[number].waveform for job, number in todo]
-        answers = self._answers(waveforms, [options.prompt] * len(todo), options.batch_size, options.max_new_tokens, {})
+        requests = [Request(messages, [waveform], options.max_new_tokens or transcript_tokens(len(waveform))) for waveform in waveforms]
+        if options.num_beams > 1 and options.max_new_tokens is None:
+            # Beams are stopped alike, whatever the length, so that chunks of all lengths can share a batch.
+            requests = [replace(request, max_new_tokens=transcript_tokens(WINDOW_SAMPLES)) for request in requests]
+        answers = write_answers(self.model, self.processor, requests, batch_size=batch_size, generation=options.generation(), seed=options.seed)
         cut: dict[int, int] = {}
         for (job, number), answer in zip(todo, answers, strict=True):
             job.texts[number] = answer.text
@@ -234,29 +218,134 @@ class Engine:
         Raises:
             DataError: a prompt contains the audio placeholder.
         """
-        return [answer.text for answer in self._answers(waveforms, prompts, batch_size, max_new_tokens, generation)]
+        requests = [
+            Request(audio_messages(prompt), [waveform], max_new_tokens or transcript_tokens(len(waveform)))
+            for waveform, prompt in zip(waveforms, prompts, strict=True)
+        ]
+        answers = write_answers(self.model, self.processor, requests, batch_size=batch_size, generation={**GREEDY, **generation})
+        return [answer.text for answer in answers]
 
-    def _answers(
-        self, waveforms: Sequence[Waveform], prompts: Sequence[str], batch_size: int, max_new_tokens: int | None, generation: dict[str, Any]
-    ) -> list[_Answer]:
-        eos = generation.get("eos_token_id", self.model.language_model.generation_config.eos_token_id)
-        ends = set(eos if isinstance(eos, list) else [eos])
-        order = sorted(range(len(waveforms)), key=lambda i: len(waveforms[i]))
-        rendered = {prompt: self.processor.build_prompt(audio_messages(prompt)) for prompt in set(prompts)}
-        answers: dict[int, _Answer] = {}
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            budgets = [_token_budget(len(waveforms[i])) if max_new_tokens is None else max_new_tokens for i in rows]
-            batch = self.processor([rendered[prompts[i]] for i in rows], audio=[waveforms[i] for i in rows]).to(self.model.device)
-            output = self.model.generate(**batch, max_new_tokens=max(budgets), **{**_GREEDY, **generation})
-            new_tokens = output[:, batch["input_ids"].shape[1] :]
-            for i, budget, row in zip(rows, budgets, new_tokens, strict=True):
-                # Its own budget, so that a clip's text does not depend on its neighbours in the batch.
-                tokens = row[:budget].tolist()
-                text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-                answers[i] = _Answer(text, budget if len(tokens) == budget and ends.isdisjoint(tokens) else None)
-        return [answers[i] for i in range(len(waveforms))]
+    def ask(
+        self,
+        audio: AudioInput | list[AudioInput] | None = None,
+        prompt: str = "",
+        *,
+        messages: Sequence[Message] | None = None,
+        stream: Callable[[str], None] | None = None,
+        **decoding: Unpack[DecodingOptions],
+    ) -> Answer:
+        """Answer one question about a clip, about several clips, or about none.
+
+        A clip of more than 30 s becomes several windows, one behind the other in its place, cut at pauses where there are some.
+
+        Args:
+            audio: a clip as `transcribe` takes it, a list of clips, or None.
+            prompt: the question, with an `<audio>` marker a clip, or none to put the clips first; empty where the clips themselves ask.
+            messages: a whole conversation in place of the prompt, the user having the last word; see `audiograft.messages`.
+            stream: called with each word as it comes; joined they are the answer's text.
+            **decoding: see `Decoding`; an answer has at most 512 tokens by default.
+
+        Raises:
+            AudioError: a clip can't be used, or the clips are longer than the language model's context.
+            ConfigError: options of decoding that are out of range or exclude each other.
+            DataError: nothing is asked, markers and clips differ in number, or the chat template refuses the conversation.
+        """
+        options = Decoding(**decoding)
+        if stream is not None and options.num_beams > 1:
+            raise ConfigError("words can't be streamed with beams, which change their minds: leave num_beams at 1")
+        clips = audio if isinstance(audio, list) else [] if audio is None else [audio]
+        asked = prepare(0, Question(clips, prompt, messages), self.model, self.processor, options)
+        [(_, answer)] = self._answer([asked], 1, options, stream)
+        return answer
+
+    def ask_many(
+        self,
+        questions: Sequence[Question],
+        *,
+        batch_size: int = 8,
+        on_result: Callable[[int, Answer | AudioError], None] = lambda index, result: None,
+        **decoding: Unpack[DecodingOptions],
+    ) -> list[Answer | AudioError]:
+        """Answer many questions; one whose clips can't be used gives its error and the others go on.
+
+        Args:
+            questions: with clips or without, mixed as they come.
+            batch_size: questions answered at once.
+            on_result: called with the index and result of each question as it is done, which need not be in order.
+            **decoding: as for `ask`.
+
+        Returns:
+            One result per question, in order.
+
+        Raises:
+            ConfigError: options of decoding that are out of range or exclude each other.
+            DataError: as for `ask`; before any clip is read where markers are to blame.
+        """
+        options = Decoding(**decoding)
+        for question in questions:
+            question.placed()
+        results: dict[int, Answer | AudioError] = {}
+
+        def finish(index: int, result: Answer | AudioError) -> None:
+            results[index] = result
+            on_result(index, result)
+
+        waiting: list[Asked] = []
+        for index, question in enumerate(questions):
+            try:
+                waiting.append(prepare(index, question, self.model, self.processor, options))
+            except AudioError as error:
+                finish(index, error)
+            if len(waiting) == batch_size * _BATCHES_IN_FLIGHT:
+                for done, answer in self._answer(waiting, batch_size, options):
+                    finish(done, answer)
+                waiting = []
+        for done, answer in self._answer(waiting, batch_size, options):
+            finish(done, answer)
+        return [results[index] for index in range(len(questions))]
+
+    def _answer(
+        self, asked: Sequence[Asked], batch_size: int, options: Decoding, stream: Callable[[str], None] | None = None
+    ) -> Iterator[tuple[int, Answer]]:
+        """Index and answer of each question."""
+        written = write_answers(
+            self.model,
+            self.processor,
+            [item.request for item in asked],
+            batch_size=batch_size,
+            generation=options.generation(),
+            seed=options.seed,
+            stream=stream,
+        )
+        for item, answer in zip(asked, written, strict=True):
+            names = tuple(clip.name for clip in item.clips)
+            if answer.cut_at_tokens is not None:
+                place = f"{' and '.join(names)}: " if names else ""
+                log.warning("warning: %sthe answer was cut at %d tokens; pass max_new_tokens for more", place, answer.cut_at_tokens)
+            duration_s = round(sum(clip.duration_s for clip in item.clips), 4)
+            yield item.index, Answer(answer.text, item.question.words, names, duration_s, self.name)
 
 
-def _token_budget(n_samples: int) -> int:
+def find_device(name: str = "auto") -> torch.device:
+    """The device of that name; `auto` takes CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: it can't be used here.
+    """
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} can't be used here: use auto or cpu") from error
+    return device
+
+
+def _raised(result: Transcript | AudioError) -> Transcript:
+    if isinstance(result, AudioError):
+        raise result
+    return result
+
+
+def transcript_tokens(n_samples: int) -> int:
+    """Budget of new tokens for the transcript of so many samples at 16 kHz."""
     return _BASE_TOKENS + math.ceil(_TOKENS_PER_S * n_samples / SAMPLE_RATE_HZ)

@@ -2,11 +2,13 @@
 
 from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoProcessor
 
+from audiograft.messages import audio_messages
 from audiograft.model.checkpoint import load_graft, resolve_model
 from audiograft.model.configuration import AudioGraftConfig
-from audiograft.model.graft import assemble, graft
+from audiograft.model.graft import assemble, graft, graft_in_memory
+from audiograft.model.load import load_adapter, load_model, load_processor
 from audiograft.model.modeling import AudioGraftForConditionalGeneration, AudioGraftOutput
-from audiograft.model.processing import AudioGraftProcessor, audio_messages
+from audiograft.model.processing import AudioGraftProcessor
 
 AutoConfig.register("audiograft", AudioGraftConfig)
 AutoModel.register(AudioGraftConfig, AudioGraftForConditionalGeneration)
@@ -21,6 +23,10 @@ __all__ = [
     "assemble",
     "audio_messages",
     "graft",
+    "graft_in_memory",
+    "load_adapter",
     "load_graft",
+    "load_model",
+    "load_processor",
     "resolve_model",
 ]

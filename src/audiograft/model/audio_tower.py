@@ -14,9 +14,36 @@ from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from audiograft.model.lengths import WHISPER_CONVOLUTIONS
+
 
 class AudioTower(WhisperEncoder):
     """Whisper's encoder for variable lengths. With 3000 frames and no pads it equals the stock encoder bit for bit."""
+
+    convolutions = WHISPER_CONVOLUTIONS
+
+    @property
+    def width(self) -> int:
+        """Of what `forward` returns."""
+        width: int = self.config.d_model
+        return width
+
+    @property
+    def channels(self) -> int:
+        """Rows of `input_features`: mel bins."""
+        channels: int = self.config.num_mel_bins
+        return channels
+
+    @property
+    def output_norm(self) -> nn.LayerNorm:
+        """The LayerNorm that the states left last."""
+        norm: nn.LayerNorm = self.layer_norm
+        return norm
+
+    def norm_pooled(self, states: Tensor) -> Tensor:
+        """The last LayerNorm, on pooled states: (..., width)."""
+        normed: Tensor = self.layer_norm(states)
+        return normed
 
     def forward(self, input_features: Tensor, feature_lengths: Tensor | None = None, final_norm: bool = True, **kwargs: Any) -> Tensor:
         """Encode a batch of clips.

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from audiograft.model.configuration import AudioGraftConfig
+from audiograft.model.hub import hub_reason
 from audiograft.model.modeling import AudioGraftForConditionalGeneration
 from audiograft.model.processing import AudioGraftProcessor
 from audiograft.types import AudiograftError, ConfigError
@@ -69,7 +71,8 @@ def loading(what: str, path: str) -> Iterator[None]:
     except Exception as error:
         reason = one_line(error).rstrip(".")
         if not Path(path).is_dir():
-            reason += ", and there is no such folder here"
+            reason, mend = hub_reason(error, path) or (reason, "")
+            reason += ", and there is no such folder here" + (mend and f": {mend}")
         elif not isinstance(error, (OSError, ValueError, ImportError, AudiograftError)):
             reason += ": a file in the folder is damaged; save or download it again"
         raise ConfigError(f"can't load {what}: {reason}") from error
@@ -90,7 +93,21 @@ def load_config(name: str, path: str) -> Any:
         return AutoConfig.from_pretrained(path)
 
 
-def load_processor(name: str | Path) -> AudioGraftProcessor:
+def snapshot(hub_id: str, revision: str | None = None) -> str:
+    """The local folder of a hub id, its files downloaded where they are not in the cache.
+
+    Args:
+        hub_id: OWNER/NAME.
+        revision: commit; the newest one by default.
+
+    Raises:
+        ConfigError: the hub has no such model, or can't be reached.
+    """
+    with loading(hub_id, hub_id):
+        return snapshot_download(hub_id, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"])
+
+
+def load_graft_processor(name: str | Path) -> AudioGraftProcessor:
     """The processor of a grafted model, without its weights.
 
     Args:
@@ -108,7 +125,7 @@ def load_processor(name: str | Path) -> AudioGraftProcessor:
 
 
 def load_graft(
-    name: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    name: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **kwargs: Any
 ) -> tuple[AudioGraftForConditionalGeneration, AudioGraftProcessor]:
     """Open a grafted model and its processor.
 
@@ -116,12 +133,13 @@ def load_graft(
         name: `tiny`, a folder, or a hub id.
         device: where the weights go.
         dtype: of the weights in memory.
+        **kwargs: for `from_pretrained`.
 
     Raises:
         ConfigError: not a graft, unknown, damaged, or a tensor is missing, extra or of another shape.
     """
-    processor = load_processor(name)
-    model = load_part(AudioGraftForConditionalGeneration, str(name), resolve_model(name), dtype=dtype)
+    processor = load_graft_processor(name)
+    model = load_part(AudioGraftForConditionalGeneration, str(name), resolve_model(name), dtype=dtype, **kwargs)
     return model.to(device).eval(), processor
 
 

@@ -1,4 +1,4 @@
-"""The one length function: samples -> mel frames -> encoder frames -> audio tokens.
+"""The one length function: samples -> feature frames -> encoder frames -> audio tokens.
 
 Processor, model, collator and export all count with these, so that they can't disagree. Pure integers, no torch.
 """
@@ -6,8 +6,27 @@ Processor, model, collator and export all count with these, so that they can't d
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from audiograft.types import HOP_SAMPLES, WINDOW_FRAMES, WINDOW_SAMPLES
+from audiograft.types import HOP_SAMPLES, WINDOW_SAMPLES
+
+
+class Convolution(NamedTuple):
+    """One convolution over time at an encoder's entrance: what it reads at once, its step, and its zeros at each end, in frames of its input."""
+
+    kernel: int
+    stride: int
+    padding: int = 0
+
+
+WHISPER_CONVOLUTIONS = (Convolution(3, 1, 1), Convolution(3, 2, 1))
+"""Mel frames (10 ms) -> encoder frames (20 ms): ceil(frames / 2)."""
+
+
+def check_samples(n_samples: int) -> None:
+    """Raise `ValueError` for fewer than 1 sample, or more than one window of 30 s (480,000 samples)."""
+    if not 1 <= n_samples <= WINDOW_SAMPLES:
+        raise ValueError(f"a chunk has 1 to {WINDOW_SAMPLES} samples, not {n_samples}: cut longer clips into chunks")
 
 
 def mel_frames(n_samples: int) -> int:
@@ -16,25 +35,29 @@ def mel_frames(n_samples: int) -> int:
     Raises:
         ValueError: fewer than 1 sample, or more than one window of 30 s (480,000 samples).
     """
-    if not 1 <= n_samples <= WINDOW_SAMPLES:
-        raise ValueError(f"a chunk has 1 to {WINDOW_SAMPLES} samples, not {n_samples}: cut longer clips into chunks")
+    check_samples(n_samples)
     return -(-n_samples // HOP_SAMPLES)
 
 
-def encoder_frames(n_mel_frames: int) -> int:
-    """Encoder frames (20 ms) after the tower's second convolution, of stride 2."""
-    return -(-n_mel_frames // 2)
+def encoder_frames(n_feature_frames: int, convolutions: Sequence[Convolution] = WHISPER_CONVOLUTIONS) -> int:
+    """Frames that leave an encoder with these convolutions at its entrance; Whisper's by default."""
+    frames = n_feature_frames
+    for kernel, stride, padding in convolutions:
+        frames = (frames + 2 * padding - kernel) // stride + 1
+    return frames
 
 
-def audio_tokens(n_mel_frames: int, frame_stack: int) -> int:
+def audio_tokens(n_feature_frames: int, frame_stack: int, convolutions: Sequence[Convolution] = WHISPER_CONVOLUTIONS) -> int:
     """Positions that a clip takes in the language model: ceil(encoder frames / frame_stack), at least 1."""
-    return -(-encoder_frames(n_mel_frames) // frame_stack)
+    return -(-encoder_frames(n_feature_frames, convolutions) // frame_stack)
 
 
-def chunk_mel_frames(n_samples: int, pad_to_window: bool) -> int:
-    """Mel frames that the tower is given: those of the clip, or always 3000 where clips are padded to 30 s."""
-    frames = mel_frames(n_samples)
-    return WINDOW_FRAMES if pad_to_window else frames
+def receptive_field(convolutions: Sequence[Convolution]) -> int:
+    """The fewest feature frames from which convolutions without padding give one encoder frame."""
+    frames = 1
+    for kernel, stride, _ in reversed(convolutions):
+        frames = (frames - 1) * stride + kernel
+    return frames
 
 
 _SIMILAR = 1.15

@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Gene
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils.generic import ModelOutput
 
-from audiograft.model.audio_tower import AudioTower
 from audiograft.model.configuration import AudioGraftConfig
 from audiograft.model.fusion import concatenate_real, fuse
-from audiograft.model.lengths import audio_tokens, encoder_frames, similar_lengths
+from audiograft.model.lengths import encoder_frames, similar_lengths
 from audiograft.model.projector import build_projector, pool_frames, stack_frames
+from audiograft.model.towers import build_tower
 
 IGNORE_INDEX = -100
 """Label of a position that carries no loss."""
@@ -55,6 +55,11 @@ def language_model_class(text_config: Any) -> Any:
     return AutoModelForImageTextToText if has_eyes(text_config) else AutoModelForCausalLM
 
 
+def unheard(*parts: nn.Module) -> Tensor | int:
+    """0, by way of all that is trained in the parts: a batch of text alone then has the gradients that other processes wait for."""
+    return sum(0 * parameter.float().sum() for part in parts for parameter in part.parameters() if parameter.requires_grad)
+
+
 class AudioGraftForConditionalGeneration(PreTrainedModel):
     """A language model with ears.
 
@@ -74,7 +79,7 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
 
     def __init__(self, config: AudioGraftConfig) -> None:
         super().__init__(config)
-        self.audio_tower = AudioTower(config.audio_config)
+        self.audio_tower = build_tower(config.audio_config)
         self.projector = build_projector(config)
         self.language_model = language_model_class(config.text_config).from_config(config.text_config)
         self.post_init()
@@ -93,7 +98,7 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
         return head
 
     def encode_audio(self, input_features: Tensor, feature_lengths: Tensor | None = None) -> Tensor:
-        """(clips, n_mels, frames) -> (clips, encoder frames, d_model): the frozen half, which can be cached.
+        """(clips, channels, frames) -> (clips, encoder frames, width): the frozen half, which can be cached.
 
         Clips of similar length go through the tower together: a batch of mixed lengths costs what its audio costs, not what its pads would.
         """
@@ -102,7 +107,7 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
         if feature_lengths is None or len(groups) < 2:
             together: Tensor = self.audio_tower(input_features, feature_lengths, final_norm=final_norm)
             return together
-        rows = input_features.shape[0], encoder_frames(input_features.shape[-1]), self.config.audio_config.d_model
+        rows = input_features.shape[0], self._encoder_frames(input_features.shape[-1]), self.audio_tower.width
         states: Tensor | None = None
         for group in groups:
             lengths = feature_lengths[group]
@@ -116,23 +121,24 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
         """Audio tokens of all clips, one behind the other.
 
         Args:
-            encoder_states: (clips, encoder frames, d_model) from `encode_audio`.
-            feature_lengths: (clips,) mel frames of each clip.
+            encoder_states: (clips, encoder frames, width) from `encode_audio`.
+            feature_lengths: (clips,) feature frames of each clip.
 
         Returns:
             (sum of the clips' audio tokens, language-model width).
         """
         k = self.config.frame_stack
-        mel_lengths: list[int] = feature_lengths.tolist()
-        frames = torch.tensor([encoder_frames(n) for n in mel_lengths], device=encoder_states.device)
-        real = torch.arange(encoder_states.shape[1], device=encoder_states.device) < frames[:, None]
+        frames = torch.tensor([self._encoder_frames(n) for n in feature_lengths.tolist()])
+        real = (torch.arange(encoder_states.shape[1]) < frames[:, None]).to(encoder_states.device)
         if self.projector.pools:
-            tokens = self.audio_tower.layer_norm(pool_frames(encoder_states, real, k))
+            tokens = self.audio_tower.norm_pooled(pool_frames(encoder_states, real, k))
         else:
             # What the tower leaves at pads must not be stacked into a clip's last token.
             tokens = stack_frames(encoder_states * real[..., None].to(encoder_states.dtype), k)
-        lengths = torch.tensor([audio_tokens(n, k) for n in mel_lengths])
-        return concatenate_real(self.projector(tokens), lengths)
+        return concatenate_real(self.projector(tokens), -(-frames // k))
+
+    def _encoder_frames(self, feature_frames: int) -> int:
+        return encoder_frames(feature_frames, self.audio_tower.convolutions)
 
     def _embed(
         self, input_ids: Tensor, input_features: Tensor | None, feature_lengths: Tensor | None, encoder_states: Tensor | None
@@ -147,11 +153,11 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
             return input_ids, None
         if encoder_states is None:
             assert input_features is not None
-            encoder_states = self.encode_audio(input_features.to(self.audio_tower.conv1.weight.dtype), feature_lengths)
+            encoder_states = self.encode_audio(input_features.to(self.audio_tower.dtype), feature_lengths)
             if feature_lengths is None:
                 feature_lengths = torch.full((len(input_features),), input_features.shape[-1])
         elif feature_lengths is None:
-            raise ValueError("encoder_states need feature_lengths: the mel frames of each clip")
+            raise ValueError("encoder_states need feature_lengths: the feature frames of each clip")
         audio_embeds = self.project_audio(encoder_states.to(self.projector.last.weight.dtype), feature_lengths)
         return safe_ids, fuse(self.get_input_embeddings()(safe_ids), is_audio, audio_embeds)
 
@@ -185,9 +191,9 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
             input_ids: (batch, positions) with one placeholder per audio token.
             attention_mask: (batch, positions).
             labels: (batch, positions), -100 where there is no loss; logits are then computed at labelled positions alone.
-            input_features: (clips, n_mels, frames) of all clips of the batch in order of their placeholders, zero behind each clip's end.
-            feature_lengths: (clips,) mel frames of each clip; all of them where None.
-            encoder_states: (clips, encoder frames, d_model), cached output of `encode_audio`, in place of input_features.
+            input_features: (clips, channels, frames) of all clips of the batch in order of their placeholders, zero behind each clip's end.
+            feature_lengths: (clips,) feature frames of each clip; all of them where None.
+            encoder_states: (clips, encoder frames, width), cached output of `encode_audio`, in place of input_features.
             num_items_in_batch: labelled tokens in the whole accumulated batch, by which the loss is divided.
             **kwargs: for the language model (images, positions, cache); with labels there is no cache.
 
@@ -211,6 +217,8 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
         if logits.shape[:-1] != targets.shape:
             raise RuntimeError(f"{type(self.language_model).__name__} does not call its output embeddings: {tuple(logits.shape)}")
         loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+        if inputs_embeds is None and self.training:
+            loss = loss + unheard(self.audio_tower, self.projector)
         return AudioGraftOutput(loss=loss / (max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch), logits=logits)
 
     @torch.no_grad()

@@ -8,13 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import AddedToken, BatchFeature, ProcessorMixin
 
-from audiograft.model.features import log_mel
-from audiograft.model.lengths import audio_tokens
+from audiograft.messages import Message
+from audiograft.model.front_end import FrontEnd, build_front_end
 from audiograft.model.modeling import HUB_KEYWORDS, IGNORE_INDEX
 from audiograft.model.vision import load_vision
 from audiograft.types import ConfigError, DataError
@@ -23,27 +24,22 @@ AUDIO_TOKEN = "<|audio|>"
 _VISION_FOLDER = "vision_processor"
 _SENTINEL = "audiograft-response"
 
-Message = dict[str, Any]
 Waveform = npt.NDArray[np.float32]
-
-
-def audio_messages(prompt: str, n_clips: int = 1) -> list[Message]:
-    """One user turn: the clips, then the instruction on a line of its own."""
-    audio: list[dict[str, str]] = [{"type": "audio"}] * n_clips
-    return [{"role": "user", "content": [*audio, {"type": "text", "text": f"\n{prompt}" if n_clips else prompt}]}]
 
 
 class AudioGraftProcessor(ProcessorMixin):
     """Turns conversations and clips into model inputs, with the language model's own tokenizer and chat template.
 
     Attributes:
-        feature_extractor: Whisper's.
+        feature_extractor: the encoder's own.
         tokenizer: the language model's, with one placeholder token added.
         frame_stack: encoder frames in one audio token.
         pad_to_window: pad every clip to 30 s.
         audio_token: the placeholder; its id is looked up by this name.
+        encoder_convolutions: (kernel, stride) of those at the entrance of a raw-waveform encoder; None for other encoders.
         vision_class: class of the vision-language model's processor; None for a text-only language model.
         vision_processor: that processor, for images and videos; None likewise.
+        response_prefix: stands before each response in training; system A learnt with a space.
     """
 
     def __init__(
@@ -53,19 +49,24 @@ class AudioGraftProcessor(ProcessorMixin):
         frame_stack: int = 4,
         pad_to_window: bool = False,
         audio_token: str = AUDIO_TOKEN,
+        encoder_convolutions: Sequence[Sequence[int]] | None = None,
         vision_class: str | None = None,
         chat_template: Any = None,
+        response_prefix: str = "",
     ) -> None:
         self.frame_stack = frame_stack
         self.pad_to_window = pad_to_window
         self.audio_token = audio_token
+        self.encoder_convolutions = encoder_convolutions
         self.vision_class = vision_class
+        self.response_prefix = response_prefix
         self.vision_processor: Any = None
         if tokenizer.chat_template is None:
             raise ConfigError(f"the tokenizer {tokenizer.name_or_path} has no chat template: use the language model's instruct variant")
         if audio_token not in tokenizer.get_vocab():
             tokenizer.add_tokens([AddedToken(audio_token, special=True, normalized=False)], special_tokens=True)
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template or tokenizer.chat_template)
+        build_front_end(feature_extractor, frame_stack, encoder_convolutions)  # refuses what it can't serve, before any audio is read
 
     @property
     def audio_token_id(self) -> int:
@@ -76,13 +77,14 @@ class AudioGraftProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "input_features", "feature_lengths"]
 
-    def log_mel(self, waveform: Waveform, pad_to_window: bool | None = None) -> npt.NDArray[np.float32]:
-        """(n_samples,) at 16 kHz -> (n_mels, frames), see `audiograft.model.features.log_mel`."""
-        return log_mel(self.feature_extractor, waveform, self.pad_to_window if pad_to_window is None else pad_to_window)
+    @property
+    def front_end(self) -> FrontEnd:
+        """What turns clips into features and counts their lengths."""
+        return build_front_end(self.feature_extractor, self.frame_stack, self.encoder_convolutions)
 
-    def n_audio_tokens(self, n_mel_frames: int) -> int:
-        """Positions that a clip of so many mel frames takes in the prompt."""
-        return audio_tokens(n_mel_frames, self.frame_stack)
+    def features(self, waveform: Waveform, pad_to_window: bool | None = None) -> npt.NDArray[np.float32]:
+        """(n_samples,) at 16 kHz -> (channels, feature frames), see `audiograft.model.front_end`."""
+        return self.front_end.features(waveform, self.pad_to_window if pad_to_window is None else pad_to_window)
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         rendered = []
@@ -95,13 +97,16 @@ class AudioGraftProcessor(ProcessorMixin):
                 if self.vision_processor is None:
                     parts = "".join(part["text"] for part in parts)
             rendered.append({**message, "content": parts})
-        prompt: str = self.tokenizer.apply_chat_template(
-            rendered,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            enable_thinking=False,
-            chat_template=getattr(self.vision_processor, "chat_template", None),
-        )
+        try:
+            prompt: str = self.tokenizer.apply_chat_template(
+                rendered,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                enable_thinking=False,
+                chat_template=getattr(self.vision_processor, "chat_template", None),
+            )
+        except jinja2.TemplateError as error:
+            raise DataError(f"the model's chat template refuses this conversation: {' '.join(str(error).split())}") from error
         return prompt
 
     def _refuse_placeholder(self, text: str) -> None:
@@ -111,8 +116,11 @@ class AudioGraftProcessor(ProcessorMixin):
     def build_prompt(self, messages: Sequence[Message]) -> str:
         """The conversation in the chat template, up to where the answer begins; one `audio_token` a clip, thinking mode off.
 
+        Args:
+            messages: with audio parts where the clips are, as `audiograft.messages` makes them.
+
         Raises:
-            DataError: a text contains `audio_token`.
+            DataError: a text contains `audio_token`, or the chat template refuses the conversation.
         """
         return self._render(messages, add_generation_prompt=True)
 
@@ -127,19 +135,19 @@ class AudioGraftProcessor(ProcessorMixin):
         token: str = self.tokenizer.convert_ids_to_tokens(special[0]) if special else self.tokenizer.eos_token
         return token
 
-    def expand_audio(self, text: str, mel_lengths: Sequence[int]) -> str:
+    def expand_audio(self, text: str, feature_lengths: Sequence[int]) -> str:
         """Repeat each placeholder once per audio token of its clip.
 
         Raises:
             ValueError: as many placeholders as clips are needed; the message has both counts.
         """
         pieces = text.split(self.audio_token)
-        if len(pieces) - 1 != len(mel_lengths):
-            raise ValueError(f"{len(pieces) - 1} audio placeholders in the text but {len(mel_lengths)} clips")
-        spans = [self.audio_token * self.n_audio_tokens(n) for n in mel_lengths]
+        if len(pieces) - 1 != len(feature_lengths):
+            raise ValueError(f"{len(pieces) - 1} audio placeholders in the text but {len(feature_lengths)} clips")
+        spans = [self.audio_token * self.front_end.audio_tokens(n) for n in feature_lengths]
         return pieces[0] + "".join(span + piece for span, piece in zip(spans, pieces[1:], strict=True))
 
-    def training_ids(self, prompt_messages: Sequence[Message], response: str, mel_lengths: Sequence[int]) -> tuple[list[int], list[int]]:
+    def training_ids(self, prompt_messages: Sequence[Message], response: str, feature_lengths: Sequence[int]) -> tuple[list[int], list[int]]:
         """The one place that decides the loss mask: the response and the end of turn carry loss, nothing else does.
 
         The prompt is tokenised by itself, exactly as it will be for generation.
@@ -147,7 +155,7 @@ class AudioGraftProcessor(ProcessorMixin):
         Args:
             prompt_messages: the conversation before the answer.
             response: what the model should answer.
-            mel_lengths: mel frames of each clip, in order.
+            feature_lengths: feature frames of each clip, in order.
 
         Returns:
             input_ids and labels of equal length; labels are -100 in the prompt.
@@ -156,8 +164,8 @@ class AudioGraftProcessor(ProcessorMixin):
             DataError: the response or a text of the prompt contains `audio_token`.
         """
         self._refuse_placeholder(response)
-        prompt_ids = self._tokenise(self.expand_audio(self.build_prompt(prompt_messages), mel_lengths))
-        answer_ids = self._tokenise(response + self.end_of_turn)
+        prompt_ids = self._tokenise(self.expand_audio(self.build_prompt(prompt_messages), feature_lengths))
+        answer_ids = self._tokenise(self.response_prefix + response + self.end_of_turn)
         return prompt_ids + answer_ids, [IGNORE_INDEX] * len(prompt_ids) + answer_ids
 
     def _tokenise(self, text: str) -> list[int]:
@@ -165,12 +173,12 @@ class AudioGraftProcessor(ProcessorMixin):
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def pad_features(self, mels: Sequence[npt.NDArray[np.float32]]) -> dict[str, torch.Tensor]:
-        """`input_features` (clips, n_mels, longest), zero behind each clip's end, and `feature_lengths` (clips,)."""
-        lengths = [mel.shape[1] for mel in mels]
-        features = np.zeros((len(mels), mels[0].shape[0], max(lengths)), dtype=np.float32)
-        for row, mel in enumerate(mels):
-            features[row, :, : mel.shape[1]] = mel
+    def pad_features(self, clips: Sequence[npt.NDArray[np.float32]]) -> dict[str, torch.Tensor]:
+        """`input_features` (clips, channels, longest), zero behind each clip's end, and `feature_lengths` (clips,)."""
+        lengths = [clip.shape[1] for clip in clips]
+        features = np.zeros((len(clips), clips[0].shape[0], max(lengths)), dtype=np.float32)
+        for row, clip in enumerate(clips):
+            features[row, :, : clip.shape[1]] = clip
         return {"input_features": torch.from_numpy(features), "feature_lengths": torch.tensor(lengths)}
 
     def __call__(
@@ -200,11 +208,11 @@ class AudioGraftProcessor(ProcessorMixin):
             ConfigError: videos, and torchvision is not installed.
         """
         prompts = [text] if isinstance(text, str) else list(text)
-        mels = [self.log_mel(clip) for clip in audio or ()]
+        clips = [self.features(waveform) for waveform in audio or ()]
         needed = [prompt.count(self.audio_token) for prompt in prompts]
-        if sum(needed) != len(mels):
-            raise ValueError(f"{sum(needed)} audio placeholders in the text but {len(mels)} clips")
-        lengths = iter([mel.shape[1] for mel in mels])
+        if sum(needed) != len(clips):
+            raise ValueError(f"{sum(needed)} audio placeholders in the text but {len(clips)} clips")
+        lengths = iter([clip.shape[1] for clip in clips])
         prompts = [self.expand_audio(prompt, [next(lengths) for _ in range(n)]) for prompt, n in zip(prompts, needed, strict=True)]
         if images is None and videos is None:
             batch = self.tokenizer(prompts, add_special_tokens=False, padding=True, padding_side=padding_side, return_tensors="pt")
@@ -215,7 +223,7 @@ class AudioGraftProcessor(ProcessorMixin):
         else:
             options = {"add_special_tokens": False, "padding": True, "padding_side": padding_side, "return_tensors": "pt", **kwargs}
             batch = self.vision_processor(text=prompts, images=images, videos=videos, **options)
-        return BatchFeature({**batch, **(self.pad_features(mels) if mels else {})})
+        return BatchFeature({**batch, **(self.pad_features(clips) if clips else {})})
 
     def to_dict(self) -> dict[str, Any]:
         # The vision processor has a folder of its own, and the end of turn is derived.

@@ -41,7 +41,7 @@ class Projector(nn.Module):
     def __init__(self, config: AudioGraftConfig) -> None:
         super().__init__()
         self.frame_stack = config.frame_stack
-        self.input_size = config.audio_config.d_model * (1 if self.pools else config.frame_stack)
+        self.input_size = config.audio_config.hidden_size * (1 if self.pools else config.frame_stack)
         self.output_size: int = config.get_text_config().hidden_size
 
     @property
@@ -154,7 +154,7 @@ def build_projector(config: AudioGraftConfig) -> Projector:
 
 
 @torch.no_grad()
-def match_output_rms(projector: Projector, final_norm: nn.LayerNorm, target_rms: float, seed: int = 0) -> None:
+def match_output_rms(projector: Projector, output_norm: nn.LayerNorm, target_rms: float, seed: int = 0) -> None:
     """Scale the last layer so that the projector's output has the RMS of the language model's embeddings.
 
     A projector whose output is far louder or softer than text embeddings makes the first hundreds of steps an undoing of that. The scale is found on
@@ -162,12 +162,12 @@ def match_output_rms(projector: Projector, final_norm: nn.LayerNorm, target_rms:
 
     Args:
         projector: changed in place.
-        final_norm: the tower's last LayerNorm.
+        output_norm: the tower's last LayerNorm.
         target_rms: root mean square of the embedding table's entries.
         seed: of the Gaussian frames.
     """
     generator = torch.Generator().manual_seed(seed)
-    weight, bias = final_norm.weight.float().cpu(), final_norm.bias.float().cpu()
+    weight, bias = output_norm.weight.float().cpu(), output_norm.bias.float().cpu()
     frames = torch.randn(1, 64 * projector.frame_stack, weight.shape[0], generator=generator) * weight + bias
     k = projector.frame_stack
     tokens = pool_frames(frames, torch.ones(frames.shape[:2]), k) if projector.pools else stack_frames(frames, k)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
+from audiograft.model.modeling import IGNORE_INDEX
 from audiograft.types import ConfigError
 
 
@@ -56,3 +58,48 @@ class TokenBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         for batch in np.random.default_rng((self.seed, self.epoch)).permutation(len(self.batches)):
             yield self.batches[batch]
+
+
+def _muted(item: dict[str, Any]) -> dict[str, Any]:
+    """An example without labels, and what a teacher reads likewise."""
+    changed: dict[str, Any] = {"labels": [IGNORE_INDEX] * len(item["labels"]), "audio_s": 0.0}
+    return item | changed | ({"teacher": _muted(item["teacher"])} if "teacher" in item else {})
+
+
+class WithMutedRows(Dataset[dict[str, Any]]):
+    """A data set followed by itself without labels: row number `len + n` is row n, from which nothing is learnt."""
+
+    def __init__(self, dataset: Dataset[dict[str, Any]], rows: int) -> None:
+        self.dataset = dataset
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index < self.rows:
+            return self.dataset[index]
+        return _muted(self.dataset[index - self.rows])
+
+
+class ProcessShare(Sampler[list[int]]):
+    """One process's part of the batches: the first process takes the first batch, the second one the second, and so on in turns.
+
+    So that n processes learn from the same batches in a step as one process with n times the accumulation. Where an epoch does not come out even,
+    the processes behind get a muted row (see `WithMutedRows`), since all have to take each step together.
+    """
+
+    def __init__(self, sampler: TokenBatchSampler, rows: int, process: int, processes: int) -> None:
+        self.sampler = sampler
+        self.rows = rows
+        self.process = process
+        self.processes = processes
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.processes)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = list(self.sampler)
+        for turn in range(0, len(batches), self.processes):
+            own = turn + self.process
+            yield batches[own] if own < len(batches) else [self.rows + batches[turn][0]]

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import get_last_checkpoint
-from transformers.utils import CONFIG_NAME
-from transformers.utils.hub import cached_file
 
 from audiograft.data.manifest import find_manifest
-from audiograft.model.checkpoint import one_line, resolve_model
+from audiograft.model.adapters import weights_sha256
+from audiograft.model.checkpoint import one_line
+from audiograft.train.parallel import is_main_process, process_count, put, reshard, whole
 from audiograft.train.recipe import Recipe
 from audiograft.train.rows import Row
 from audiograft.types import AudiograftError, ConfigError
@@ -30,35 +30,37 @@ STAGING = "incomplete-checkpoint"
 WEIGHTS = "trained.safetensors"
 IDENTITY = "identity.json"
 STATE = "trainer_state.json"
+LOG_WINDOW = "log_window.json"
+"""The part of a log line's mean that was known when the checkpoint was written."""
 _TORCH_CAN_NOT_WRITE = ("inline_container.cc", "PytorchStreamWriter", "iostream error")
 """In the messages of the plain RuntimeErrors that `torch.save` raises where a file can't be written."""
-_NO_INFLUENCE = ("output_dir", "report_to", "dataloader_workers", "save_dtype", "save_total_limit", "sample_transcripts", "deafness")
+_NO_INFLUENCE = (
+    "output_dir", "report_to", "dataloader_workers", "parallel", "save", "save_dtype", "save_total_limit", "sample_transcripts",
+    "deafness", "expected_wer",
+)  # fmt: skip
 """Keys of a recipe that change neither the weights nor the steps at which something happens, so that they may differ on resuming."""
 
 
 def run_identity(recipe: Recipe, rows: Sequence[Row]) -> dict[str, Any]:
     """What must be the same for a checkpoint to be continued: the recipe's keys that matter, the start model's weights, the training data."""
     identity = {key: value for key, value in recipe.as_dict().items() if key not in _NO_INFLUENCE}
-    identity |= {"model_sha256": weights_sha256(recipe.model), "data_fingerprint": data_fingerprint(recipe.data.train, rows)}
+    # Two processes are one with twice the accumulation: either may go on with what the other began.
+    identity["batches_in_a_step"] = identity.pop("gradient_accumulation_steps") * process_count()
+    identity |= {"model_sha256": base_sha256(recipe), "data_fingerprint": data_fingerprint(recipe.data.train, rows)}
     # Through JSON, so that tuples compare equal to the lists that are read back.
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
 
 
-def weights_sha256(model: str) -> str:
-    """SHA-256 of the weight files of a model that was loaded before, so that those of a hub id are on the disk."""
-    config = cached_file(resolve_model(model), CONFIG_NAME, local_files_only=True)
-    assert config is not None
-    digest = hashlib.sha256()
-    for path in sorted(Path(config).parent.glob("*.safetensors")):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+def base_sha256(recipe: Recipe) -> str:
+    """SHA-256 of the weights that a run starts from, of each part where the model is made of parts. They are on the disk once it was opened."""
+    parts = [recipe.model] if recipe.model else [recipe.graft.audio_encoder, recipe.graft.language_model] if recipe.graft else []
+    return " and ".join(weights_sha256(part) for part in parts)
 
 
 def data_fingerprint(manifests: Sequence[str], rows: Sequence[Row]) -> str:
-    """SHA-256 of the manifests' bytes and of the lengths of all usable clips, in order."""
-    digest = hashlib.sha256(repr([(row.sample.id, row.n_samples) for row in rows]).encode())
+    """SHA-256 of the manifests' bytes and of the lengths and checksums of all usable clips, in order."""
+    digest = hashlib.sha256(repr([(row.sample.id, row.n_samples, row.checksum) for row in rows]).encode())
     for manifest in manifests:
         digest.update(find_manifest(manifest).read_bytes())
     return digest.hexdigest()
@@ -70,7 +72,8 @@ def find_checkpoint(output_dir: Path, identity: Mapping[str, Any]) -> Path | Non
     Raises:
         ConfigError: there is one, and it belongs to another run.
     """
-    shutil.rmtree(output_dir / STAGING, ignore_errors=True)
+    if is_main_process():
+        shutil.rmtree(output_dir / STAGING, ignore_errors=True)
     newest = get_last_checkpoint(str(output_dir))
     if newest is None:
         return None
@@ -94,9 +97,17 @@ def steps_done(checkpoint: Path) -> tuple[int, int]:
 
 
 def save_trained(model: nn.Module, folder: Path, identity: Mapping[str, Any]) -> None:
-    """Write the trainable parameters and the run's identity."""
+    """Write the trainable parameters, whole, and the run's identity. All processes have to call it; the main one writes."""
+    reshard(model)
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            values = whole(parameter)
+            if is_main_process():
+                tensors[name] = values.cpu().contiguous()
+    if not is_main_process():
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in model.named_parameters() if parameter.requires_grad}
     save_file(tensors, folder / WEIGHTS)
     (folder / IDENTITY).write_text(json.dumps(identity), encoding="utf-8")
 
@@ -115,7 +126,7 @@ def load_trained(model: nn.Module, folder: Path) -> None:
     for name in sorted(wanted.keys() | tensors.keys()):
         if name not in tensors or name not in wanted or wanted[name].shape != tensors[name].shape:
             raise ConfigError(f"{folder / WEIGHTS} does not fit the model, first at tensor {name}: delete {folder} to train anew")
-        wanted[name].data.copy_(tensors[name])
+        put(wanted[name], tensors[name])
 
 
 @contextmanager

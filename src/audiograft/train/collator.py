@@ -20,9 +20,9 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 class Collator:
     """Callable for a DataLoader.
 
-    The batch has `input_ids`, `attention_mask`, `labels` (rows, positions), `feature_lengths` (rows,), and `input_features`
-    (rows, n_mels, frames) or, from cached features, `encoder_states` (rows, encoder frames, d_model); besides, for the trainer
-    and not for the model, `ids` and `audio_s`.
+    The batch has `input_ids`, `attention_mask` and `labels` (rows, positions); of all clips of all rows, one behind the other, `feature_lengths`
+    (clips,) and `input_features` (clips, channels, frames) or, from cached features, `encoder_states` (clips, encoder frames, width), all of which
+    a batch of text alone lacks; besides, for the trainer and not for the model, `ids` and `audio_s`.
     """
 
     def __init__(self, processor: AudioGraftProcessor) -> None:
@@ -37,8 +37,10 @@ class Collator:
             "ids": [item["id"] for item in items],
             "audio_s": sum(item["audio_s"] for item in items),
         }
+        lengths = [frames for item in items for frames in item["feature_frames"]]
+        if not lengths:
+            return batch
         if "features" in items[0]:
-            return batch | self.processor.pad_features([item["features"] for item in items])
-        states = [torch.from_numpy(item["states"]).float() for item in items]
-        lengths = torch.tensor([item["mel_frames"] for item in items])
-        return batch | {"encoder_states": pad_sequence(states, batch_first=True), "feature_lengths": lengths}
+            return batch | self.processor.pad_features([clip for item in items for clip in item["features"]])
+        states = [torch.from_numpy(clip).float() for item in items for clip in item["states"]]
+        return batch | {"encoder_states": pad_sequence(states, batch_first=True), "feature_lengths": torch.tensor(lengths)}

@@ -9,22 +9,24 @@ from torch.utils.data import Dataset
 
 from audiograft.model import AudioGraftProcessor
 from audiograft.train.feature_cache import FeatureCache
-from audiograft.train.rows import Row, Waveform, load_waveform, tokens
+from audiograft.train.rows import Row, Waveform, load_clips, tokens
 from audiograft.types import SAMPLE_RATE_HZ
 
 
-def example(row: Row, waveform: Waveform, padded: bool, processor: AudioGraftProcessor) -> dict[str, Any]:
-    """A row's text with a waveform: its own in training, another clip's or silence in the deafness check.
+def example(row: Row, clips: Sequence[Waveform], padded: bool, processor: AudioGraftProcessor) -> dict[str, Any]:
+    """A row's text with waveforms: its own in training, other rows' or silence in the deafness check.
 
     Returns:
-        `id`, `input_ids`, `labels`, `mel_frames`, `features` (n_mels, mel_frames) and `audio_s`, the waveform's length in seconds.
+        `id`, `input_ids`, `labels`, `feature_frames` and `features` (channels, feature_frames) of each clip, and `audio_s`, the clips' length in
+        seconds.
     """
-    features = processor.log_mel(waveform, pad_to_window=padded)
-    return tokens(row, features.shape[1], processor) | {"features": features, "audio_s": len(waveform) / SAMPLE_RATE_HZ}
+    features = [processor.features(clip, pad_to_window=padded) for clip in clips]
+    audio_s = sum(map(len, clips)) / SAMPLE_RATE_HZ
+    return tokens(row, [clip.shape[1] for clip in features], processor) | {"features": features, "audio_s": audio_s}
 
 
 class SpeechDataset(Dataset[dict[str, Any]]):
-    """Training examples by row number: those of `example`, or from a cache, with `states` (encoder frames, d_model) and no `features`."""
+    """Training examples by row number: those of `example`, or from a cache, with `states` (encoder frames, width) of each clip and no `features`."""
 
     def __init__(self, rows: Sequence[Row], processor: AudioGraftProcessor, cache: FeatureCache | None = None) -> None:
         self.rows = rows
@@ -37,5 +39,5 @@ class SpeechDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
         if self.cache is None:
-            return example(row, load_waveform(row), row.padded, self.processor)
-        return tokens(row, row.mel_frames, self.processor) | {"states": self.cache.states(index), "audio_s": row.duration_s}
+            return example(row, load_clips(row), row.padded, self.processor)
+        return tokens(row, row.feature_frames, self.processor) | {"states": self.cache.states(index), "audio_s": row.duration_s}

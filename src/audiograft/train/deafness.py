@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from audiograft.data.shuffling import shuffle_clips
 from audiograft.metrics.permutation import permutation_p_value
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
 from audiograft.train.recipe import MIN_DEAFNESS_CLIPS
-from audiograft.train.rows import Row, load_waveform
+from audiograft.train.rows import Row, load_clips
 from audiograft.train.validation import score
 from audiograft.types import DataError
 
@@ -68,25 +69,18 @@ class DeafnessReport:
         return table
 
 
-def derangement(count: int, seed: int) -> list[int]:
-    """A random cyclic permutation: no clip keeps its own audio.
+def require_clips(rows: Sequence[Row], source: str) -> list[Row]:
+    """The rows that have something to hear. Called before any time goes into training.
 
-    Sattolo, "An algorithm to generate a random cyclic permutation" (1986).
+    Raises:
+        DataError: there are too few of them for the check.
     """
-    rng = np.random.default_rng(seed)
-    order = list(range(count))
-    for last in range(count - 1, 0, -1):
-        other = int(rng.integers(last))
-        order[last], order[other] = order[other], order[last]
-    return order
-
-
-def require_clips(rows: Sequence[Row], source: str) -> None:
-    """Raise `DataError` where there are too few clips for the check, before any time goes into training."""
-    if len(rows) < MIN_DEAFNESS_CLIPS:
+    heard = [row for row in rows if row.n_samples]
+    if len(heard) < MIN_DEAFNESS_CLIPS:
         raise DataError(
-            f"{source} data has {len(rows)} usable clips: the deafness check needs {MIN_DEAFNESS_CLIPS}; add clips or set data.validation"
+            f"{source} data has {len(heard)} usable rows with clips: the deafness check needs {MIN_DEAFNESS_CLIPS}; add some or set data.validation"
         )
+    return heard
 
 
 def check_deafness(
@@ -102,14 +96,14 @@ def check_deafness(
     Args:
         model: in any mode; it is put in evaluation mode meanwhile.
         processor: its processor.
-        rows: at least 8.
+        rows: at least 8, from `require_clips`.
         source: where they come from, for the report.
         permutations: draws of the permutation test.
         seed: of the shuffling and of the test.
     """
-    true = [load_waveform(row) for row in rows]
-    shuffled = [true[other] for other in derangement(len(rows), seed)]
-    silence = [np.zeros_like(waveform) for waveform in true]
+    true = [load_clips(row) for row in rows]
+    shuffled = shuffle_clips(true, seed)
+    silence = [[np.zeros_like(clip) for clip in clips] for clips in true]
     scores = {name: score(model, processor, rows, audio) for name, audio in (("true", true), ("shuffled", shuffled), ("silence", silence))}
     return DeafnessReport(
         conditions=tuple(Condition(name, float(np.mean(item.losses)), item.wer) for name, item in scores.items()),

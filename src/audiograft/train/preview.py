@@ -19,23 +19,26 @@ _WIDTH = 140
 _MARK = "*"
 
 
-def _kinds(batch: dict[str, Any], index: int, audio_token_id: int) -> Iterator[str]:
-    """What each position of a row is: text, audio, loss or pad."""
+def _kinds(batch: dict[str, Any], index: int, row: Row, processor: AudioGraftProcessor) -> Iterator[tuple[str, int]]:
+    """What each position of a row is: text, audio, loss or pad; and to which of its clips it belongs, -1 for none."""
+    clips = (number for number, frames in enumerate(row.feature_frames) for _ in range(processor.front_end.audio_tokens(frames)))
     for token, label, real in zip(batch["input_ids"][index], batch["labels"][index], batch["attention_mask"][index], strict=True):
         if not real:
-            yield "pad"
+            yield "pad", -1
         elif label != IGNORE_INDEX:
-            yield "loss"
+            yield "loss", -1
+        elif token == processor.audio_token_id:
+            yield "audio", next(clips)
         else:
-            yield "audio" if token == audio_token_id else "text"
+            yield "text", -1
 
 
-def _draw_row(batch: dict[str, Any], index: int, processor: AudioGraftProcessor) -> Text:
-    """One line per span of a kind: positions, mark, tokens."""
+def _draw_row(batch: dict[str, Any], index: int, row: Row, processor: AudioGraftProcessor) -> Text:
+    """One line per clip and per span of another kind: positions, mark, tokens."""
     ids = batch["input_ids"][index].tolist()
     drawing = Text()
-    kinds = list(enumerate(_kinds(batch, index, processor.audio_token_id)))
-    for kind, span in groupby(kinds, key=lambda item: item[1]):
+    kinds = list(enumerate(_kinds(batch, index, row, processor)))
+    for (kind, _), span in groupby(kinds, key=lambda item: item[1]):
         positions = [position for position, _ in span]
         if kind in ("audio", "pad"):
             shown = f"<{kind} x {len(positions)}>"
@@ -62,9 +65,10 @@ def draw_batch(batch: dict[str, Any], rows: list[Row], batches: int, processor: 
     heading = f"batch 1 of {batches}: {len(rows)} rows of {positions} positions, pads included; {carrying} carry loss, marked {_MARK}"
     drawing = Text(heading + "\n")
     for index, row in enumerate(rows):
-        padded = ", padded to 30 s" if row.padded else ""
-        drawing.append(f"{row.sample.id}: {row.sample.audio}, {row.duration_s:.2f} s{padded}\n", style="bold")
-        drawing.append(_draw_row(batch, index, processor))
+        padded = ", padded to 30 s" if row.padded and row.n_samples else ""
+        clips = f"{' and '.join(row.sample.clips)}, {row.duration_s:.2f} s" if row.n_samples else "no audio"
+        drawing.append(f"{row.sample.id}: {clips}{padded}\n", style="bold")
+        drawing.append(_draw_row(batch, index, row, processor))
     page = io.StringIO()
     Console(file=page, force_terminal=colour, width=_WIDTH, highlight=False).print(drawing, end="")
     return page.getvalue()

@@ -29,20 +29,48 @@ class DataRecipe:
     """Manifest for validation during the run and for the deafness check."""
     validation_clips: int = 100
     """Clips of it that are scored at each validation, drawn by the seed."""
+    prompts: str | None = None
+    """Text file of instructions, one a line; a row with clips and without an instruction of its own draws one, by the seed and its id."""
+
+
+@dataclass(frozen=True)
+class GraftRecipe:
+    """What the model is made of. Where the recipe names no `model`, it is made of these parts in memory, with a fresh projector."""
+
+    audio_encoder: str
+    """Folder, hub id or shipped name of the encoder."""
+    language_model: str
+    """Folder, hub id or shipped name of the language model."""
+    projector: str = "swiglu"
+    """One of swiglu, linear, mlp, pool-mlp, pool-linear."""
+    frame_stack: int = 4
+    """Encoder frames in one audio token."""
+    pad_to_window: bool = False
+    """Pad every clip to 30 s."""
+    match_rms: bool = True
+    """Scale the fresh projector so that its output is as loud as text embeddings; false leaves the initialisation that was published with it."""
 
 
 @dataclass(frozen=True)
 class LoraRecipe:
-    """Low-rank adapters of the stage `finetune`."""
+    """Low-rank adapters of the stage `finetune`. Each scope names linear layers of one component, by the end of their name."""
 
     rank: int = 16
     """Rank of the two matrices."""
     alpha: float = 32.0
-    """The update is scaled by alpha / rank."""
+    """The update is scaled by alpha / rank, or by alpha / sqrt(rank) with rslora."""
     dropout: float = 0.0
     """Share of the adapter's inputs dropped in training, 0 to 1."""
-    targets: tuple[str, ...] = ALL_LINEAR
-    """Names of the linear layers of the language model that get an adapter."""
+    language_model: tuple[str, ...] = ALL_LINEAR
+    """Linear layers of the language model's decoder; [] for none."""
+    audio_tower: tuple[str, ...] = ()
+    """Linear layers of the encoder, such as q_proj and v_proj; none by default."""
+    projector: tuple[str, ...] = ()
+    """Linear layers of the projector, for train_projector: false."""
+    rslora: bool = False
+    """Rank-stabilised scale (Kalajdzievski 2023, arXiv:2312.03732)."""
+    dora: bool = False
+    """Weight-decomposed adapters (Liu et al. 2024, arXiv:2402.09353)."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +89,14 @@ class Recipe:
 
     stage: Literal["align", "finetune"]
     """align trains the projector; finetune trains projector and LoRA, merged at the end."""
-    model: str
-    """Folder or name of the grafted model to start from."""
     output_dir: str
     """Folder of the trained model, its checkpoints and its log, relative to the current directory."""
     data: DataRecipe
     """Manifests."""
+    model: str | None = None
+    """What to start from: a graft, the output of an earlier stage, a stock audio language model; folder, name or hub id. Or see graft."""
+    graft: GraftRecipe | None = None
+    """The parts that the model is made of; where `model` is named too, it has to be made of these."""
     prompt: str | None = None
     """Instruction for all rows; each row's own where it is left out."""
     epochs: float = 1.0
@@ -89,8 +119,30 @@ class Recipe:
     """Gradients are clipped to this norm; 0 leaves them as they are."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """What is computed in; weights and optimiser stay in fp32."""
+    frozen_precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """What frozen weights are held in; as `precision` where it is left out."""
+    quantisation: Literal["nf4"] | None = None
+    """nf4 holds the language model's linear layers, without its head, in 4 bits (QLoRA, Dettmers et al. 2023, arXiv:2305.14314)."""
+    loss: Literal["cross_entropy", "kl"] = "cross_entropy"
+    """cross_entropy learns the answers; kl learns from the same language model reading the transcript (as Ultravox does)."""
+    kl_temperature: float = 2.0
+    """Softens both distributions of the loss kl."""
+    train_projector: bool = True
+    """Whether the projector learns."""
     lora: LoraRecipe = field(default_factory=LoraRecipe)
     """Adapters, read by the stage finetune."""
+    gradient_checkpointing: bool = False
+    """Compute the language model's activations again in the backward pass: less memory, about a third more time."""
+    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
+    """auto takes FlashAttention 2 where it is installed and there is a GPU, else SDPA."""
+    compile: bool = False
+    """torch.compile the language model's decoder layers."""
+    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    """What several processes do: ddp copies the model, fsdp2 shards it."""
+    save: Literal["adapter", "merged"] = "merged"
+    """adapter saves what was trained and how to find the rest; merged saves a whole model."""
+    expected_wer: tuple[float, ...] = ()
+    """Range of the word error rate, lowest and highest, that `selftest` takes for healthy: [0.0, 0.08]."""
     feature_cache: str | None = None
     """Folder in which the frozen tower's outputs are kept as float16, computed once per clip; both stages can share it. None computes them anew."""
     pad_to_window_share: float = 0.0
@@ -127,10 +179,10 @@ _AT_LEAST_ONE = (
     "data.validation_clips", "max_steps", "tokens_per_batch", "gradient_accumulation_steps", "eval_steps", "save_steps", "logging_steps",
     "save_total_limit", "lora.rank",
 )  # fmt: skip
-_POSITIVE = ("epochs", "learning_rate", "lora.alpha")
+_POSITIVE = ("epochs", "learning_rate", "lora.alpha", "kl_temperature")
 _NOT_NEGATIVE = ("weight_decay", "max_grad_norm", "sample_transcripts", "dataloader_workers")
 _BELOW_ONE = ("warmup_ratio", "lora.dropout")
-_NOT_EMPTY = ("data.train", "lora.targets", "model", "output_dir")
+_NOT_EMPTY = ("data.train", "output_dir")
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -245,9 +297,57 @@ def _check_values(recipe: Recipe, source: str) -> None:
         (_NOT_EMPTY, "given", len),
         (("deafness.permutations",), "100 or more, to be able to reach p < 0.01", lambda value: value >= 100),
         (("deafness.clips",), f"{MIN_DEAFNESS_CLIPS} or more, to be able to reach p < 0.01", lambda value: value >= MIN_DEAFNESS_CLIPS),
+        (("expected_wer",), "a lowest and a highest rate, such as [0.0, 0.08]", _is_range),
     ):
         for key in keys:
             if not holds(_look_up(recipe, key)):
                 raise _wrong(key, expected, _look_up(recipe, key), source)
-    if Path(recipe.model).resolve() == Path(recipe.output_dir).resolve():
+    if recipe.data.prompts is not None and not Path(recipe.data.prompts).is_file():
+        raise ConfigError(f"{source}: data.prompts: {recipe.data.prompts}: no such file: write instructions into it, one a line")
+    _check_parts(recipe, source)
+    _check_stage(recipe, source)
+    if recipe.model and Path(recipe.model).resolve() == Path(recipe.output_dir).resolve():
         raise ConfigError(f"{source}: output_dir is the folder of the model it starts from: choose another one")
+
+
+def _is_range(values: tuple[float, ...]) -> bool:
+    return not values or (len(values) == 2 and 0 <= values[0] <= values[1])
+
+
+def _check_parts(recipe: Recipe, source: str) -> None:
+    """What the model is made of."""
+    if not recipe.model and recipe.graft is None:
+        raise ConfigError(f"{source}: there is nothing to start from: give model, or graft with audio_encoder and language_model")
+    if recipe.graft is None:
+        return
+    for key in ("audio_encoder", "language_model"):
+        if not getattr(recipe.graft, key):
+            raise _wrong(f"graft.{key}", "given", "", source)
+
+
+def _check_stage(recipe: Recipe, source: str) -> None:
+    """Keys that exclude each other, or that the stage doesn't read."""
+    lora = recipe.lora
+    for wrong, message in (
+        (recipe.prompt is not None and recipe.data.prompts is not None, "prompt and data.prompts exclude each other: take one out"),
+        (recipe.stage == "align" and lora != LoraRecipe(), "lora is read by the stage finetune alone: take the section out, or use stage: finetune"),
+        (
+            recipe.stage == "align" and not recipe.train_projector,
+            "train_projector: false leaves the stage align nothing to train: use stage: finetune",
+        ),
+        (
+            recipe.stage == "finetune" and recipe.train_projector and bool(lora.projector),
+            "lora.projector adapts a frozen projector: set train_projector: false, or take it out",
+        ),
+        (recipe.feature_cache is not None and bool(lora.audio_tower), "feature_cache needs a frozen encoder: take it or lora.audio_tower out"),
+        (
+            recipe.compile and recipe.quantisation is not None,
+            "compile and quantisation exclude each other: take one out",
+        ),
+        (
+            recipe.parallel == "fsdp2" and recipe.quantisation is not None,
+            "parallel: fsdp2 does not shard 4-bit weights: use ddp, or take quantisation out",
+        ),
+    ):
+        if wrong:
+            raise ConfigError(f"{source}: {message}")

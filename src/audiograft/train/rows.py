@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,27 +17,31 @@ import numpy.typing as npt
 
 from audiograft.audio import is_silent, load_audio
 from audiograft.data.manifest import read_manifest
-from audiograft.model import AudioGraftProcessor, audio_messages
-from audiograft.model.lengths import chunk_mel_frames
-from audiograft.types import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, AudioError, DataError, Sample
+from audiograft.messages import conversation
+from audiograft.model import AudioGraftProcessor
+from audiograft.types import SAMPLE_RATE_HZ, TRANSCRIBE_PROMPT, WINDOW_S, WINDOW_SAMPLES, AudioError, DataError, Sample
 
 Waveform = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One clip that can be learnt from; lengths only, no audio.
+    """A row of a manifest that can be learnt from; lengths only, no audio.
 
     Attributes:
-        sample: its row of the manifest.
-        n_samples: at 16 kHz, as decoded.
-        padded: to 30 s, in training.
+        sample: the row as it was read.
+        n_samples: of each clip at 16 kHz, as decoded; empty in a row of text alone.
+        checksum: CRC-32 of the decoded samples and of the ids.
+        padded: whether its clips are padded to 30 s in training.
+        feature_frames: of each clip, as the tower is given them in training.
         positions: it takes in the language model in training, prompt and answer included.
     """
 
     sample: Sample
-    n_samples: int
+    n_samples: tuple[int, ...]
+    checksum: int
     padded: bool
+    feature_frames: tuple[int, ...]
     positions: int
 
     @property
@@ -45,32 +51,59 @@ class Row:
         return self.sample.target
 
     @property
-    def mel_frames(self) -> int:
-        """Frames that the tower is given in training."""
-        return chunk_mel_frames(self.n_samples, self.padded)
-
-    @property
     def duration_s(self) -> float:
-        return self.n_samples / SAMPLE_RATE_HZ
+        """Of all clips together."""
+        return sum(self.n_samples) / SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """A row that can't be learnt from, and why."""
+    """A row that can't be learnt from, and why; `audio` is its first clip, or its id where it has none."""
 
     id: str
     audio: str
     reason: str
 
 
-def read_samples(manifests: Sequence[str], prompt: str | None) -> list[Sample]:
-    """All rows of some manifests, with the recipe's instruction in place of their own where it gives one.
+def read_samples(manifests: Sequence[str], prompt: str | None = None, prompts: str | None = None, seed: int = 0) -> list[Sample]:
+    """All rows of some manifests.
+
+    Args:
+        manifests: files or folders.
+        prompt: instruction for all rows with clips, in place of their own; conversations and rows of text alone keep theirs.
+        prompts: text file of instructions, one a line, of which each row with clips draws one, where it has none of its own.
+        seed: of the draws.
 
     Raises:
-        DataError: a manifest that is missing, broken or empty.
+        DataError: a manifest or file of instructions that is missing, broken or empty.
     """
     samples = [sample for manifest in manifests for sample in read_manifest(manifest)]
-    return samples if prompt is None else [replace(sample, prompt=prompt) for sample in samples]
+    if prompt is not None:
+        return [replace(sample, prompt=prompt) if sample.clips and not sample.messages else sample for sample in samples]
+    if prompts is None:
+        return samples
+    templates = read_prompts(prompts)
+    return [
+        replace(sample, prompt=templates[int(drawn(seed, f"{sample.id}/prompt") * len(templates))])
+        if sample.clips and not sample.messages and sample.prompt == TRANSCRIBE_PROMPT
+        else sample
+        for sample in samples
+    ]
+
+
+def read_prompts(path: str) -> list[str]:
+    """Instructions, one a line; blank lines are left out.
+
+    Raises:
+        DataError: the file is missing, no text, or empty.
+    """
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").split("\n")]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: can't be read as instructions, one a line: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
+    if not any(lines):
+        raise DataError(f"{path}: no instructions: write one a line")
+    return [line for line in lines if line]
 
 
 def drawn(seed: int, row_id: str) -> float:
@@ -80,24 +113,34 @@ def drawn(seed: int, row_id: str) -> float:
 
 
 def _row(sample: Sample, processor: AudioGraftProcessor, pad_share: float, seed: int) -> Row | Rejection:
-    """Decode a clip once, to know that it can be read and how long it is."""
+    """Decode a row's clips once, to know that they can be read and how long they are."""
+    reject = partial(Rejection, sample.id, sample.audio or sample.id)
     if sample.target is None:
-        return Rejection(sample.id, sample.audio, "no text or response to learn: add one to its row")
+        return reject("no text or response to learn: add one to its row")
     for key, written in (("text", sample.text), ("prompt", sample.prompt), ("response", sample.response)):
         if written is not None and processor.audio_token in written:
-            return Rejection(sample.id, sample.audio, f"the {key} contains {processor.audio_token}, which stands for a clip: take it out")
+            return reject(f"the {key} contains {processor.audio_token}, which stands for a clip: take it out")
     try:
-        waveform = load_audio(sample.audio).waveform
+        waveforms = [load_audio(clip).waveform for clip in sample.clips]
     except AudioError as error:
-        return Rejection(sample.id, sample.audio, str(error))
-    if sample.target and is_silent(waveform):
-        return Rejection(sample.id, sample.audio, "silence with a transcript: correct the clip, or give it an empty text")
-    n_samples = len(waveform)
-    if n_samples > WINDOW_SAMPLES:
-        length = f"{n_samples / SAMPLE_RATE_HZ:.1f} s is longer than {WINDOW_S} s"
-        return Rejection(sample.id, sample.audio, f"{length}: cut it, with its transcript, into shorter clips")
-    row = Row(sample, n_samples, processor.pad_to_window or drawn(seed, sample.id) < pad_share, positions=0)
-    return replace(row, positions=len(tokens(row, row.mel_frames, processor)["input_ids"]))
+        return reject(str(error))
+    if sample.target and waveforms and all(map(is_silent, waveforms)):
+        return reject("silence with a transcript: correct the clip, or give it an empty text")
+    n_samples = tuple(map(len, waveforms))
+    if waveforms and max(n_samples) > WINDOW_SAMPLES:
+        length = f"{max(n_samples) / SAMPLE_RATE_HZ:.1f} s is longer than {WINDOW_S} s"
+        return reject(f"{length}: cut it, with its transcript, into shorter clips")
+    padded = processor.pad_to_window or drawn(seed, sample.id) < pad_share
+    frames = tuple(processor.front_end.feature_frames(n, padded) for n in n_samples)
+    row = Row(sample, n_samples, 0, padded, frames, positions=0)
+    try:
+        ids = tokens(row, frames, processor)["input_ids"]
+    except DataError as error:
+        return reject(str(error))
+    checksum = zlib.crc32(np.array(ids, dtype=np.int64).tobytes())
+    for waveform in waveforms:
+        checksum = zlib.crc32(waveform.tobytes(), checksum)
+    return replace(row, checksum=checksum, positions=len(ids))
 
 
 def index_rows(
@@ -133,22 +176,32 @@ def index_rows(
     return rows, rejected
 
 
-def load_waveform(row: Row) -> Waveform:
-    """(n_samples,) at 16 kHz.
+def load_clip(row: Row, number: int) -> Waveform:
+    """One of a row's clips: (n_samples,) at 16 kHz.
 
     Raises:
         DataError: the clip passed `index_rows` and can't be read any more, or has another length now.
     """
+    path = row.sample.clips[number]
     try:
-        waveform = load_audio(row.sample.audio).waveform
+        waveform = load_audio(path).waveform
     except AudioError as error:
         raise DataError(f"row {row.sample.id}: the clip was readable when the run began and is not now: {error}") from error
-    if len(waveform) != row.n_samples:
-        raise DataError(f"row {row.sample.id}: {row.sample.audio} changed during the run: start it again")
+    if len(waveform) != row.n_samples[number]:
+        raise DataError(f"row {row.sample.id}: {path} changed during the run: start it again")
     return waveform
 
 
-def tokens(row: Row, mel_frames: int, processor: AudioGraftProcessor) -> dict[str, Any]:
-    """A row's text with a clip of so many mel frames: `id`, `input_ids`, `labels`, `mel_frames`."""
-    ids, labels = processor.training_ids(audio_messages(row.sample.prompt), row.target, [mel_frames])
-    return {"id": row.sample.id, "input_ids": ids, "labels": labels, "mel_frames": mel_frames}
+def load_clips(row: Row) -> list[Waveform]:
+    """All clips of a row, in order. Raises what `load_clip` raises."""
+    return [load_clip(row, number) for number in range(len(row.n_samples))]
+
+
+def tokens(row: Row, feature_frames: Sequence[int], processor: AudioGraftProcessor) -> dict[str, Any]:
+    """A row's text with clips of so many feature frames: `id`, `input_ids`, `labels`, `feature_frames`.
+
+    Raises:
+        DataError: markers and clips differ in number, or the chat template refuses the conversation.
+    """
+    ids, labels = processor.training_ids(conversation(row.sample), row.target, feature_frames)
+    return {"id": row.sample.id, "input_ids": ids, "labels": labels, "feature_frames": list(feature_frames)}

@@ -3,41 +3,42 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+from accelerate import PartialState  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.progress import Progress
 from transformers import set_seed
 from transformers.trainer_callback import TrainerState
 
-from audiograft import provenance
 from audiograft.data.manifest import replace_text
-from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, load_graft
-from audiograft.model.checkpoint import load_processor, save_graft
+from audiograft.model import AudioGraftProcessor
+from audiograft.model.lora import merge_lora
 from audiograft.train.batching import TokenBatchSampler, partition
 from audiograft.train.callbacks import LogLine
-from audiograft.train.checkpoints import STATE, data_fingerprint, find_checkpoint, load_trained, run_identity, steps_done, writing
+from audiograft.train.checkpoints import STATE, find_checkpoint, load_trained, run_identity, steps_done, writing
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import SpeechDataset
 from audiograft.train.deafness import DeafnessReport, check_deafness, require_clips
 from audiograft.train.feature_cache import build_cache
+from audiograft.train.finish import conclude, export, summary
+from audiograft.train.kl import RESPONSES, DistillationCollator, DistillationDataset, can_be_taught, responses_sha256, with_responses
+from audiograft.train.parallel import check_parallel, is_main_process, process_count, require_same_checkpoint, shards
 from audiograft.train.preview import draw_batch
 from audiograft.train.recipe import Recipe
 from audiograft.train.rows import Rejection, Row, index_rows, read_samples
-from audiograft.train.stages import ParameterCounts, frozen_parts, merge_stage, prepare_stage
+from audiograft.train.setup import DTYPES, Start, open_model, open_processor, prepare, training_device
+from audiograft.train.stages import frozen_parts
 from audiograft.train.trainer import GraftTrainer
 from audiograft.train.validation import Validator, draw
 from audiograft.types import ConfigError, DataError
-
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -66,17 +67,22 @@ def train(recipe: Recipe, on_log: Callable[[LogLine], None] = lambda line: None,
         AudiograftError: what the user can mend: recipe, data, disk, or a loss that is not finite.
     """
     started = time.perf_counter()
-    console = console or Console(stderr=True)
+    check_parallel(recipe)
+    console = console or Console(stderr=True, quiet=not is_main_process())
     output_dir = Path(recipe.output_dir)
     with writing(output_dir, "the output folder"):
         output_dir.mkdir(parents=True, exist_ok=True)
     set_seed(recipe.seed)
-    model, processor = load_graft(recipe.model)
+    start = open_model(recipe, console)
+    processor = start.processor
     data = _read_data(recipe, processor, console)
     identity = run_identity(recipe, data.train)
+    if recipe.loss == "kl":
+        data = _taught(start.model, processor, data, output_dir, identity["model_sha256"], console)
+        identity["responses_sha256"] = responses_sha256(data.train)
     checkpoint = find_checkpoint(output_dir, identity)
-    counts = prepare_stage(model, recipe)
-    trainer = _build_trainer(recipe, model, processor, data, identity, console, on_log)
+    counts = prepare(start, recipe, console)
+    trainer = _build_trainer(recipe, start.model, processor, data, identity, console, on_log)
     try:
         with warnings.catch_warnings():
             # In mixed precision the projector's norms are fed bf16 or fp16 and hold fp32, which is as it should be.
@@ -87,13 +93,17 @@ def train(recipe: Recipe, on_log: Callable[[LogLine], None] = lambda line: None,
         raise DataError(str(error).splitlines()[-1].removeprefix("audiograft.types.DataError: ")) from error
     finally:
         trainer.display.close()
-    model = trainer.finished_model()
-    merge_stage(model)
-    deafness = check_deafness(model, processor, data.scored, data.scored_source, recipe.deafness.permutations, recipe.seed)
-    result = _summary(recipe, data, counts, trainer.state, deafness, time.perf_counter() - started)
+    start, deafness = _finish(trainer, start, data)
+    result = summary(recipe, start, counts, trainer.state, deafness) | {
+        "rows": {"train": len(data.train), "validation": len(data.validation), "rejected": data.n_rejected},
+        "data_fingerprint": identity["data_fingerprint"],
+        "wall_time_s": round(time.perf_counter() - started, 1),
+    }
     if trainer.is_world_process_zero():
-        _export(model, processor, recipe, result)
-        _conclude(console, deafness, output_dir)
+        export(start, recipe, result, console)
+        conclude(console, deafness, output_dir)
+    # A launcher ends all processes when one fails, and a deaf model counts as a failure: not before it is written.
+    trainer.accelerator.wait_for_everyone()
     return result
 
 
@@ -103,7 +113,7 @@ def dry_run(recipe: Recipe, colour: bool = False) -> str:
     Raises:
         AudiograftError: as in `train`.
     """
-    processor = load_processor(recipe.model)
+    processor = open_processor(recipe)
     rows, _ = _index(recipe, recipe.data.train, recipe.pad_to_window_share, processor, Console(stderr=True))
     sampler = _sampler(recipe, rows)
     first = next(iter(sampler))
@@ -131,9 +141,12 @@ def _index(
     """
     if recipe.prompt is not None and processor.audio_token in recipe.prompt:
         raise ConfigError(f"prompt contains {processor.audio_token}, which stands for a clip: take it out of the recipe")
-    samples = read_samples(manifests, recipe.prompt)
+    samples = read_samples(manifests, recipe.prompt, recipe.data.prompts, recipe.seed)
     with _counting(console, "checking clips", len(samples)) as advance:
         rows, rejected = index_rows(samples, processor, pad_share, recipe.seed, on_row=advance)
+    if recipe.loss == "kl":
+        useless = {row.sample.id: reason for row in rows if (reason := can_be_taught(row)) is not None}
+        rows, rejected = [row for row in rows if row.sample.id not in useless], [*rejected, *useless.values()]
     if not rows:
         raise DataError(f"{', '.join(manifests)}: no usable clip; the first of {len(rejected)}: {rejected[0].audio}: {rejected[0].reason}")
     return rows, rejected
@@ -147,24 +160,42 @@ def _read_data(recipe: Recipe, processor: AudioGraftProcessor, console: Console)
         validation, unusable = _index(recipe, [recipe.data.validation], 0.0, processor, console)
         rejected += unusable
     path = Path(recipe.output_dir) / "rejected.jsonl"
-    if _is_main_process():
+    if is_main_process():
         replace_text(path, "".join(json.dumps(vars(item), ensure_ascii=False) + "\n" for item in rejected))
-    if rejected and _is_main_process():
+    if rejected and is_main_process():
         console.print(f"{len(rejected)} rows are left out, see {path}; the first: {rejected[0].audio}: {rejected[0].reason}")
     source = "validation" if validation else "training"
-    require_clips(validation or rows, source)
+    heard = require_clips(validation or rows, source)
     return _Data(
         train=rows,
         validation=draw(validation, recipe.data.validation_clips, recipe.seed),
-        scored=draw(validation or rows, recipe.deafness.clips, recipe.seed),
+        scored=draw(heard, recipe.deafness.clips, recipe.seed),
         scored_source=source,
         n_rejected=len(rejected),
     )
 
 
-def _is_main_process() -> bool:
-    """For what happens before there is a Trainer to ask; torchrun and accelerate set the variable."""
-    return os.environ.get("RANK", "0") == "0"
+def _taught(model: Any, processor: Any, data: _Data, output_dir: Path, teacher: str, console: Console) -> _Data:
+    """The rows with what the teacher answers to them; the main process asks it, and the others read what it wrote."""
+    parts = (data.train, data.validation, data.scored)
+    rows = [row for part in parts for row in part]
+    unanswered = len({id(row.sample) for row in rows if row.sample.response is None})
+    if unanswered and is_main_process():
+        console.print(f"the teacher answers {unanswered} rows that have no response, see {output_dir / RESPONSES}", soft_wrap=True)
+    with _main_process_first(), _counting(console, "asking the teacher", unanswered) as advance:
+        answered = iter(with_responses(model.to(training_device()), processor, rows, output_dir, teacher, is_main_process(), advance))
+    train, validation, scored = ([next(answered) for _ in part] for part in parts)
+    return replace(data, train=train, validation=validation, scored=scored)
+
+
+@contextmanager
+def _main_process_first() -> Iterator[None]:
+    """The Trainer's own is not there yet."""
+    if process_count() == 1:
+        yield
+        return
+    with PartialState(cpu=training_device().type == "cpu").main_process_first():
+        yield
 
 
 def _sampler(recipe: Recipe, rows: Sequence[Row]) -> TokenBatchSampler:
@@ -173,34 +204,52 @@ def _sampler(recipe: Recipe, rows: Sequence[Row]) -> TokenBatchSampler:
 
 def _build_trainer(
     recipe: Recipe,
-    model: AudioGraftForConditionalGeneration,
-    processor: AudioGraftProcessor,
+    model: Any,
+    processor: Any,
     data: _Data,
     identity: dict[str, Any],
     console: Console,
     on_log: Callable[[LogLine], None],
 ) -> GraftTrainer:
-    dataset = SpeechDataset(data.train, processor)
+    kl = recipe.loss == "kl"
+    dataset = (DistillationDataset if kl else SpeechDataset)(data.train, processor)
     trainer = GraftTrainer(
         model,
         recipe,
         dataset=dataset,
+        collator=(DistillationCollator if kl else Collator)(processor),
         sampler=_sampler(recipe, data.train),
-        frozen=frozen_parts(model, recipe),
+        frozen=frozen_parts(model),
         identity=identity,
         validator=Validator(processor, data.validation) if data.validation else None,
         console=console,
         on_log=on_log,
     )
     if recipe.feature_cache is not None:
-        # Here the model is on its device.
-        with _counting(console, "caching features", len(data.train)) as advance, trainer.accelerator.main_process_first():
-            dataset.cache = build_cache(Path(recipe.feature_cache), model, processor, data.train, _DTYPES[recipe.precision], on_clip=advance)
+        # Here the model is on its device, unless it is to be sharded.
+        model.audio_tower.to(trainer.args.device)
+        n_clips = sum(len(row.n_samples) for row in data.train)
+        with _counting(console, "caching features", n_clips) as advance, trainer.accelerator.main_process_first():
+            dataset.cache = build_cache(Path(recipe.feature_cache), model, processor, data.train, DTYPES[recipe.precision], on_clip=advance)
     return trainer
+
+
+def _finish(trainer: GraftTrainer, start: Start, data: _Data) -> tuple[Start, DeafnessReport]:
+    """The trained model as it is to be saved, and what the deafness check says of it. A model in shards is checked before it is put together."""
+    recipe = trainer.recipe
+    check = partial(check_deafness, processor=start.processor, rows=data.scored, source=data.scored_source)
+    check = partial(check, permutations=recipe.deafness.permutations, seed=recipe.seed)
+    # Whole, it may be larger than what a process can compute with.
+    deafness = check(trainer.model) if trainer.sharded else None
+    start = replace(start, model=trainer.gathered_model() if trainer.sharded else trainer.finished_model())
+    if recipe.save == "merged" and not start.quantised and (is_main_process() or not trainer.sharded):
+        merge_lora(start.model)
+    return start, deafness or check(start.model)
 
 
 def _train_or_resume(trainer: GraftTrainer, checkpoint: Path | None, console: Console) -> None:
     """Train from the start, from a checkpoint, or not at all where the checkpoint is the run's last."""
+    require_same_checkpoint(checkpoint.name if checkpoint else None, trainer.recipe.output_dir)
     if checkpoint is None:
         trainer.train()
         return
@@ -210,41 +259,6 @@ def _train_or_resume(trainer: GraftTrainer, checkpoint: Path | None, console: Co
         trainer.train(resume_from_checkpoint=str(checkpoint))
     else:
         # The Trainer would train one step too many.
-        load_trained(trainer.finished_model(), checkpoint)
+        model: Any = trainer.finished_model()
+        load_trained(model.to(trainer.args.device) if shards(trainer.recipe) else model, checkpoint)
         trainer.state = TrainerState.load_from_json(str(checkpoint / STATE))
-
-
-def _summary(
-    recipe: Recipe, data: _Data, counts: ParameterCounts, state: TrainerState, deafness: DeafnessReport, wall_time_s: float
-) -> dict[str, Any]:
-    validations = [line for line in state.log_history if "eval_wer" in line]
-    return {
-        "deaf": deafness.deaf,
-        "deafness": deafness.as_dict(),
-        "validation": validations[-1] if validations else None,
-        "steps": state.global_step,
-        "rows": {"train": len(data.train), "validation": len(data.validation), "rejected": data.n_rejected},
-        "parameters": counts.as_dict(),
-        "wall_time_s": round(wall_time_s, 1),
-        "recipe": recipe.as_dict(),
-        "data_fingerprint": data_fingerprint(recipe.data.train, data.train),
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
-        "log": state.log_history,
-    }
-
-
-def _export(model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, recipe: Recipe, result: dict[str, Any]) -> None:
-    """Write the whole model, then train.json, whose presence says that the run is complete."""
-    output_dir = Path(recipe.output_dir)
-    torch.nn.Module.to(model, _DTYPES[recipe.save_dtype])
-    save_graft(model, processor, output_dir)
-    replace_text(output_dir / "train.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-
-
-def _conclude(console: Console, deafness: DeafnessReport, output_dir: Path) -> None:
-    console.print(deafness.table(), deafness.verdict(), sep="\n")
-    if deafness.deaf:
-        console.print(f"this model does not listen: its answers hardly depend on the audio. It is saved all the same, in {output_dir}")
-    else:
-        console.print(f"saved in {output_dir}")

@@ -15,16 +15,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from audiograft.model import AudioGraftForConditionalGeneration
 from audiograft.model.checkpoint import one_line
-from audiograft.train.batching import TokenBatchSampler
+from audiograft.train.batching import ProcessShare, TokenBatchSampler, WithMutedRows
 from audiograft.train.callbacks import EpochOrder, LogLine, ProgressDisplay
-from audiograft.train.checkpoints import STAGING, load_trained, publish, save_trained, writing
+from audiograft.train.checkpoints import LOG_WINDOW, STAGING, load_trained, publish, save_trained, writing
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import SpeechDataset
+from audiograft.train.kl import taught
+from audiograft.train.parallel import all_processes, any_process, gather, put_optimizer_state, reshard, shard, shards, whole_optimizer_state
 from audiograft.train.recipe import Recipe
+from audiograft.train.stages import checkpointed_layers
 from audiograft.train.validation import Validator
 from audiograft.types import AudiograftError, ConfigError
 
@@ -88,6 +92,7 @@ class GraftTrainer(Trainer):
         recipe: Recipe,
         *,
         dataset: SpeechDataset,
+        collator: Collator,
         sampler: TokenBatchSampler,
         frozen: Sequence[nn.Module],
         identity: Mapping[str, Any],
@@ -100,14 +105,16 @@ class GraftTrainer(Trainer):
         self.display = ProgressDisplay(console, on_log)
         self._sampler = sampler
         self._frozen = frozen
+        self._checkpointed = checkpointed_layers(model) if recipe.gradient_checkpointing else []
         self._identity = identity
         self._validator = validator
         self._staging: Path | None = None
+        self._skeleton: nn.Module | None = None
         self._start_window()
         super().__init__(
             model=model,
             args=training_arguments(recipe, validator is not None),
-            data_collator=Collator(dataset.processor),
+            data_collator=collator,
             train_dataset=dataset,
             # Not a dataset, but only `evaluate` below reads it.
             eval_dataset=validator,
@@ -117,17 +124,34 @@ class GraftTrainer(Trainer):
         # The Trainer's own mark, which has no place in a saved configuration.
         del model.config.use_cache
 
+    @property
+    def sharded(self) -> bool:
+        """Whether the model is in shards by now."""
+        return self._skeleton is not None
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's own; with FSDP2 the model is cut first, so that the optimiser gets the shards."""
+        if shards(self.recipe) and not self.sharded:
+            self._skeleton = shard(self.finished_model(), self.args.device, self.recipe.precision)
+            # Mixed precision from accelerate, without DDP around the shards.
+            self.accelerator.prepare_model(self.model, device_placement=False, evaluation_mode=True)
+        return super().train(*args, **kwargs)
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        # Sharding moves it layer by layer: it need not fit as a whole.
+        if not shards(self.recipe):
+            super()._move_model_to_device(model, device)
+
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches by token budget. Through `accelerator.prepare`, without which epochs would repeat and a resumed run would diverge."""
-        loader = DataLoader(
-            self.train_dataset,  # type: ignore[arg-type]
-            batch_sampler=self._sampler,
+        """This process's batches. `EpochOrder` shuffles them; accelerate, which can't deal batches of unequal size evenly, is left out."""
+        rows = len(self.train_dataset)  # type: ignore[arg-type]
+        return DataLoader(
+            WithMutedRows(self.train_dataset, rows),  # type: ignore[arg-type]
+            batch_sampler=ProcessShare(self._sampler, rows, self.args.process_index, self.args.world_size),
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
-        return prepared
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
@@ -141,26 +165,39 @@ class GraftTrainer(Trainer):
         # The Trainer has just put the whole model in training mode.
         for part in self._frozen:
             part.eval()
+        for layer in self._checkpointed:
+            # They compute again in training mode alone; what is inside them, and may have dropout, stays as it is.
+            layer.training = True
+        if self.recipe.loss == "kl":
+            student: Any = taught(model, self.model, inputs, self.recipe.kl_temperature)
+            model = student
         loss = super().compute_loss(model, inputs, return_outputs=False, num_items_in_batch=num_items_in_batch)
         assert isinstance(loss, Tensor)
-        if not torch.isfinite(loss):
-            self._stop_at(ids, loss.item())
+        bad = not torch.isfinite(loss)
+        if any_process(bad, loss.device):
+            self._stop_at(ids if bad else [], loss.item())
         self._window_samples += len(ids)
         self._window_audio_s += audio_s
         return loss
 
     def _stop_at(self, ids: Sequence[str], loss: float) -> NoReturn:
+        """Write down the bad batches of all processes, and stop in each, so that none waits for another."""
         step = self.state.global_step + 1
         path = Path(self.recipe.output_dir) / "bad-batch.json"
-        with writing(path, "the list of bad clips"):
-            path.write_text(json.dumps({"step": step, "loss": str(loss), "ids": list(ids)}, ensure_ascii=False, indent=1), encoding="utf-8")
-        raise AudiograftError(f"the loss is {loss} at step {step}: lower learning_rate or max_grad_norm, or drop the clips in {path}")
+        reports = [(clips, value) for clips, value in all_processes((list(ids), loss)) if clips]
+        first = reports[0][1]
+        report = {"step": step, "loss": str(first), "ids": [name for clips, _ in reports for name in clips]}
+        if self.is_world_process_zero():
+            with writing(path, "the list of bad clips"):
+                path.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
+        raise AudiograftError(f"the loss is {first} at step {step}: lower learning_rate or max_grad_norm, or drop the clips in {path}")
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validation loss and WER; prints some transcripts."""
         assert self._validator is not None
         started = time.perf_counter()
         result = self._validator(self.model)  # type: ignore[arg-type]
+        reshard(self.model)  # type: ignore[arg-type]
         metrics = {"eval_loss": result.loss, "eval_wer": result.wer}
         self.log(metrics)
         if self.is_world_process_zero():
@@ -207,9 +244,41 @@ class GraftTrainer(Trainer):
                 shutil.rmtree(self._staging, ignore_errors=True)
             self._staging = None
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """What is trained and nothing else, whatever stands around the model."""
+        save_trained(self.accelerator.unwrap_model(self.model), Path(output_dir or self.recipe.output_dir), self._identity)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        # Whole, so that any number of processes can go on with it.
+        state = whole_optimizer_state(self.optimizer)  # type: ignore[arg-type]
         if self.args.should_save:
-            save_trained(self.model, Path(output_dir or self.recipe.output_dir), self._identity)  # type: ignore[arg-type]
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)  # type: ignore[union-attr]
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.sharded or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        put_optimizer_state(self.optimizer, torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True))  # type: ignore[arg-type]
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))  # type: ignore[union-attr]
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Besides, the losses since the last log line, which the next one gives the mean of."""
+        super()._save_rng_state(output_dir)
+        window = {"last_logged_step": self._globalstep_last_logged, "losses": all_processes(self._tr_loss.item())}
+        if self.args.should_save:
+            (Path(output_dir) / LOG_WINDOW).write_text(json.dumps(window), encoding="utf-8")
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint is not None:
+            window = json.loads((Path(checkpoint) / LOG_WINDOW).read_text(encoding="utf-8"))
+            losses = window["losses"]
+            self._tr_loss.fill_(losses[self.args.process_index] if len(losses) == self.args.world_size else sum(losses) / len(losses))
+            self._globalstep_last_logged = window["last_logged_step"]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_trained(model or self.model, Path(resume_from_checkpoint))  # type: ignore[arg-type]
@@ -218,3 +287,8 @@ class GraftTrainer(Trainer):
         """The model without what the Trainer and accelerate put around it."""
         model: AudioGraftForConditionalGeneration = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         return model
+
+    def gathered_model(self) -> Any:
+        """The sharded model put together: on the CPU of the main process, and without weights elsewhere."""
+        assert self._skeleton is not None
+        return gather(self.model, self._skeleton, keep=self.is_world_process_zero())  # type: ignore[arg-type]

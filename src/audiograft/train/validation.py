@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from audiograft.inference.engine import Engine
+from audiograft.inference.decoding import Request, write_answers
+from audiograft.inference.engine import transcript_tokens
+from audiograft.messages import conversation
 from audiograft.metrics.word_errors import corpus, word_errors
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
 from audiograft.model.modeling import IGNORE_INDEX
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import example
-from audiograft.train.rows import Row, Waveform, load_waveform
+from audiograft.train.rows import Row, Waveform, load_clips
 
 _BATCH_CLIPS = 8
 
@@ -48,26 +50,35 @@ def draw(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
     return [rows[index] for index in sorted(chosen)]
 
 
-def score(model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, rows: Sequence[Row], waveforms: Sequence[Waveform]) -> Score:
-    """Loss and WER of each row's answer, given a waveform that may be its own or not."""
+def score(
+    model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, rows: Sequence[Row], clips: Sequence[Sequence[Waveform]]
+) -> Score:
+    """Loss and WER of each row's answer, given as many clips as it has, which may be its own or not."""
     with evaluating(model):
-        pairs = list(zip(rows, waveforms, strict=True))
+        pairs = list(zip(rows, clips, strict=True))
         losses: list[float] = []
         counts: list[int] = []
         for start in range(0, len(pairs), _BATCH_CLIPS):
             for loss, count in _clip_losses(model, processor, pairs[start : start + _BATCH_CLIPS]):
                 losses.append(loss)
                 counts.append(count)
-        hypotheses = Engine(model, processor).transcribe_waveforms(waveforms, [row.sample.prompt for row in rows], batch_size=_BATCH_CLIPS)
+        requests = [Request(conversation(row.sample), own, _budget(row, own, processor)) for row, own in pairs]
+        hypotheses = [answer.text for answer in write_answers(model, processor, requests, batch_size=_BATCH_CLIPS)]
     errors = corpus(word_errors(row.target, hypothesis) for row, hypothesis in zip(rows, hypotheses, strict=True))
     return Score(losses, counts, errors.rate, hypotheses)
 
 
+def _budget(row: Row, clips: Sequence[Waveform], processor: AudioGraftProcessor) -> int:
+    """New tokens for a row's answer: what a transcript of its clips may have, and no less than twice what is expected."""
+    expected = len(processor.tokenizer(row.target, add_special_tokens=False)["input_ids"])
+    return max(transcript_tokens(sum(map(len, clips))), 2 * expected)
+
+
 def _clip_losses(
-    model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, pairs: Sequence[tuple[Row, Waveform]]
+    model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, pairs: Sequence[tuple[Row, Sequence[Waveform]]]
 ) -> Iterator[tuple[float, int]]:
     """Mean loss and number of answer tokens of each pair."""
-    batch = Collator(processor)([example(row, waveform, processor.pad_to_window, processor) for row, waveform in pairs])
+    batch = Collator(processor)([example(row, clips, processor.pad_to_window, processor) for row, clips in pairs])
     labels = batch["labels"]
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if isinstance(tensor, torch.Tensor)}
     logits = model(**inputs).logits.float().cpu()
@@ -97,4 +108,4 @@ class Validator:
         self.rows = rows
 
     def __call__(self, model: AudioGraftForConditionalGeneration) -> Score:
-        return score(model, self.processor, self.rows, [load_waveform(row) for row in self.rows])
+        return score(model, self.processor, self.rows, [load_clips(row) for row in self.rows])

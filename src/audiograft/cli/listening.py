@@ -1,0 +1,76 @@
+"""What the verbs that hear clips share: finding the clips, loading the model, and the options of decoding."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from audiograft.cli.terminal import print_error
+from audiograft.types import AudioError
+
+if TYPE_CHECKING:
+    from audiograft.inference.decoding import DecodingOptions
+    from audiograft.inference.engine import Engine
+
+Result = TypeVar("Result")
+
+
+def find_clips(paths: list[str]) -> tuple[list[str], bool]:
+    """Files behind the paths, each once, and whether every path led to some."""
+    from audiograft.audio import find_audio
+
+    files: dict[str, str] = {}
+    complete = True
+    for path in paths:
+        try:
+            for file in find_audio([path]):
+                files.setdefault(os.path.abspath(file), str(file))
+        except AudioError as error:
+            print_error(str(error))
+            complete = False
+    return list(files.values()), complete
+
+
+def load_engine(model: str, device: str) -> Engine:
+    """The model, and what it has to say about itself on stderr."""
+    from audiograft.inference.engine import Engine
+
+    engine = Engine.load(model, device)
+    if engine.note:
+        typer.echo(f"note: {engine.note}", err=True)
+    return engine
+
+
+def checked_decoding(options: DecodingOptions) -> DecodingOptions:
+    """The options as they are, refused before a model is loaded.
+
+    Raises:
+        ConfigError: out of range, or excluding each other.
+    """
+    from audiograft.inference.decoding import Decoding
+
+    Decoding(**options)
+    return options
+
+
+def writable(text: str) -> str:
+    """The text with what UTF-8 can't encode, as in a file name that is none, escaped as the writers do."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def in_order(use: Callable[[Result], None]) -> Callable[[int, Result], None]:
+    """Take results as they come and hand each to `use` once all before it have been."""
+    waiting: dict[int, Result] = {}
+    place = 0
+
+    def take(index: int, result: Result) -> None:
+        nonlocal place
+        waiting[index] = result
+        while place in waiting:
+            use(waiting.pop(place))
+            place += 1
+
+    return take

@@ -1,0 +1,38 @@
+"""Clips given to other rows than their own, to find out what is answered by listening and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, islice
+from typing import TypeVar
+
+import numpy as np
+
+Item = TypeVar("Item")
+
+
+def derangement(count: int, seed: int) -> list[int]:
+    """A random cyclic permutation: no clip keeps its own audio.
+
+    Sattolo, "An algorithm to generate a random cyclic permutation" (1986).
+    """
+    rng = np.random.default_rng(seed)
+    order = list(range(count))
+    for last in range(count - 1, 0, -1):
+        other = int(rng.integers(last))
+        order[last], order[other] = order[other], order[last]
+    return order
+
+
+def shuffle_clips(clips: Sequence[Sequence[Item]], seed: int) -> list[list[Item]]:
+    """Clips of each row -> as many clips of other rows.
+
+    Where each row has one clip it is a derangement. No row keeps a clip of its own, unless it has more than half of all clips.
+    """
+    order = derangement(len(clips), seed)
+    cycle = list(islice(accumulate(order, lambda row, _: order[row], initial=0), len(order)))
+    flat = [clip for row in cycle for clip in clips[row]]
+    longest = max(map(len, clips), default=0)
+    others = iter(flat[longest:] + flat[:longest])
+    drawn = {row: list(islice(others, len(clips[row]))) for row in cycle}
+    return [drawn[row] for row in range(len(clips))]

@@ -1,0 +1,90 @@
+"""The end of a run: what was done, the model on the disk, and the verdict."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers.trainer_callback import TrainerState
+
+from audiograft import provenance
+from audiograft.data.manifest import replace_text
+from audiograft.model.adapters import ADAPTER_FILE, COMPONENTS, PROJECTOR_FILE, save_adapter
+from audiograft.model.checkpoint import save_graft
+from audiograft.model.merge import merge_adapter
+from audiograft.train.deafness import DeafnessReport
+from audiograft.train.recipe import Recipe
+from audiograft.train.setup import DTYPES, Start
+from audiograft.train.stages import ParameterCounts
+
+
+def summary(recipe: Recipe, start: Start, counts: ParameterCounts, state: TrainerState, deafness: DeafnessReport) -> dict[str, Any]:
+    """What stands in train.json, without what is known of the data."""
+    validations = [line for line in state.log_history if "eval_wer" in line]
+    accelerator = torch.accelerator.is_available()
+    return {
+        "deaf": deafness.deaf,
+        "deafness": deafness.as_dict(),
+        "validation": validations[-1] if validations else None,
+        "steps": state.global_step,
+        "parameters": counts.as_dict(),
+        "attention": start.attention,
+        "quantised": start.quantised,
+        "memory_peak_bytes": torch.accelerator.max_memory_allocated() if accelerator else None,
+        "recipe": recipe.as_dict(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+        "log": state.log_history,
+    }
+
+
+def export(start: Start, recipe: Recipe, result: dict[str, Any], console: Console) -> None:
+    """Write the model, whole or as an adapter, then train.json, whose presence says that the run is complete.
+
+    Raises:
+        AudiograftError: it can't be written.
+    """
+    output_dir = Path(recipe.output_dir)
+    if recipe.save == "adapter":
+        _save_adapter(start, recipe, result, output_dir)
+        for stale in (*output_dir.glob("model*.safetensors*"), output_dir / "config.json"):
+            stale.unlink(missing_ok=True)
+    else:
+        _save_whole(start, recipe, result, output_dir, console)
+        for name in (ADAPTER_FILE, PROJECTOR_FILE):
+            (output_dir / name).unlink(missing_ok=True)
+        for component in COMPONENTS:
+            shutil.rmtree(output_dir / f"lora-{component}", ignore_errors=True)
+    replace_text(output_dir / "train.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+
+
+def _save_adapter(start: Start, recipe: Recipe, result: dict[str, Any], folder: Path) -> None:
+    origin = {key: result[key] for key in ("versions", "commit", "data_fingerprint")}
+    save_adapter(start.model, start.processor, folder, start.base, recipe.as_dict(), origin, start.quantised)
+
+
+def _save_whole(start: Start, recipe: Recipe, result: dict[str, Any], output_dir: Path, console: Console) -> None:
+    """The whole model; after training on 4-bit weights that of the base as it was before, opened again, with the adapter merged."""
+    if not start.quantised:
+        torch.nn.Module.to(start.model, DTYPES[recipe.save_dtype])
+        save_graft(start.model, start.processor, output_dir)
+        return
+    with tempfile.TemporaryDirectory(dir=output_dir, prefix="adapter-to-merge-") as folder:
+        _save_adapter(start, recipe, result, Path(folder))
+        console.print("opening the base again, without quantisation, to merge into it")
+        report = merge_adapter(folder, output_dir, recipe.save_dtype)
+    console.print(f"merged {report.merged_layers} layers; largest difference of a logit: {report.max_abs_logit_difference:.2g}")
+
+
+def conclude(console: Console, deafness: DeafnessReport, output_dir: Path) -> None:
+    """Print the verdict."""
+    console.print(deafness.table(), deafness.verdict(), sep="\n")
+    if deafness.deaf:
+        console.print(f"this model does not listen: its answers hardly depend on the audio. It is saved all the same, in {output_dir}")
+    else:
+        console.print(f"saved in {output_dir}")

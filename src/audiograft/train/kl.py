@@ -1,0 +1,183 @@
+"""`loss: kl`: the language model that reads the transcript teaches the same language model that hears the clip (as Ultravox does).
+
+The teacher is the student without its adapters and with text in the clip's place, so that it costs no second model. What is learnt is to answer to
+speech as one answers to text: nothing has to be known about right answers, and what the language model can do it keeps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audiograft.data.manifest import replace_text
+from audiograft.inference.decoding import Request, write_answers
+from audiograft.messages import Message, conversation
+from audiograft.model.lora import lora_disabled
+from audiograft.model.modeling import IGNORE_INDEX
+from audiograft.train.collator import Collator
+from audiograft.train.dataset import SpeechDataset
+from audiograft.train.rows import Rejection, Row, tokens
+from audiograft.train.validation import evaluating
+from audiograft.types import AudiograftError
+
+RESPONSES = "responses.jsonl"
+"""In output_dir: what the teacher answered to rows without a response of their own."""
+_PREFIX = "teacher_"
+_MAX_NEW_TOKENS = 256
+_BATCH_ROWS = 16
+
+
+def readable(sample: Any) -> list[Message]:
+    """A row's conversation with its transcript where the clip was."""
+    messages = []
+    for message in conversation(sample):
+        content = message["content"]
+        if not isinstance(content, str):
+            content = "".join(sample.text if part["type"] == "audio" else part["text"] for part in content)
+        messages.append({**message, "content": content})
+    return messages
+
+
+def can_be_taught(row: Row) -> Rejection | None:
+    """Why a row is of no use for this loss; None where it is."""
+    sample = row.sample
+    if len(sample.clips) > 1:
+        return Rejection(sample.id, sample.audio, "loss: kl puts one transcript in the place of one clip, and the row has several")
+    if sample.clips and sample.text is None:
+        return Rejection(sample.id, sample.audio, "loss: kl needs what is said for the teacher to read: add text to the row")
+    return None
+
+
+def with_responses(
+    model: Any, processor: Any, rows: Sequence[Row], output_dir: Path, teacher: str, write: bool, on_row: Callable[[], None] = lambda: None
+) -> list[Row]:
+    """Rows that have no response get the teacher's own greedy one; those of an earlier start of the same run are read again.
+
+    Args:
+        model: before it has adapters, on the device where it is to compute.
+        processor: its processor.
+        rows: all that will be used.
+        output_dir: where responses.jsonl is.
+        teacher: identifies the model; responses of another are not used.
+        write: whether this process writes the file.
+        on_row: called after each row that is asked.
+    """
+    path = output_dir / RESPONSES
+    known = _read(path, teacher)
+    asked = {_key(row): row for row in rows if row.sample.response is None}
+    missing = [row for key, row in asked.items() if key not in known]
+    with evaluating(model):
+        for start in range(0, len(missing), _BATCH_ROWS):
+            batch = missing[start : start + _BATCH_ROWS]
+            requests = [Request(readable(row.sample), [], _MAX_NEW_TOKENS) for row in batch]
+            for row, answer in zip(batch, write_answers(model, processor, requests, batch_size=_BATCH_ROWS), strict=True):
+                known[_key(row)] = answer.text
+            if write:
+                lines = [json.dumps({"teacher": teacher, "row": key, "response": text}, ensure_ascii=False) for key, text in known.items()]
+                replace_text(path, "".join(f"{line}\n" for line in lines))
+            for _ in batch:
+                on_row()
+    answered = []
+    for row in rows:
+        if row.sample.response is None:
+            row = replace(row, sample=replace(row.sample, response=known[_key(row)]))
+            row = replace(row, positions=len(tokens(row, row.feature_frames, processor)["input_ids"]))
+        answered.append(row)
+    return answered
+
+
+def responses_sha256(rows: Sequence[Row]) -> str:
+    """Of the responses that are learnt, which belong to a run's identity."""
+    return hashlib.sha256(json.dumps([row.sample.response for row in rows]).encode()).hexdigest()
+
+
+def _key(row: Row) -> str:
+    """Of what the teacher reads."""
+    return hashlib.sha256(json.dumps(readable(row.sample)).encode()).hexdigest()
+
+
+def _read(path: Path, teacher: str) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {row["row"]: row["response"] for row in rows if row["teacher"] == teacher}
+
+
+class DistillationDataset(SpeechDataset):
+    """Training examples with what the teacher reads, which is an example without audio, under the key `teacher`."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[index]
+        ids, labels = self.processor.training_ids(readable(row.sample), row.target, [])
+        read = {"id": row.sample.id, "input_ids": ids, "labels": labels, "feature_frames": [], "audio_s": 0.0}
+        return super().__getitem__(index) | {"teacher": read}
+
+
+class DistillationCollator(Collator):
+    """Adds `teacher_input_ids`, `teacher_attention_mask` and `teacher_labels`, (rows, the teacher's positions), to a batch."""
+
+    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        read = super().__call__([item["teacher"] for item in items])
+        return super().__call__(items) | {f"{_PREFIX}{name}": read[name] for name in ("input_ids", "attention_mask", "labels")}
+
+
+def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || student), summed over tokens: Hinton et al. 2015, arXiv:1503.02531.
+
+    Args:
+        student_logits: (response tokens, vocabulary).
+        teacher_logits: likewise, of the same tokens.
+        temperature: divides both; the loss is multiplied by its square, so that gradients keep their size.
+    """
+    student = nn.functional.log_softmax(student_logits.float() / temperature, dim=-1)
+    teacher = nn.functional.log_softmax(teacher_logits.float() / temperature, dim=-1)
+    return nn.functional.kl_div(student, teacher, reduction="sum", log_target=True) * temperature**2
+
+
+@contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients and adapters; each module's own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad(), lora_disabled(model):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def taught(model: Any, core: Any, inputs: dict[str, Any], temperature: float) -> Callable[..., Any]:
+    """Takes the teacher's part out of a batch, lets the teacher read it, and gives the model with this loss in place of its own.
+
+    Args:
+        model: the student, as the Trainer calls it.
+        core: the same model without what stands around it.
+        inputs: a batch of `DistillationCollator`; the keys that begin with `teacher_` are taken out.
+        temperature: see `distillation_loss`.
+    """
+    text = {name.removeprefix(_PREFIX): inputs.pop(name) for name in list(inputs) if name.startswith(_PREFIX)}
+    same = torch.equal(inputs["labels"][inputs["labels"] != IGNORE_INDEX], text["labels"][text["labels"] != IGNORE_INDEX])
+    if not same:
+        raise AudiograftError("loss: kl: teacher and student have different response tokens: report this with the model's name")
+    with _as_it_was(core):
+        teacher_logits = core(**text).logits
+
+    def student(num_items_in_batch: Tensor | int | None = None, **batch: Any) -> Any:
+        output = model(**batch, num_items_in_batch=num_items_in_batch)
+        loss = distillation_loss(output.logits, teacher_logits, temperature)
+        if batch.get("feature_lengths") is None:
+            # The model's own loss carries what keeps a batch of text alone in step with other processes' batches.
+            loss = loss + 0 * output["loss"]
+        output["loss"] = loss / (max(len(teacher_logits), 1) if num_items_in_batch is None else num_items_in_batch)
+        return output
+
+    return student

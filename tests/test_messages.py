@@ -1,0 +1,94 @@
+"""Where clips stand in a conversation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from audiograft.messages import audio_messages, check_messages, conversation, count_clips, place_clips, with_windows
+from audiograft.types import DataError, Sample
+
+CLIP = {"type": "audio"}
+
+
+def text(words: str) -> dict[str, str]:
+    return {"type": "text", "text": words}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "n_clips", "parts"),
+    [
+        ("Write it down.", 1, [CLIP, text("\nWrite it down.")]),
+        ("Same?", 2, [CLIP, CLIP, text("\nSame?")]),
+        ("Hello", 0, [text("Hello")]),
+        ("", 1, [CLIP]),
+        ("", 0, []),
+        ("First <audio> then <audio></audio>.", 2, [text("First "), CLIP, text(" then "), CLIP, text(".")]),
+        ("<audio></audio><audio>", 2, [CLIP, CLIP]),
+        ("<audio>\nWrite it down.", 1, [CLIP, text("\nWrite it down.")]),
+    ],
+)
+def test_clips_stand_at_their_markers_or_first(prompt: str, n_clips: int, parts: list[Any]) -> None:
+    assert audio_messages(prompt, n_clips) == [{"role": "user", "content": parts}]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "n_clips", "counts"),
+    [("<audio>", 2, "1 <audio> marker in the prompt but 2 clips"), ("<audio> <audio>", 1, "2 <audio> markers in the prompt but 1 clip:")],
+)
+def test_markers_and_clips_that_differ_are_both_counted(prompt: str, n_clips: int, counts: str) -> None:
+    with pytest.raises(DataError, match=counts) as error:
+        audio_messages(prompt, n_clips)
+    assert "\n" not in str(error.value)
+
+
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Who?"},
+    {"role": "assistant", "content": "Ann, who says <audio>."},
+    {"role": "user", "content": "And where?"},
+]
+
+
+def test_without_markers_the_clips_stand_in_front_of_the_first_question() -> None:
+    placed = place_clips(TURNS, 2)
+    assert placed[1]["content"] == [CLIP, CLIP, text("\nWho?")]
+    assert placed[3]["content"] == [text("And where?")]
+    assert TURNS[1]["content"] == "Who?"
+
+
+def test_what_the_assistant_said_holds_no_clip() -> None:
+    assert count_clips(place_clips(TURNS, 0)) == 0
+    assert place_clips(TURNS, 1)[2] is TURNS[2]
+
+
+def test_what_the_system_says_stays_text_unless_it_holds_a_clip() -> None:
+    assert place_clips(TURNS, 1)[0] is TURNS[0]
+    heard = [{"role": "system", "content": "Speak like <audio>."}, {"role": "user", "content": "Who?"}]
+    assert place_clips(heard, 1)[0]["content"] == [text("Speak like "), CLIP, text(".")]
+
+
+def test_each_turn_has_its_own_clips() -> None:
+    turns = [*TURNS[:3], {"role": "user", "content": [text("<audio> is text here"), CLIP]}]
+    turns[1] = {"role": "user", "content": "Who is <audio>?"}
+    placed = place_clips(turns, 2)
+    assert [count_clips([message]) for message in placed] == [0, 1, 0, 1]
+    assert placed[3]["content"] == [text("<audio> is text here"), CLIP]
+
+
+def test_the_windows_of_a_long_clip_stand_in_its_place() -> None:
+    messages = with_windows(audio_messages("a <audio> b <audio>", 2), [3, 1])
+    assert messages[0]["content"] == [text("a "), CLIP, CLIP, CLIP, text(" b "), CLIP]
+
+
+@pytest.mark.parametrize(("prompt", "left"), [("Who?", [text("Who?")]), ("Is <audio> Ann?", [text("Is "), text(" Ann?")]), ("", [])])
+def test_a_question_without_its_clips_is_its_text(prompt: str, left: list[Any]) -> None:
+    sample = Sample("a", ("a.wav",), prompt=prompt)
+    assert conversation(sample, audio=False) == [{"role": "user", "content": left}]
+    assert count_clips(conversation(sample)) == 1
+
+
+def test_a_conversation_is_taken_as_it_is() -> None:
+    assert check_messages(TURNS) is TURNS
+    assert conversation(Sample("a", messages=tuple(TURNS), prompt="not this")) == place_clips(TURNS, 0)
