@@ -11,16 +11,18 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import builders
 import pytest
 
+from audiograft.cli import main
 from audiograft.train.recipe import DataRecipe, DeafnessRecipe, LoraRecipe, Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
@@ -53,6 +55,36 @@ def test_the_commands_run_in_their_order(workplace: Path) -> None:
         done = run([sys.executable, "-m", "audiograft", *arguments], workplace)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         assert done.stdout.strip()
+
+
+def test_the_walk_through_of_bring_your_own_runs_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's own commands, with random parts in place of the names in its first block, and few steps."""
+    named, *steps = blocks("bash", (ROOT / "docs" / "bring-your-own.md").read_text(encoding="utf-8"))
+    assert named.startswith("export ENCODER=")
+    clips = ROOT / "tests" / "data" / "clips"
+    values = {
+        "ENCODER": builders.encoder_checkpoint(tmp_path / "encoder", "wavlm"), "LANGUAGE_MODEL": builders.lm_checkpoint(tmp_path / "lm"),
+        "TRAIN": clips, "DEV": clips, "TEST": clips, "CLIP": next(clips.rglob("*.wav")),
+    }  # fmt: skip
+    assert set(re.findall(r"(\w+)=", named)) == set(values)
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    for name, value in values.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(tmp_path)
+    few = {"max_steps": 2, "deafness.clips": 8, "deafness.permutations": 100, "data.validation_clips": 4, "precision": "fp32"}
+    for line in "".join(steps).replace("\\\n", " ").splitlines():
+        verb, *arguments = shlex.split(os.path.expandvars(line))[1:]
+        if verb == "train":
+            keys = few | ({"lora.rank": 2} if "finetune" in arguments[0] else {})
+            arguments += [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
+        elif verb == "selftest":
+            arguments += ["--clips", "8"]
+        # Two steps teach nothing: the deafness check ends training and the self-test with 1.
+        hears = verb not in ("train", "selftest") or "--dry-run" in arguments
+        assert main([verb, *arguments]) == (0 if hears else 1), line
+    assert (tmp_path / "runs/mine/align/projector.safetensors").exists()
+    assert (tmp_path / "runs/mine/finetune/lora-language_model/adapter_model.safetensors").exists()
+    assert len((tmp_path / "runs/mine/results/predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 20
 
 
 def test_the_python_example_prints_what_the_readme_says(workplace: Path) -> None:

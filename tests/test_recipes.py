@@ -18,6 +18,9 @@ from rich.console import Console
 from transformers import WhisperFeatureExtractor
 
 from audiograft.model import load_model
+from audiograft.train.plan.gpus import find_gpus
+from audiograft.train.plan.report import Options, plan_recipe
+from audiograft.train.plan.tables import shown_bytes
 from audiograft.train.recipe import Recipe, load_recipe
 from audiograft.train.run import train
 
@@ -103,11 +106,8 @@ def _backbones(folder: Path, layout: str) -> dict[str, str]:
     if layout in builders.STOCK:
         return {"model": str(builders.stock_checkpoint(folder / "model", layout))}
     if layout == "wavlm":
-        halves = {
-            "audio_encoder": builders.encoder_checkpoint(folder / "encoder", "wavlm"),
-            "language_model": builders.lm_checkpoint(folder / "lm", "qwen3"),
-        }
-        return {f"graft.{name}": str(path) for name, path in halves.items()}
+        encoder, lm = builders.encoder_checkpoint(folder / "encoder", layout), builders.lm_checkpoint(folder / "lm", "qwen3")
+        return {"graft.audio_encoder": str(encoder), "graft.language_model": str(lm)}
     builders.audio_tower().save_pretrained(folder / "encoder")
     WhisperFeatureExtractor().save_pretrained(folder / "encoder")
     return {"graft.audio_encoder": str(folder / "encoder"), "graft.language_model": str(_language_model(folder / "lm", layout))}
@@ -120,9 +120,7 @@ def _clips(folder: Path) -> str:
 
 def _shrink(path: Path, overrides: dict[str, str]) -> Recipe:
     stage = yaml.safe_load(path.read_text())
-    keys = {
-        key: value for key, value in overrides.items() if key.partition(".")[0] in ("data", "output_dir", "model") or key.partition(".")[0] in stage
-    }
+    keys = {key: value for key, value in overrides.items() if key.partition(".")[0] in ("model", *stage)}
     # Without a GPU there is no fp16.
     small = [*SMALL, "precision=bf16"] if stage["precision"] == "fp16" else SMALL
     small = [item for item in small if stage["stage"] == "finetune" or not item.startswith("lora")]
@@ -134,7 +132,7 @@ def test_the_code_path_of_a_recipe(name: str, tmp_path: Path) -> None:
     """All its stages, one on the other: two steps each, and a model that opens again."""
     overrides = _backbones(tmp_path, FOLDERS[name])
     data = _clips(tmp_path / "clips")
-    overrides |= {"data.train": data, "data.validation": data}
+    overrides |= {"data.train": data, "data.validation": data, "feature_cache": str(tmp_path / "cache")}
     for path in sorted((ROOT / "recipes" / name).glob("*.yaml")):
         output = tmp_path / "runs" / path.stem
         recipe = _shrink(path, overrides | {"output_dir": str(output)})
@@ -146,3 +144,30 @@ def test_the_code_path_of_a_recipe(name: str, tmp_path: Path) -> None:
         overrides["model"] = str(output)
     model, _ = load_model(str(output), torch.device("cpu"), torch.float32)
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def test_the_readme_tells_what_plan_tells() -> None:
+    """One row of its table of costs, and that every recipe has one; the test below has the others."""
+    rows = _cost_rows()
+    assert rows.keys() == {str(path.relative_to(ROOT / "recipes")) for name in FOLDERS for path in (ROOT / "recipes" / name).glob("*.yaml")}
+    assert rows["qwen3-1.7b/align.yaml"] == _cost_row("qwen3-1.7b/align.yaml")
+
+
+@pytest.mark.slow
+def test_the_whole_table_of_costs() -> None:
+    rows = _cost_rows()
+    assert rows == {name: _cost_row(name) for name in rows}
+
+
+def _cost_rows() -> dict[str, list[str]]:
+    lines = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if ".yaml` |" in line]
+    return {name.strip("`"): rest for name, *rest in cells}
+
+
+def _cost_row(name: str) -> list[str]:
+    options = Options(find_gpus("a100-80"), clip_s=1.0 if name.startswith(("reference/system-c", "qwen2-audio")) else 10.0)
+    plan = plan_recipe(ROOT / "recipes" / name, (), options)
+    sizes = [shown_bytes(plan[key]) for key in ("adapter_bytes", "train_memory_bytes", "infer_memory_bytes")]
+    hours = f"{plan['gpus'][0]['gpu_hours_per_1000_h']:.1f}"
+    return [f"{plan['trainable_params']:,}", sizes[0], str(plan["audio_tokens_per_30s"]), sizes[1], sizes[2], hours]

@@ -20,7 +20,7 @@ from torch import nn
 from audiograft.model import AudioGraftProcessor
 from audiograft.train.batching import ProcessShare, TokenBatchSampler, WithMutedRows, partition
 from audiograft.train.checkpoints import STAGING, WEIGHTS
-from audiograft.train.parallel import check_parallel, gather, require_sharded
+from audiograft.train.parallel import check_parallel, gather, require_sharded, without_weights
 from audiograft.train.recipe import DataRecipe, DeafnessRecipe, LoraRecipe, Recipe
 from audiograft.train.rows import index_rows, read_samples
 from audiograft.types import AudiograftError, ConfigError
@@ -142,7 +142,7 @@ def test_fsdp2_equals_one_process_and_its_checkpoint_is_anyones(recipe, run_quie
 
 @pytest.mark.slow
 def test_fsdp2_distils_as_one_process_does(recipe, run_quietly, tmp_path: Path) -> None:
-    recipe = replace(recipe, **FINETUNE, loss="kl", gradient_checkpointing=True)
+    recipe = replace(recipe, **FINETUNE, loss="kl", gradient_checkpointing=True, tokens_per_batch=400)
     pair = processes.start_pair(command(recipe, tmp_path / "two", parallel="fsdp2"), tmp_path / "two")
     run_quietly(recipe)
     finish(pair)
@@ -247,10 +247,8 @@ def test_the_number_of_processes_is_part_of_what_a_run_is(recipe, run_quietly, m
 
 
 def test_gathering_keeps_ties(graft: Callable[..., Any]) -> None:
-    from audiograft.train import parallel
-
     model, _ = graft
-    skeleton = parallel._without_weights(model)
+    skeleton = without_weights(model)
     assert {parameter.device.type for parameter in skeleton.parameters()} == {"meta"}
     full = gather(model, skeleton, keep=True)
     assert full.get_input_embeddings().weight is full.get_output_embeddings().weight

@@ -17,12 +17,17 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def graft(
-    audio_encoder: Annotated[str, typer.Option(help="Whisper checkpoint (its decoder is left behind): folder, hub id, or tiny-encoder.")],
+    audio_encoder: Annotated[
+        str,
+        typer.Option(
+            help="Checkpoint of Whisper, WavLM, HuBERT, wav2vec 2.0 or Wav2Vec2-BERT (decoder and head stay behind): folder, hub id, or tiny-encoder."
+        ),
+    ],
     language_model: Annotated[str, typer.Option(help="Causal language model or Qwen2-VL-like model: folder, hub id, or tiny-lm.")],
     out: Annotated[Path, typer.Option(help="Folder of the new model.")],
     projector: Annotated[Projector, typer.Option(help="What turns encoder frames into audio tokens.")] = "swiglu",
     frame_stack: Annotated[int, typer.Option(help="Encoder frames of 20 ms in one audio token: 1, 2, 4 or 8.")] = 4,
-    pad_to_window: Annotated[bool, typer.Option("--pad-to-window", help="Pad every clip to 30 s, as older systems do.")] = False,
+    pad_to_window: Annotated[bool, typer.Option("--pad-to-window", help="Pad every clip to 30 s, as older systems do; Whisper alone.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the projector's weights.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the parameter counts as JSON.")] = False,
 ) -> None:

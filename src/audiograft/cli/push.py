@@ -35,7 +35,7 @@ def push(
     dry: Annotated[bool, typer.Option("--dry-run", help="Print the files and the card; upload and write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was uploaded as JSON.")] = False,
 ) -> None:
-    """Upload a model or an adapter to the Hugging Face hub, with a card.
+    """Upload a model to the Hugging Face hub, with a card.
 
     Only the files that loading needs go up: no checkpoints, no logs, no audio. The card is made from train.json and from the evaluation runs
     you name; it shows no figure without its file. The token comes from HF_TOKEN or from `hf auth login`.

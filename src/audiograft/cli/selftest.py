@@ -23,12 +23,12 @@ def selftest(
     dtype: Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of the weights; auto: fp32 on a CPU, bf16 elsewhere.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Check that a model is what it should be, on this machine: for the first run with real weights.
+    """Check that a model is, on this machine, what it should be.
 
-    Counts parameters against `plan`, compares the encoder with transformers' own, the logits without audio with the language model's own, lists what
-    is in 4 bits, merges LoRA and compares, runs the deafness check, and measures the word error rate on 20 clips. A recipe that has trained
-    a model has that one tested, else what it would start from. The report is Markdown, made to be pasted into an issue; exit code 1 where a
-    check failed.
+    Made for the first run with real weights. Counts parameters against `plan`, compares the encoder with transformers' own and the logits
+    without audio with the language model's own, lists what is in 4 bits, merges LoRA and compares, runs the deafness check, and measures the
+    word error rate on 20 clips. A recipe that has trained a model has that one tested, else what it would start from. The report is Markdown,
+    made to be pasted into an issue; the exit code is 1 where a check failed.
 
     Example: audiograft selftest recipes/qwen3-1.7b/align.yaml
 

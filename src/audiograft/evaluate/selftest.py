@@ -267,7 +267,7 @@ def _tower(subject: _Subject) -> Check:
     with torch.device("meta"):
         stock = stock_class(tower.config)
     stock.load_state_dict(tower.state_dict(), assign=True)
-    features = torch.from_numpy(subject.processor.features(_sound(WINDOW_SAMPLES), True))[None].to(model.device, tower.dtype)
+    features = torch.from_numpy(subject.processor.features(_sound(WINDOW_SAMPLES)))[None].to(model.device, tower.dtype)
     inputs = {"input_values": features[:, 0]} if stock.main_input_name == "input_values" else {"input_features": features}
     if tower.config.model_type == "wav2vec2-bert":
         inputs = {"input_features": features.transpose(1, 2)}

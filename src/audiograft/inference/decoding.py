@@ -131,7 +131,7 @@ def write_answers(
     """
     ends = _end_tokens(model, generation)
     prompts = [processor.build_prompt(request.messages) for request in requests]
-    streamer = {} if stream is None else {"streamer": WordStreamer(processor.tokenizer, stream)}
+    streamer: dict[str, Any] = {} if stream is None else {"streamer": WordStreamer(processor.tokenizer, stream)}
     answers: dict[int, Written] = {}
     with _seeded(seed, model.device):
         for rows in _batches(requests, batch_size, equal_budgets=generation.get("num_beams", 1) > 1):
@@ -157,14 +157,17 @@ def _end_tokens(model: Any, generation: Mapping[str, Any]) -> set[int]:
 
 
 def _batches(requests: Sequence[Request], batch_size: int, equal_budgets: bool) -> Iterator[list[int]]:
-    """Numbers of requests of similar length; with equal budgets, since where beams are stopped decides which of them wins."""
+    """Numbers of requests of similar length. With equal budgets, since where beams are stopped decides which of them wins.
 
-    def key(i: int) -> tuple[int, int]:
-        return (requests[i].max_new_tokens if equal_budgets else 0, requests[i].n_samples)
+    Text alone is never mixed with audio: a model whose own LoRA works on audio alone (Granite Speech) has it on or off for a whole batch.
+    """
+
+    def key(i: int) -> tuple[int, bool, int]:
+        return (requests[i].max_new_tokens if equal_budgets else 0, bool(requests[i].waveforms), requests[i].n_samples)
 
     batch: list[int] = []
     for i in sorted(range(len(requests)), key=key):
-        if batch and (len(batch) == batch_size or key(i)[0] != key(batch[0])[0]):
+        if batch and (len(batch) == batch_size or key(i)[:2] != key(batch[0])[:2]):
             yield batch
             batch = []
         batch.append(i)

@@ -201,6 +201,9 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
             ValueError: placeholders and audio embeddings differ in number; both counts are named.
         """
         safe_ids, inputs_embeds = self._embed(input_ids, input_features, feature_lengths, encoder_states)
+        if inputs_embeds is None and labels is not None and self.training:
+            # Where audio comes in too, so that the backward pass takes the same way in all processes.
+            inputs_embeds = self.get_input_embeddings()(safe_ids) + unheard(self.audio_tower, self.projector)
         inputs: dict[str, Any] = {"attention_mask": attention_mask, **kwargs}
         if inputs_embeds is None or self.has_eyes:
             inputs["input_ids"] = safe_ids
@@ -217,8 +220,6 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
         if logits.shape[:-1] != targets.shape:
             raise RuntimeError(f"{type(self.language_model).__name__} does not call its output embeddings: {tuple(logits.shape)}")
         loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-        if inputs_embeds is None and self.training:
-            loss = loss + unheard(self.audio_tower, self.projector)
         return AudioGraftOutput(loss=loss / (max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch), logits=logits)
 
     @torch.no_grad()

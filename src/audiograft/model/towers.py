@@ -14,13 +14,13 @@ Masking augmentation and layer drop of the raw-waveform models never fire: `conf
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import HubertModel, Wav2Vec2BertModel, Wav2Vec2Model, WavLMModel
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from audiograft.model.audio_tower import AudioTower
 from audiograft.model.configuration import tower_config
@@ -118,14 +118,23 @@ def waveform_convolutions(audio_config: Any) -> tuple[Convolution, ...]:
     return tuple(Convolution(kernel, stride) for kernel, stride in zip(audio_config.conv_kernel, audio_config.conv_stride, strict=True))
 
 
+class _WavLMAttention(WavLMAttention):
+    """WavLM's attention with pads masked in its bias of positions: stock WavLM hands PyTorch a boolean mask beside it, which is deprecated."""
+
+    def torch_multi_head_self_attention(self, hidden_states: Any, attention_mask: Any, gated_position_bias: Any) -> Any:
+        if attention_mask is not None:
+            pads = ~attention_mask.repeat_interleave(self.num_heads, dim=0)[:, None, :]  # (clips * heads, 1, frames)
+            gated_position_bias = gated_position_bias.masked_fill(pads, float("-inf"))
+        return super().torch_multi_head_self_attention(hidden_states, None, gated_position_bias)  # type: ignore[arg-type]
+
+
 class WavLMTower(WaveformTower, WavLMModel):
     """WavLM (Chen et al. 2021, arXiv:2110.13900)."""
 
-    def _encode(self, frames: Tensor, real: Tensor | None) -> Tensor:
-        with warnings.catch_warnings():
-            # Stock WavLM hands PyTorch a boolean mask of pads beside a float bias of positions, which works and is deprecated.
-            warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask", UserWarning)
-            return super()._encode(frames, real)
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        for layer in self.encoder.layers:
+            layer.attention.__class__ = _WavLMAttention
 
 
 class HubertTower(WaveformTower, HubertModel):

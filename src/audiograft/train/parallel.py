@@ -92,7 +92,7 @@ def _decoder_layers(model: nn.Module) -> nn.ModuleList:
     return max(lists, key=lambda modules: sum(parameter.numel() for parameter in modules.parameters()))
 
 
-def _without_weights(model: nn.Module) -> nn.Module:
+def without_weights(model: nn.Module) -> nn.Module:
     """A copy on the meta device, ties kept; buffers, which are small, are copied as they are."""
     memo: dict[int, Any] = {
         id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
@@ -118,7 +118,7 @@ def shard(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
     Raises:
         AudiograftError: a parameter was left whole.
     """
-    skeleton = _without_weights(model)
+    skeleton = without_weights(model)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     dtypes: dict[str, Any] = {} if precision == "fp32" else {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32}
     for layer in _decoder_layers(model):
@@ -150,9 +150,9 @@ def whole(tensor: Tensor) -> Tensor:
     if isinstance(tensor, DTensor):
         return tensor.full_tensor().detach()
     if hasattr(tensor, "ds_id"):  # DeepSpeed ZeRO-3
-        from deepspeed.zero import GatheredParameters  # type: ignore[import-not-found]
+        import deepspeed  # type: ignore[import-not-found]
 
-        with GatheredParameters([tensor]):
+        with deepspeed.zero.GatheredParameters([tensor]):
             return tensor.detach().clone()
     return tensor.detach()
 

@@ -26,7 +26,17 @@ from audiograft.train.checkpoints import LOG_WINDOW, STAGING, load_trained, publ
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import SpeechDataset
 from audiograft.train.kl import taught
-from audiograft.train.parallel import all_processes, any_process, gather, put_optimizer_state, reshard, shard, shards, whole_optimizer_state
+from audiograft.train.parallel import (
+    all_processes,
+    any_process,
+    gather,
+    put_optimizer_state,
+    reshard,
+    shard,
+    shards,
+    whole_optimizer_state,
+    without_weights,
+)
 from audiograft.train.recipe import Recipe
 from audiograft.train.stages import checkpointed_layers
 from audiograft.train.validation import Validator
@@ -130,11 +140,13 @@ class GraftTrainer(Trainer):
         return self._skeleton is not None
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer's own; with FSDP2 the model is cut first, so that the optimiser gets the shards."""
+        """As the Trainer's own; with FSDP2 the model is cut first, so that the optimiser gets the shards. DeepSpeed's ZeRO-3 cuts it later."""
         if shards(self.recipe) and not self.sharded:
             self._skeleton = shard(self.finished_model(), self.args.device, self.recipe.precision)
             # Mixed precision from accelerate, without DDP around the shards.
             self.accelerator.prepare_model(self.model, device_placement=False, evaluation_mode=True)
+        elif self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage == 3:
+            self._skeleton = without_weights(self.finished_model())
         return super().train(*args, **kwargs)
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
@@ -249,7 +261,7 @@ class GraftTrainer(Trainer):
         save_trained(self.accelerator.unwrap_model(self.model), Path(output_dir or self.recipe.output_dir), self._identity)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.sharded:
+        if not shards(self.recipe):
             super()._save_optimizer_and_scheduler(output_dir)
             return
         # Whole, so that any number of processes can go on with it.
@@ -259,7 +271,7 @@ class GraftTrainer(Trainer):
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)  # type: ignore[union-attr]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if not self.sharded or checkpoint is None:
+        if not shards(self.recipe) or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         put_optimizer_state(self.optimizer, torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True))  # type: ignore[arg-type]

@@ -131,9 +131,13 @@ class StockAudioModel(nn.Module):
             ValueError: placeholders and audio embeddings differ in number; both counts are named.
         """
         inputs_embeds = self._embed(input_ids, input_features, feature_lengths)
+        heard = inputs_embeds is not None
+        if inputs_embeds is None and labels is not None and self.training:
+            # Where audio comes in too, so that the backward pass takes the same way in all processes.
+            inputs_embeds = self.stock.get_input_embeddings()(input_ids) + unheard(self.audio_tower, self.projector)
         text = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         inputs = {"attention_mask": attention_mask, **kwargs, **text}
-        with self._adapter(heard=inputs_embeds is not None):
+        with self._adapter(heard=heard):
             if labels is None:
                 output = self.stock(**inputs)
                 return AudioGraftOutput(**{name: output.get(name) for name in ("logits", "past_key_values", "hidden_states", "attentions")})
@@ -143,8 +147,6 @@ class StockAudioModel(nn.Module):
             with self._head_at(lambda hidden: hidden[predicts.to(hidden.device)]):
                 logits = self.stock(**{**inputs, "use_cache": False}).logits
         loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-        if inputs_embeds is None and self.training:
-            loss = loss + unheard(self.audio_tower, self.projector)
         return AudioGraftOutput(loss=loss / (max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch), logits=logits)
 
     @torch.no_grad()

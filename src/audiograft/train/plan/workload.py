@@ -55,9 +55,10 @@ def assume(anatomy: Anatomy, recipe: Recipe, clip_s: float | None = None) -> Wor
         ConfigError: tokens_per_batch does not hold one row.
     """
     wanted_s = clip_s or ASSUMED_CLIP_S
-    example = _assumed(anatomy, wanted_s)
+    prompt_tokens = ASSUMED_PROMPT_TOKENS if recipe.prompt is None else _TEMPLATE_TOKENS + _tokens(recipe.prompt)
+    example = _assumed(anatomy, wanted_s, prompt_tokens)
     while clip_s is None and example.positions > recipe.tokens_per_batch and example.audio_s > 0.1:
-        example = _assumed(anatomy, example.audio_s / 2)
+        example = _assumed(anatomy, example.audio_s / 2, prompt_tokens)
     rows = recipe.tokens_per_batch // example.positions
     if rows == 0:
         raise ConfigError(
@@ -73,12 +74,12 @@ def assume(anatomy: Anatomy, recipe: Recipe, clip_s: float | None = None) -> Wor
     return Workload([example], batch, rows * recipe.gradient_accumulation_steps, recipe.max_steps, 0, source)
 
 
-def _assumed(anatomy: Anatomy, clip_s: float) -> Example:
+def _assumed(anatomy: Anatomy, clip_s: float, prompt_tokens: int) -> Example:
     n_samples = round(clip_s * SAMPLE_RATE_HZ)
     if not 1 <= n_samples <= WINDOW_SAMPLES:
         raise ConfigError(f"--clip-s {clip_s:g}: training clips have up to {WINDOW_SAMPLES // SAMPLE_RATE_HZ} s")
     response = max(1, round(clip_s * ASSUMED_TOKENS_PER_S))
-    return _example(anatomy, [n_samples], False, ASSUMED_PROMPT_TOKENS, response)
+    return _example(anatomy, [n_samples], False, prompt_tokens, response)
 
 
 def _example(anatomy: Anatomy, n_samples: Sequence[int], padded: bool, prompt_tokens: int, response_tokens: int) -> Example:
