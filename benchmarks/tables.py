@@ -30,6 +30,10 @@ def table() -> str:
         row = tiny[key]
         return f"{percent(row['wer'])} ({percent(row['low'])} to {percent(row['high'])})"
 
+    def share(audio: str) -> str:
+        row = tiny["questions"][audio]
+        return percent(row["accuracy"]) + (f" ({percent(row['low'])} to {percent(row['high'])})" if audio == "true" else "")
+
     def ratio(name: str) -> str:
         row = bench[name]
         return f"{row['ratio']:.1f}x ({row['ours']:.1f} against {row['reference']:.1f} {row['unit']})"
@@ -40,6 +44,8 @@ def table() -> str:
         ("the same, held-out flite voice `slt`, built from a person's recordings", percent(tiny["held_out_flite_slt"]), "results"),
         ("the same, training voices with noise, reverberation, band limits", rate("augmented"), "results"),
         ("the same, each sentence with another's audio (it listens)", rate("shuffled"), "results"),
+        ("`tiny`, right answers to 500 questions (who, where, when, how many, which colour) about other unseen sentences", share("true"), "results"),
+        ("the same, without audio; by each question's most frequent answer", f"{share('none')}; {share('chance')}", "results"),
         ("`audiograft transcribe` of three clips, the whole process", f"{tiny['three_clips_s']:.1f} s", "results"),
         ("graft + align + finetune + evaluate from the two halves: time", f"{speedrun['minutes']:.1f} min", "speedrun"),
         ("its word error rate, 300 unseen sentences, training voices", percent(speedrun["wer"]), "speedrun"),

@@ -4,6 +4,9 @@
 
 Four sets of 500 unseen sentences: training voices, held-out voices, training voices with augmentation (noise, reverberation, band limits, shifted
 voices), and training voices with the clips shuffled, so that each transcript is scored against another clip's audio.
+
+Then 500 questions about as many unseen sentences in training voices, beside three baselines: the same with another clip, the same without any audio
+(what the model answers from the question alone), and chance: each question's most frequent answer among 50,000 training sentences.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter, defaultdict
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +28,8 @@ from typing import Any
 from audiograft import load, provenance
 from audiograft.data.manifest import read_rows, write_manifest
 from audiograft.data.synthetic.generate import prepare_synthetic
+from audiograft.data.synthetic.grammar import sentences
+from audiograft.data.synthetic.questions import ask
 from audiograft.evaluate.run import evaluate
 from audiograft.metrics.normalisers import get_normaliser
 from audiograft.metrics.word_errors import corpus, word_errors
@@ -30,6 +37,8 @@ from audiograft.metrics.word_errors import corpus, word_errors
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = 500
 SEED = 99
+QUESTION_SEED = 98
+CHANCE_SENTENCES = 50_000
 NORMALISER = "lower"
 
 
@@ -50,6 +59,31 @@ def rate_of(predictions: Path, speakers: set[str]) -> float:
     rows = [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines()]
     normalise = get_normaliser(NORMALISER).apply
     return corpus(word_errors(normalise(row["reference"]), normalise(row["hypothesis"])) for row in rows if row["speaker"] in speakers).rate
+
+
+def frequent_answers() -> dict[str, str]:
+    """The most frequent answer to each question in the training split."""
+    rng = random.Random(0)
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    for sentence in islice(sentences("train", 0), CHANCE_SENTENCES):
+        question = ask(sentence, rng)
+        answers[question.text][question.answer] += 1
+    return {text: counts.most_common(1)[0][0] for text, counts in answers.items()}
+
+
+def questions(engine: Any, work: Path) -> dict[str, Any]:
+    """Share of right answers, on true, shuffled and no audio, and by chance."""
+    manifest = prepare_synthetic(work / "questions", split="test", voices="training", rows=ROWS, seed=QUESTION_SEED, questions=1.0)
+    found = {}
+    for audio in ("true", "shuffled", "none"):
+        accuracy = evaluate(engine, manifest, work / f"questions-{audio}-run", batch_size=32, normaliser=NORMALISER, audio=audio)["accuracy"]
+        found[audio] = {"accuracy": accuracy["rate"], "low": accuracy["interval"]["low"], "high": accuracy["interval"]["high"]}
+        if audio == "true":
+            found["by_question"] = {name: row["rate"] for name, row in accuracy["by_question"].items()}
+    frequent = frequent_answers()
+    rows = [row for _, row in read_rows(manifest)]
+    found["chance"] = {"accuracy": sum(frequent.get(row["prompt"]) == row["response"] for row in rows) / len(rows)}
+    return found | {"questions": len(rows)}
 
 
 def machine() -> dict[str, Any]:
@@ -93,7 +127,7 @@ def main() -> None:
         wer = metrics[name]["wer"]
         return {"wer": wer["rate"], "low": wer["interval"]["low"], "high": wer["interval"]["high"], "clips": metrics[name]["n_clips"]}
 
-    result = {
+    result: dict[str, Any] = {
         "model": args.model,
         **made_with,
         "training_voices": figure("training"),
@@ -103,6 +137,7 @@ def main() -> None:
         "held_out_by_speaker": {name: row["wer"] for name, row in metrics["held-out"]["by_speaker"].items()},
         "augmented": figure("augmented"),
         "shuffled": figure("shuffled"),
+        "questions": questions(engine, args.work),
         "three_clips_s": round(seconds_of_three_clips(), 2),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,8 @@ from audiograft.model.audio_tower import AudioTower
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "audiograft" / "assets"
 NOTE = """\
 tiny is a working miniature of 7 million parameters, trained from nothing on synthetic speech (espeak-ng and flite) of one small grammar.
-It hears short English sentences of that grammar, one per clip. It is not a speech recogniser for the world: other words, other voices and long
-recordings come out wrong.
+It hears short English sentences of that grammar, one per clip, and answers questions about them: who, where, when, how many, which colour. It is
+not a speech recogniser for the world: other words, other voices and long recordings come out wrong.
 """
 
 

@@ -214,3 +214,12 @@ def test_resumed_equals_uninterrupted_with_an_adapter(finetune, run_quietly: Cal
     assert losses(resumed) == losses(whole)
     for name in ("projector.safetensors", "lora-language_model/adapter_model.safetensors"):
         assert (Path(finetune.output_dir) / name).read_bytes() == (Path(f"{finetune.output_dir}-whole") / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # torch's compiler has some of its own
+def test_compiled_layers_give_the_same_losses(finetune, run_quietly: Callable[..., dict[str, Any]]) -> None:
+    plain = run_quietly(finetune, max_steps=3, output_dir=f"{finetune.output_dir}-plain")
+    compiled = run_quietly(finetune, max_steps=3, compile=True)
+    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-5)
+    assert len(lora_modules(load_model(finetune.output_dir)[0])) == 14

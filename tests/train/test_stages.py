@@ -88,7 +88,7 @@ def test_what_is_trained_is_in_fp32_and_the_rest_as_it_was(recipe, dtype: torch.
         ),
         ({"projector": ("linear",)}, r"lora\.projector: linear matches no linear layer of the projector, which has linear_1, linear_2"),
         ({"language_model": ()}, r"lora: no scope names a layer"),
-        ({"rank": 20}, r"lora\.rank 20 exceeds a dimension of language_model\.model\.layers\.0\.self_attn\.k_proj, which is 32 -> 16: use 16 or less"),
+        ({"rank": 20}, r"lora\.rank 20 exceeds a dimension of language_model\.model\.layers\.0\.self_attn\.k_proj, which is 32 -> 16"),
     ],
 )
 def test_scopes_that_reach_nothing_or_too_far_are_one_line(recipe, lora: dict[str, object], needle: str) -> None:

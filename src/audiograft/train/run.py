@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.progress import Progress
@@ -93,7 +94,8 @@ def train(recipe: Recipe, on_log: Callable[[LogLine], None] = lambda line: None,
         raise DataError(str(error).splitlines()[-1].removeprefix("audiograft.types.DataError: ")) from error
     finally:
         trainer.display.close()
-    start, deafness = _finish(trainer, start, data)
+    with torch.compiler.set_stance("force_eager"):
+        start, deafness = _finish(trainer, start, data)
     result = summary(recipe, start, counts, trainer.state, deafness) | {
         "rows": {"train": len(data.train), "validation": len(data.validation), "rejected": data.n_rejected},
         "data_fingerprint": identity["data_fingerprint"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME
 
-from audiograft.model.checkpoint import SHIPPED, loading, one_line
+from audiograft.model.checkpoint import SHIPPED, loading
 from audiograft.types import ConfigError
 
 _DIMENSIONS = files("audiograft") / "train" / "backbones"
@@ -44,9 +45,9 @@ def find_config(name: str, key: str) -> Any:
     try:
         return AutoConfig.from_pretrained(name, local_files_only=True)
     except (OSError, ValueError) as error:
-        close = ", ".join(known for known in known_backbones() if known.partition("/")[0] == name.partition("/")[0])
-        what = f"those of {close} do" if close else f"see {Path(str(_DIMENSIONS)).name}/"
-        raise ConfigError(
-            f"{key}: the dimensions of {name} don't ship with audiograft ({what}): pass a folder that holds its {CONFIG_NAME}, "
-            f"with --set {key}=FOLDER [{one_line(error)[:80]}]"
-        ) from error
+        vendor = name.partition("/")[0]
+        close = (
+            difflib.get_close_matches(name, known_backbones(), n=3) or [known for known in known_backbones() if known.startswith(f"{vendor}/")][:3]
+        )
+        known = f"; those of {', '.join(close)} do" if close else ""
+        raise ConfigError(f"{key}: the dimensions of {name} don't ship with audiograft{known}: pass a folder that holds its {CONFIG_NAME}") from error
