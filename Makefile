@@ -7,6 +7,8 @@ BASE_PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do 
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
+# One worker a core, and one thread a worker: these models are too small for more, and threads that wait for each other cost far more than they bring.
+ONE_THREAD := OMP_NUM_THREADS=1
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .PHONY: help install demo test test-all lint format types check tiny speedrun bench results clean
@@ -34,10 +36,10 @@ demo: .venv/.installed  ## transcribe examples/ with the model that ships in the
 	@$(BIN)/audiograft transcribe --timing examples
 
 test: .venv/.installed-dev  ## the quick tests; those that need espeak-ng or flite are skipped without them
-	@$(BIN)/python -m pytest
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n auto
 
 test-all: .venv/.installed-dev  ## all tests, the slow ones too
-	@$(BIN)/python -m pytest -m 'slow or not slow'
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n auto -m 'slow or not slow'
 
 lint: .venv/.installed-dev  ## ruff: rules and format
 	@$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import (
     AddedToken,
     AutoConfig,
@@ -149,7 +151,7 @@ def write_clips(folder: Path, waveforms: Sequence[np.ndarray], texts: Sequence[s
 
 
 def system_a(folder: Path, names: str = "old", seed: int = 0) -> Any:
-    """A checkpoint in system A's published layout, in two shards, with an encoder of width 64; `names` as transformers wrote them before or after 4.52.
+    """A checkpoint in system A's published layout, in two shards, with an encoder of width 64; `names` as before or after transformers 4.52.
 
     Returns:
         The stock Qwen2-VL whose weights are in it.
@@ -177,7 +179,8 @@ def system_a(folder: Path, names: str = "old", seed: int = 0) -> Any:
         "architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl", "transformers_version": "4.47.0", "torch_dtype": "float32",
         "vocab_size": VOCABULARY_ROWS, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "max_position_embeddings": 32768, "max_window_layers": 2, "rms_norm_eps": model.config.text_config.rms_norm_eps,
-        "rope_theta": 10000.0, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}, "tie_word_embeddings": False, "use_sliding_window": False,
+        "rope_theta": 10000.0, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}, "tie_word_embeddings": False,
+        "use_sliding_window": False,
         "sliding_window": 4096, "bos_token_id": 0, "eos_token_id": 2, "image_token_id": 416, "video_token_id": 417, "vision_start_token_id": 418,
         "vision_end_token_id": 419, "audio_token_id": 320, "audio_hidden_size": 64, "use_audio_encoder": True,
         "vision_config": {
@@ -318,3 +321,35 @@ def stock_checkpoint(folder: Path, kind: str, seed: int = 0) -> Path:
     else:
         tokenizer(STOCK_TEMPLATE, STOCK_TOKENS[kind]).save_pretrained(folder)
     return folder
+
+
+def system_b(folder: Path, hidden: int = 32, rank: int = 4, namespace: bool = False, sequential: bool = True, **args: str) -> Path:
+    """A checkpoint.pt as system B's training writes it, and the bases beside it."""
+    audio_tower().save_pretrained(folder / "whisper")
+    WhisperFeatureExtractor().save_pretrained(folder / "whisper")
+    language_model("llama").save_pretrained(folder / "llama")
+    tokens = tokenizer(special=("<|begin_of_text|>", "<|eot_id|>"))
+    tokens.bos_token = "<|begin_of_text|>"
+    tokens.save_pretrained(folder / "llama")
+    torch.manual_seed(3)
+    projector = nn.Sequential(
+        nn.Linear(16, (16 + hidden) // 2), torch.nn.GELU(), torch.nn.Linear((16 + hidden) // 2, hidden), torch.nn.LayerNorm(hidden)
+    )
+    state = projector.state_dict() if sequential else {f"layers.{name}": tensor for name, tensor in projector.state_dict().items()}
+    names = [f"model.layers.{layer}.{linear}" for layer in range(2) for linear in ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj")]
+    sizes = {"q_proj": (32, 32), "v_proj": (32, 16), "down_proj": (64, 32)}
+    lora = {}
+    for name in names:
+        inputs, outputs = sizes[name.rpartition(".")[2]]
+        lora[name] = {"lora_A": torch.randn(rank, inputs) * 0.1, "lora_B": torch.randn(outputs, rank) * 0.1}
+    arguments = {"llama_path": str(folder / "llama"), "whisper_path": str(folder / "whisper"), "lora_rank": 32, **args}
+    checkpoint = {
+        "model": {"projector": state, "lora_layers": lora},
+        "optimizer": {"state": {0: {"step": torch.tensor(5.0)}}, "param_groups": [{"lr": 2e-5}]},
+        "step": 5,
+        "args": Namespace(**arguments) if namespace else arguments,
+        "dataset_config": {"audio_key": "audio_paths"},
+    }
+    (folder / "checkpoint-5").mkdir()
+    torch.save(checkpoint, folder / "checkpoint-5" / "checkpoint.pt")
+    return folder / "checkpoint-5"

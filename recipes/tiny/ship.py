@@ -31,7 +31,7 @@ def main(run: Path) -> None:
     lm.save_pretrained(ASSETS / "tiny-lm")
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(run / "tiny-lm" / name, ASSETS / "tiny-lm")
-    model, processor = load_graft(run / "finetune", dtype=torch.float16)
+    model, processor = load_graft(run / "final", dtype=torch.float16)
     model.config.note = NOTE.strip()
     model.save_pretrained(ASSETS / "tiny")
     processor.save_pretrained(ASSETS / "tiny")

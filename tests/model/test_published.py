@@ -177,36 +177,6 @@ def test_plain_qwen2_vl_is_not_taken_for_system_a(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "qwen2_vl"
 
 
-def system_b(folder: Path, hidden: int = 32, rank: int = 4, namespace: bool = False, sequential: bool = True, **args: str) -> Path:
-    """A checkpoint.pt as system B's training writes it, and the bases beside it."""
-    builders.audio_tower().save_pretrained(folder / "whisper")
-    WhisperFeatureExtractor().save_pretrained(folder / "whisper")
-    builders.language_model("llama").save_pretrained(folder / "llama")
-    tokens = builders.tokenizer(special=("<|begin_of_text|>", "<|eot_id|>"))
-    tokens.bos_token = "<|begin_of_text|>"
-    tokens.save_pretrained(folder / "llama")
-    torch.manual_seed(3)
-    projector = nn.Sequential(nn.Linear(16, (16 + hidden) // 2), nn.GELU(), nn.Linear((16 + hidden) // 2, hidden), nn.LayerNorm(hidden))
-    state = projector.state_dict() if sequential else {f"layers.{name}": tensor for name, tensor in projector.state_dict().items()}
-    names = [f"model.layers.{layer}.{linear}" for layer in range(2) for linear in ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj")]
-    sizes = {"q_proj": (32, 32), "v_proj": (32, 16), "down_proj": (64, 32)}
-    lora = {}
-    for name in names:
-        inputs, outputs = sizes[name.rpartition(".")[2]]
-        lora[name] = {"lora_A": torch.randn(rank, inputs) * 0.1, "lora_B": torch.randn(outputs, rank) * 0.1}
-    arguments = {"llama_path": str(folder / "llama"), "whisper_path": str(folder / "whisper"), "lora_rank": 32, **args}
-    checkpoint = {
-        "model": {"projector": state, "lora_layers": lora},
-        "optimizer": {"state": {0: {"step": torch.tensor(5.0)}}, "param_groups": [{"lr": 2e-5}]},
-        "step": 5,
-        "args": Namespace(**arguments) if namespace else arguments,
-        "dataset_config": {"audio_key": "audio_paths"},
-    }
-    (folder / "checkpoint-5").mkdir()
-    torch.save(checkpoint, folder / "checkpoint-5" / "checkpoint.pt")
-    return folder / "checkpoint-5"
-
-
 def system_b_reference(folder: Path, waveform: torch.Tensor, text_ids: torch.Tensor) -> torch.Tensor:
     """Logits of system B by its published recipe, without its two random rows: frames, then text, LoRA by forward hooks at scale 16 / rank."""
     with torch.serialization.safe_globals([Namespace]):
@@ -233,7 +203,7 @@ def system_b_reference(folder: Path, waveform: torch.Tensor, text_ids: torch.Ten
 
 @pytest.mark.parametrize("namespace", [False, True])
 def test_system_b_gives_the_logits_of_its_published_computation(tmp_path: Path, namespace: bool) -> None:
-    folder = system_b(tmp_path, namespace=namespace)
+    folder = builders.system_b(tmp_path, namespace=namespace)
     model, processor = load_model(folder)
     waveform = builders.tone(0.8)
     batch = processor([processor.build_prompt(audio_messages("What is said? <audio>"))], audio=[waveform])
@@ -248,7 +218,7 @@ def test_system_b_gives_the_logits_of_its_published_computation(tmp_path: Path, 
 
 
 def test_system_b_opens_by_file_and_its_projector_by_order(tmp_path: Path) -> None:
-    folder = system_b(tmp_path, sequential=False)
+    folder = builders.system_b(tmp_path, sequential=False)
     model, _ = load_model(folder / "checkpoint.pt")
     stored = torch.load(folder / "checkpoint.pt", weights_only=True)["model"]["projector"]
     assert torch.equal(model.projector.linear_2.weight, stored["layers.2.weight"])
@@ -256,7 +226,7 @@ def test_system_b_opens_by_file_and_its_projector_by_order(tmp_path: Path) -> No
 
 
 def test_system_b_is_merged_into_a_graft(tmp_path: Path) -> None:
-    folder = system_b(tmp_path)
+    folder = builders.system_b(tmp_path)
     report = merge_adapter(folder, tmp_path / "whole")
     assert report.passed
     assert report.merged_layers == 6
@@ -268,7 +238,7 @@ def test_system_b_is_merged_into_a_graft(tmp_path: Path) -> None:
 
 
 def test_system_bs_bases_can_be_given(tmp_path: Path) -> None:
-    folder = system_b(tmp_path, llama_path="meta-llama/Llama-3.2-3B-Instruct", whisper_path="openai/whisper-large-v3-turbo")
+    folder = builders.system_b(tmp_path, llama_path="meta-llama/Llama-3.2-3B-Instruct", whisper_path="openai/whisper-large-v3-turbo")
     with pytest.raises(ConfigError, match=r"was trained on meta-llama/.* and openai/.*audiograft merge .* --language-model DIR") as error:
         load_model(folder)
     assert "\n" not in str(error.value)
@@ -308,7 +278,7 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_a_system_b_that_can_not_be_used_is_one_line(tmp_path: Path, damage: str, message: str) -> None:
-    folder = system_b(tmp_path, hidden=64 if damage == "another projector" else 32)
+    folder = builders.system_b(tmp_path, hidden=64 if damage == "another projector" else 32)
     file = folder / "checkpoint.pt"
     stored = torch.load(file, weights_only=True)
     lora = stored["model"]["lora_layers"]

@@ -5,7 +5,7 @@ Each check says what it measured. One that can't be made says why and does not c
 
 from __future__ import annotations
 
-import gc
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,30 +15,25 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from audiograft import provenance
 from audiograft.data.manifest import find_manifest
 from audiograft.data.synthetic.generate import prepare_synthetic
 from audiograft.data.synthetic.voices import require_engines
-from audiograft.messages import audio_messages
+from audiograft.evaluate.subject import Subject, open_subject, text_ids
 from audiograft.metrics.normalisers import get_normaliser
 from audiograft.metrics.word_errors import corpus, word_errors
-from audiograft.model import load_model
-from audiograft.model.adapters import read_adapter
-from audiograft.model.checkpoint import load_part, resolve_model
-from audiograft.model.load import find_adapter
+from audiograft.model.adapters import ADAPTER_FILE
 from audiograft.model.lora import ADAPTER, LoraSettings, inject_lora, lora_disabled, lora_modules, lora_parameters, merge_lora
 from audiograft.model.merge import TOLERANCE, probe
-from audiograft.model.modeling import AudioGraftForConditionalGeneration, language_model_class
+from audiograft.model.modeling import AudioGraftForConditionalGeneration
 from audiograft.model.quantise import decoder_linears, left_alone, quantised_modules, summarise
 from audiograft.train.deafness import check_deafness
 from audiograft.train.plan.gpus import find_gpus
 from audiograft.train.plan.report import Options, plan_recipe
-from audiograft.train.recipe import MIN_DEAFNESS_CLIPS, Recipe, load_recipe
+from audiograft.train.recipe import MIN_DEAFNESS_CLIPS
 from audiograft.train.rows import Row, index_rows, load_clips, read_samples
-from audiograft.train.setup import Start, open_model
 from audiograft.train.validation import score
 from audiograft.types import SAMPLE_RATE_HZ, WINDOW_SAMPLES, AudiograftError, ConfigError
 
@@ -48,7 +43,6 @@ _NORMALISER = "whisper-english"
 """Of the word error rate that is compared with the recipe's expected range, as on the Open ASR leaderboard."""
 _SEED = 0
 _PERMUTATIONS = 10_000
-_TEXT = "Name three rivers of Europe."
 _SAME_TOWER = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.01}
 """Largest difference between our tower and the stock encoder that passes, in standard deviations of the states. On 30 s of Whisper it is 0."""
 _DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -98,31 +92,6 @@ class Report:
         return "\n".join([*lines, "", ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)])
 
 
-@dataclass
-class _Subject:
-    """What is tested.
-
-    Attributes:
-        model: opened, in evaluation mode.
-        processor: its processor.
-        name: what it was opened as.
-        recipe: and its file, where a recipe was named.
-        is_start: whether the model is the recipe's start, not trained by it yet.
-        source_text: (positions, vocabulary) logits of the language model opened by itself from where it comes from, where that is known.
-        source: where it comes from.
-    """
-
-    model: Any
-    processor: Any
-    name: str
-    recipe: Recipe | None = None
-    recipe_file: Path | None = None
-    overrides: Sequence[str] = ()
-    is_start: bool = False
-    source_text: Tensor | None = None
-    source: str | None = None
-
-
 def selftest(
     target: str,
     *,
@@ -147,7 +116,7 @@ def selftest(
     Raises:
         AudiograftError: the recipe, the model or the clips can't be used.
     """
-    subject = _open(target, overrides, torch.device(device), dtype)
+    subject = open_subject(target, overrides, torch.device(device), dtype)
     checks: list[Check] = []
 
     def add(check: Check) -> None:
@@ -171,54 +140,6 @@ def selftest(
     return Report(target, subject.name, checks, environment)
 
 
-def _open(target: str, overrides: Sequence[str], device: torch.device, dtype: torch.dtype) -> _Subject:
-    path = Path(target)
-    if path.suffix not in (".yaml", ".yml"):
-        if overrides:
-            raise ConfigError(f"--set is for recipes, and {target} is none: leave it out")
-        source = _language_model_source(target)
-        logits = None if source is None else _source_logits(source, device, dtype)
-        model, processor = load_model(target, device, dtype)
-        return _Subject(model, processor, target, source_text=logits, source=source)
-    recipe = load_recipe(path, overrides)
-    trained = Path(recipe.output_dir)
-    if (trained / "train.json").is_file():
-        model, processor = load_model(trained, device, dtype)
-        return _Subject(model, processor, str(trained), recipe, path, overrides)
-    start: Start = open_model(recipe, Console(stderr=True, quiet=True))
-    name = recipe.model or "the parts of its graft, with a fresh projector"
-    return _Subject(start.model.eval(), start.processor, name, recipe, path, overrides, is_start=True)
-
-
-def _language_model_source(target: str) -> str | None:
-    """Where the language model of an adapter comes from, that was trained on parts."""
-    folder = find_adapter(target) if not Path(target).is_file() else None
-    base = {} if folder is None else read_adapter(folder).base
-    return base["graft"]["language_model"] if "graft" in base else None
-
-
-def _text_ids(processor: Any) -> Tensor:
-    ids = processor.tokenizer(processor.build_prompt(audio_messages(_TEXT, 0)), add_special_tokens=False)["input_ids"]
-    return torch.tensor([ids])
-
-
-def _source_logits(source: str, device: torch.device, dtype: torch.dtype) -> Tensor | None:
-    """Logits of a language model opened by itself, which is let go before the graft is opened: both need not fit into memory together."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    path = resolve_model(source)
-    model = load_part(language_model_class(AutoConfig.from_pretrained(path)), source, path, dtype=dtype).to(device).eval()
-    prompt = AutoTokenizer.from_pretrained(path).apply_chat_template(
-        [{"role": "user", "content": _TEXT}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
-    ids = torch.tensor([AutoTokenizer.from_pretrained(path)(prompt, add_special_tokens=False)["input_ids"]])
-    with torch.no_grad():
-        logits: Tensor = model(input_ids=ids.to(device), attention_mask=torch.ones_like(ids).to(device)).logits.float().cpu()
-    del model
-    gc.collect()
-    return logits
-
-
 def _counts(model: Any) -> dict[str, int]:
     """Parameters of each component, without LoRA; those in 4 bits as what they stand for."""
     lora = {id(parameter) for parameter in lora_parameters(model)}
@@ -234,7 +155,7 @@ def _is_packed(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear) and layer.weight.numel() != layer.in_features * layer.out_features
 
 
-def _parameters(subject: _Subject) -> Check:
+def _parameters(subject: Subject) -> Check:
     """Against the plan, which counts on the meta device without any weights."""
     found = _counts(subject.model)
     shown = ", ".join(f"{part} {count:,}" for part, count in found.items())
@@ -255,13 +176,15 @@ def _sound(n_samples: int) -> npt.NDArray[np.float32]:
     return sound.astype(np.float32)
 
 
-def _tower(subject: _Subject) -> Check:
+def _tower(subject: Subject) -> Check:
     """Our forward pass of the encoder against transformers' own class with the same weights, on 30 s."""
     name, model = "tower parity", subject.model
     if not isinstance(model, AudioGraftForConditionalGeneration):
         return Check(name, "skipped", f"the tower is transformers' own {type(model.audio_tower).__name__}")
     if any(layer in set(model.audio_tower.modules()) for layer in lora_modules(model).values()):
         return Check(name, "skipped", "the tower carries LoRA")
+    if quantised_modules(model.audio_tower):
+        return Check(name, "failed", "the tower has layers in 4 bits")
     tower: Any = model.audio_tower
     stock_class: Any = next(base for base in type(tower).__mro__ if base.__module__.startswith("transformers.models."))
     with torch.device("meta"):
@@ -278,9 +201,9 @@ def _tower(subject: _Subject) -> Check:
     return Check(name, outcome, f"largest difference from {stock_class.__name__} {share:.2g} standard deviations (allowed {allowed:g})")
 
 
-def _without_audio(subject: _Subject) -> Check:
+def _without_audio(subject: Subject) -> Check:
     """A text prompt through the graft, its LoRA off, against the language model by itself."""
-    model, ids = subject.model, _text_ids(subject.processor).to(subject.model.device)
+    model, ids = subject.model, text_ids(subject.processor).to(subject.model.device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with lora_disabled(model):
         found = model(**inputs).logits.float().cpu()
@@ -297,7 +220,7 @@ def _without_audio(subject: _Subject) -> Check:
     return Check("logits without audio", "failed" if difference else "passed", f"largest difference from {what}{lora}: {difference:.2g}")
 
 
-def _quantised(subject: _Subject) -> Check:
+def _quantised(subject: Subject) -> Check:
     """4-bit layers, all of them in the decoder."""
     model, found = subject.model, quantised_modules(subject.model)
     wanted = subject.recipe is not None and subject.recipe.quantisation is not None and subject.is_start
@@ -308,15 +231,26 @@ def _quantised(subject: _Subject) -> Check:
             "quantised", "failed", f"{len(found)} of {len(allowed)} decoder layers in 4 bits; outside the decoder: {', '.join(outside) or 'none'}"
         )
     if not found:
-        return Check("quantised", "passed", "nothing, as it should be")
+        trained_on = _trained_in_4_bits(subject.name)
+        shown = f"nothing here; trained on {len(trained_on)} layers in 4 bits: {summarise(trained_on)}" if trained_on else "nothing, as it should be"
+        return Check("quantised", "passed", shown)
     others = ", ".join(f"{count} of {place}" for place, count in left_alone(model).items())
     return Check("quantised", "passed", f"{len(found)} layers: {summarise(found)}; not: {others}")
 
 
-def _listening(subject: _Subject, data: str | None, clips: int) -> Iterator[Check]:
+def _trained_in_4_bits(name: str) -> list[str]:
+    """What was in 4 bits while a model was trained, by its own record."""
+    for file in (ADAPTER_FILE, "train.json"):
+        path = Path(name) / file
+        if path.is_file():
+            return list(json.loads(path.read_text(encoding="utf-8")).get("quantised", ()))
+    return []
+
+
+def _listening(subject: Subject, data: str | None, clips: int) -> Iterator[Check]:
     """The deafness check and the word error rate, on the same clips."""
     if data is None and subject.is_start:
-        why = "not trained yet: run the recipe, or name clips with --data"
+        why = "not trained yet: run the recipe first"
         yield from (Check(name, "skipped", why) for name in ("deafness", "word error rate"))
         return
     with tempfile.TemporaryDirectory() as scratch:
@@ -337,7 +271,7 @@ def _listening(subject: _Subject, data: str | None, clips: int) -> Iterator[Chec
     yield Check("word error rate", "passed" if inside else "failed", f"{rate:.1%} on {len(rows)} clips ({_NORMALISER} normaliser); {span}")
 
 
-def _find_clips(subject: _Subject, data: str | None, clips: int, scratch: Path) -> tuple[str | None, str]:
+def _find_clips(subject: Subject, data: str | None, clips: int, scratch: Path) -> tuple[str | None, str]:
     """A manifest and what it is, or why there is none."""
     if data is not None:
         return str(find_manifest(data)), "given"
@@ -353,7 +287,7 @@ def _find_clips(subject: _Subject, data: str | None, clips: int, scratch: Path) 
     return str(prepare_synthetic(scratch, split="test", voices="training", rows=clips, seed=1)), "synthetic"
 
 
-def _rows(subject: _Subject, manifest: str, clips: int) -> list[Row]:
+def _rows(subject: Subject, manifest: str, clips: int) -> list[Row]:
     rows, rejected = index_rows(read_samples([manifest])[:clips], subject.processor)
     heard = [row for row in rows if row.n_samples]
     if len(heard) < MIN_DEAFNESS_CLIPS:
@@ -362,11 +296,13 @@ def _rows(subject: _Subject, manifest: str, clips: int) -> list[Row]:
     return heard
 
 
-def _merging(subject: _Subject) -> Check:
+def _merging(subject: Subject) -> Check:
     """Logits before and after merging LoRA in memory: the model's own, or, where it has none, random LoRA of rank 4 on its decoder."""
     name, model = "merge parity", subject.model
     if quantised_modules(model):
         return Check(name, "skipped", "4-bit weights: `audiograft merge` opens them in 16 bits, merges there, and makes this check")
+    if getattr(model, "has_own_adapter", False):
+        return Check(name, "skipped", "this model's own LoRA is on with audio and off without, and is never merged")
     own = bool(lora_modules(model))
     if not own:
         targets = list(decoder_linears(model))
