@@ -7,7 +7,8 @@ from audiograft.model.checkpoint import load_graft, resolve_model
 from audiograft.model.configuration import AudioGraftConfig
 from audiograft.model.graft import assemble, graft, graft_in_memory
 from audiograft.model.load import load_adapter, load_model, load_processor
-from audiograft.model.modeling import AudioGraftForConditionalGeneration, AudioGraftOutput
+from audiograft.model.modeling import AudioGraftForConditionalGeneration
+from audiograft.model.outputs import AudioGraftOutput
 from audiograft.model.processing import AudioGraftProcessor
 
 AutoConfig.register("audiograft", AudioGraftConfig)

@@ -3,46 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-from transformers.utils.generic import ModelOutput
 
 from audiograft.model.configuration import AudioGraftConfig
 from audiograft.model.fusion import concatenate_real, fuse
 from audiograft.model.lengths import encoder_frames, similar_lengths
+from audiograft.model.outputs import AudioGraftOutput, call, unheard
 from audiograft.model.projector import build_projector, pool_frames, stack_frames
 from audiograft.model.towers import build_tower
 
-IGNORE_INDEX = -100
-"""Label of a position that carries no loss."""
 HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 """Keywords of `from_pretrained` that say where files come from, and so hold for every file of a model."""
-
-
-@dataclass
-class AudioGraftOutput(ModelOutput):
-    """What a forward pass gives.
-
-    Attributes:
-        loss: sum of token losses over the number of labelled tokens (or over `num_items_in_batch`), where labels were given.
-        logits: (labelled tokens, vocabulary) where labels were given, else (batch, positions, vocabulary).
-        past_key_values: the language model's cache.
-        hidden_states: the language model's, where asked for without labels.
-        attentions: likewise.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Any = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
 
 
 def has_eyes(text_config: Any) -> bool:
@@ -53,11 +30,6 @@ def has_eyes(text_config: Any) -> bool:
 def language_model_class(text_config: Any) -> Any:
     """The Auto class that loads a language model of this configuration: with eyes or without."""
     return AutoModelForImageTextToText if has_eyes(text_config) else AutoModelForCausalLM
-
-
-def unheard(*parts: nn.Module) -> Tensor | int:
-    """0, by way of all that is trained in the parts: a batch of text alone then has the gradients that other processes wait for."""
-    return sum(0 * parameter.float().sum() for part in parts for parameter in part.parameters() if parameter.requires_grad)
 
 
 class AudioGraftForConditionalGeneration(PreTrainedModel):
@@ -161,19 +133,6 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
         audio_embeds = self.project_audio(encoder_states.to(self.projector.last.weight.dtype), feature_lengths)
         return safe_ids, fuse(self.get_input_embeddings()(safe_ids), is_audio, audio_embeds)
 
-    @contextmanager
-    def _head_at(self, positions: Tensor) -> Iterator[None]:
-        """Let the head see the hidden states at (batch, positions) True alone.
-
-        A hook in front of the head, so that whatever else the language model does to its logits (scaling, soft-capping) stays its own business.
-        """
-        head = self.get_output_embeddings()
-        handle = head.register_forward_pre_hook(lambda _, args: (args[0][positions.to(args[0].device)],))
-        try:
-            yield
-        finally:
-            handle.remove()
-
     def forward(
         self,
         input_ids: Tensor,
@@ -209,18 +168,7 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
             inputs["input_ids"] = safe_ids
         if inputs_embeds is not None:
             inputs["inputs_embeds"] = inputs_embeds
-        if labels is None:
-            output = self.language_model(**inputs)
-            return AudioGraftOutput(**{name: output.get(name) for name in ("logits", "past_key_values", "hidden_states", "attentions")})
-        # The hidden state at position t predicts the token at t + 1.
-        predicts = nn.functional.pad(labels[:, 1:] != IGNORE_INDEX, (0, 1))
-        targets = labels[:, 1:][predicts[:, :-1]]
-        with self._head_at(predicts):
-            logits = self.language_model(**{**inputs, "use_cache": False}).logits
-        if logits.shape[:-1] != targets.shape:
-            raise RuntimeError(f"{type(self.language_model).__name__} does not call its output embeddings: {tuple(logits.shape)}")
-        loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-        return AudioGraftOutput(loss=loss / (max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch), logits=logits)
+        return call(self.language_model, inputs, labels, num_items_in_batch)
 
     @torch.no_grad()
     def generate(

@@ -16,7 +16,8 @@ from transformers import AddedToken, BatchFeature, ProcessorMixin
 
 from audiograft.messages import Message
 from audiograft.model.front_end import FrontEnd, build_front_end
-from audiograft.model.modeling import HUB_KEYWORDS, IGNORE_INDEX
+from audiograft.model.modeling import HUB_KEYWORDS
+from audiograft.model.outputs import IGNORE_INDEX
 from audiograft.model.vision import load_vision
 from audiograft.types import ConfigError, DataError
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from transformers import GenerationMixin
 
 from audiograft.model.fusion import fuse
 from audiograft.model.lora import lora_disabled, lora_modules
-from audiograft.model.modeling import IGNORE_INDEX, AudioGraftOutput, unheard
+from audiograft.model.outputs import AudioGraftOutput, call, head_sees, unheard
 from audiograft.model.stock.families import Family
 from audiograft.model.stock.mel import MelSpec
 from audiograft.types import AudiograftError
@@ -97,15 +96,6 @@ class StockAudioModel(nn.Module):
         """The model's own LoRA is for audio. Stock code switches it in `generate` alone, by whether there are features; here they are embeddings."""
         return nullcontext() if heard or not self.has_own_adapter else lora_disabled(self.stock)
 
-    @contextmanager
-    def _head_at(self, choose: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Let the head see a choice of the (batch, positions, width) hidden states alone."""
-        handle = self.stock.get_output_embeddings().register_forward_pre_hook(lambda _, args: (choose(args[0]),))
-        try:
-            yield
-        finally:
-            handle.remove()
-
     def forward(
         self,
         input_ids: Tensor,
@@ -138,16 +128,7 @@ class StockAudioModel(nn.Module):
         text = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         inputs = {"attention_mask": attention_mask, **kwargs, **text}
         with self._adapter(heard=heard):
-            if labels is None:
-                output = self.stock(**inputs)
-                return AudioGraftOutput(**{name: output.get(name) for name in ("logits", "past_key_values", "hidden_states", "attentions")})
-            # The hidden state at position t predicts the token at t + 1.
-            predicts = nn.functional.pad(labels[:, 1:] != IGNORE_INDEX, (0, 1))
-            targets = labels[:, 1:][predicts[:, :-1]]
-            with self._head_at(lambda hidden: hidden[predicts.to(hidden.device)]):
-                logits = self.stock(**{**inputs, "use_cache": False}).logits
-        loss = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-        return AudioGraftOutput(loss=loss / (max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch), logits=logits)
+            return call(self.stock, inputs, labels, num_items_in_batch)
 
     @torch.no_grad()
     def generate(
@@ -175,7 +156,7 @@ class StockAudioModel(nn.Module):
             kwargs["inputs_embeds"] = inputs_embeds
         # Where the stock class can't be asked for the last logits alone, a prompt of 30 s a row would take gigabytes.
         keeps_all = "logits_to_keep" not in inspect.signature(self.stock.forward).parameters
-        last = self._head_at(lambda hidden: hidden[:, -1:]) if keeps_all else nullcontext()
+        last = head_sees(self.stock.get_output_embeddings(), lambda hidden: hidden[:, -1:]) if keeps_all else nullcontext()
         with self._adapter(heard=inputs_embeds is not None), last:
             # Not the class's own: Granite Speech's switches its adapter off where it sees no features.
             return GenerationMixin.generate(self.stock, input_ids, attention_mask=attention_mask, **kwargs)
