@@ -54,7 +54,7 @@ from audiograft.train.plan.backbones import find_config
 from audiograft.train.plan.flops import Example, example_flops
 from audiograft.train.plan.gpus import GPUS
 from audiograft.train.recipe import Recipe, load_recipe
-from audiograft.train.stages import frozen_parts, prepare_stage
+from audiograft.train.stages import checkpointed_layers, frozen_parts, prepare_stage
 from audiograft.types import SAMPLE_RATE_HZ, AudiograftError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -278,6 +278,9 @@ def train_case(name: str, setting: Setting) -> dict[str, Any]:
         part.eval()
     if recipe.gradient_checkpointing:
         model.language_model.activation_checkpointing_enable({"use_reentrant": False})
+        for layer in checkpointed_layers(model):
+            # They compute again in training mode alone, as GraftTrainer knows.
+            layer.training = True
     built_s, build_peak = time.perf_counter() - started, setting.peak_bytes()
     clips = clips_of(recipe, anatomy, stock)
     cut = partition([clip.example.positions for clip in clips], recipe.tokens_per_batch, recipe.seed)

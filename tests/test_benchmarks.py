@@ -77,6 +77,24 @@ def test_each_system_runs_at_tiny_size(
     assert report["versions"]["torch"] == torch.__version__
 
 
+def test_frozen_layers_compute_again_where_the_recipe_checkpoints(gpu_step: ModuleType, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = {"model": 0, "layer": 0}
+    build_model = gpu_step.build_model
+
+    def counted(*args: Any) -> Any:
+        model = build_model(*args)
+        # Within the layer, whose own hooks stay outside of what is computed again.
+        for name, module in (("model", model), ("layer", gpu_step.checkpointed_layers(model)[0].self_attn)):
+            module.register_forward_pre_hook(lambda *_, name=name: passes.update({name: passes[name] + 1}))
+        return model
+
+    monkeypatch.setattr(gpu_step, "build_model", counted)
+    name = gpu_step.TRAINING["A align"][0]
+    assert gpu_step.read_recipe(name, tiny).gradient_checkpointing
+    gpu_step.train_case(name, tiny)
+    assert passes["layer"] == 2 * passes["model"] > 0
+
+
 def test_a_case_that_fails_does_not_take_the_others_with_it(
     gpu_step: ModuleType, tiny: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,20 +133,20 @@ def recipe(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(("deaf", "code"), [(False, 0), (True, 1)])
-def test_train_ends_with_1_where_the_model_is_deaf(
-    deaf: bool, code: int, recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("deaf", "merge_failed", "code"), [(False, False, 0), (True, False, 1), (False, True, 1)])
+def test_train_ends_with_1_where_the_model_is_deaf_or_was_not_merged(
+    deaf: bool, merge_failed: bool, code: int, recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = []
 
     def train(recipe: Any) -> dict[str, Any]:
         seen.append(recipe)
-        return {"deaf": deaf}
+        return {"deaf": deaf, "merge_failed": merge_failed}
 
     monkeypatch.setattr(train_run, "train", train)
     assert main(["train", recipe, "--set", "seed=3", "--set", "learning_rate=1e-4", "--json"]) == code
     assert (seen[0].seed, seen[0].learning_rate) == (3, 1e-4)
-    assert json.loads(capsys.readouterr().out) == {"deaf": deaf}
+    assert json.loads(capsys.readouterr().out) == {"deaf": deaf, "merge_failed": merge_failed}
 
 
 def test_train_dry_run_prints_the_drawing_and_trains_nothing(

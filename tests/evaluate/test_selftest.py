@@ -166,6 +166,17 @@ def test_what_is_broken_is_found(monkeypatch: pytest.MonkeyPatch, check: str, ch
     assert outcomes(report)[check] == "failed", report.markdown()
 
 
+def test_a_forgotten_merge_is_found_in_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget(model: Any) -> int:
+        layers = lora_modules(model)
+        for name, layer in layers.items():
+            model.set_submodule(name, layer.get_base_layer())
+        return len(layers)
+
+    monkeypatch.setattr(module, "merge_lora", forget)
+    assert outcomes(selftest("tiny", data=str(CLIPS), clips=8, dtype=torch.bfloat16))["merge parity"] == "failed"
+
+
 def test_a_word_error_rate_outside_the_expected_range_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     run.mkdir()

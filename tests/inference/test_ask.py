@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from audiograft.inference.decoding import Decoding, WordStreamer
+from audiograft.inference.decoding import Decoding, WordStreamer, Written
 from audiograft.inference.engine import Engine
 from audiograft.inference.questions import Question
+from audiograft.messages import audio_messages
 from audiograft.types import Answer, AudioError, ConfigError, DataError
 
 RATE_HZ = 16_000
@@ -163,8 +164,37 @@ def test_the_windows_of_a_long_clip_stand_one_behind_the_other_in_its_place(engi
 
 def test_clips_longer_than_the_context_are_refused_in_one_line(engine: Engine) -> None:
     hour = (np.full(400 * RATE_HZ, 0.1, dtype=np.float32), RATE_HZ)
-    with pytest.raises(AudioError, match=r"<array>: 400 s take 5\d\d\d positions and the language model has 4096: ask about shorter parts"):
+    with pytest.raises(AudioError, match=r"<array>: 400 s and the question take 5\d\d\d positions, .* has 4096: ask about shorter"):
         engine.ask(hour, "x")
+
+
+def test_prompt_and_answer_count_against_the_context(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets: list[int] = []
+
+    def answer(model: Any, processor: Any, requests: Any, **options: Any) -> list[Written]:
+        budgets.extend(request.max_new_tokens for request in requests)
+        return [Written("x", None) for _ in requests]
+
+    monkeypatch.setattr("audiograft.inference.engine.write_answers", answer)
+    processor = engine.processor
+
+    def prompt_tokens(words: int) -> int:
+        texts = [processor.build_prompt(audio_messages("a " * n, 1)) for n in (0, words)]
+        empty, long = (len(processor.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+        return long - empty
+
+    engine.ask(CLIPS[0], "")
+    words = 3900 * 1000 // prompt_tokens(1000)
+    engine.ask(CLIPS[0], "a " * words)
+    # The default budget gives way to a long prompt; one that was asked for does not.
+    assert budgets[0] == 512
+    assert 0 < budgets[1] < 4096 - prompt_tokens(words) < 512
+    engine.ask(CLIPS[0], "a " * words, max_new_tokens=budgets[1])
+    for budget in (budgets[1] + 1, 512):
+        with pytest.raises(AudioError, match=rf"<array>: 0 s and the question take \d+ positions, the answer up to {budget}, .*lower max_new_tokens"):
+            engine.ask(CLIPS[0], "a " * words, max_new_tokens=budget)
+    with pytest.raises(DataError, match=r"^the question takes \d+ positions, the answer up to 1, .* has 4096: shorten it"):
+        engine.ask(None, "a " * 2 * words)
 
 
 def test_a_bad_clip_is_reported_and_the_other_questions_are_answered(engine: Engine) -> None:

@@ -235,6 +235,22 @@ def test_an_adapter_names_its_base_and_where_its_record_is_from(tmp_path: Path) 
     assert "sha256 fee1" in card
 
 
+def test_a_merged_model_tells_how_its_adapter_was_trained(model: Path, tmp_path: Path) -> None:
+    recipe = json.loads((model / "train.json").read_text())["recipe"]
+    merged = tmp_path / "merged"
+    write(merged / "config.json", CONFIG)
+    merge = {"passed": True, "commit": "of the merge", "recipe": recipe, "provenance": {"commit": "ab12", "data_fingerprint": "fee1"}}
+    write(merged / "merge.json", merge)
+    card = build_card(merged, REPO, [], CardOptions())
+    for part in ("All of this is from `merge.json`.", "| stage | finetune |", "sha256 fee1", "| audiograft's commit | ab12 |", "rank: 64"):
+        assert part in card
+    # Data of the training, and of the stage before it, is known as such.
+    seen = evaluation(tmp_path / "run", merged, tmp_path / "a-train")
+    assert read_evaluation(seen, merged, REPO, []).role == "training"
+    write(merged / "merge.json", {"passed": True})
+    assert "The folder had no train.json: not known." in build_card(merged, REPO, [], CardOptions())
+
+
 @pytest.mark.parametrize("task", ["automatic-speech-recognition", "audio-text-to-text"])
 def test_the_commands_are_those_of_the_command_line(model: Path, task: Any) -> None:
     card = build_card(model, REPO, [], CardOptions(task))

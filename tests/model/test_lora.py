@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from audiograft.model import audio_messages
-from audiograft.model.lora import LoraSettings, inject_lora, lora_disabled, lora_modules, lora_parameters, lora_settings, merge_lora, set_lora_dtype
+from audiograft.model.lora import LoraSettings, inject_lora, lora_disabled, lora_modules, lora_parameters, lora_settings, merge_lora
 from audiograft.types import AudiograftError, ConfigError
 
 DECODER = [f"language_model.model.layers.{layer}.{name}" for layer in (0, 1) for name in ("self_attn.q_proj", "mlp.down_proj")]
@@ -69,14 +69,6 @@ def test_what_is_trained_is_as_before_after_disabling() -> None:
     assert all(parameter.requires_grad for parameter in trained)
 
 
-def test_only_adapters_are_put_into_a_dtype() -> None:
-    model, _ = builders.graft()
-    inject_lora(model, DECODER, LoraSettings(2, 4.0))
-    set_lora_dtype(model, torch.bfloat16)
-    for name, parameter in model.named_parameters():
-        assert parameter.dtype is (torch.bfloat16 if ".lora_" in name else torch.float32), name
-
-
 def test_a_rank_above_a_dimension_is_refused() -> None:
     model, _ = builders.graft()
     with pytest.raises(ConfigError, match=r"lora\.rank 17 exceeds a dimension of audio_tower\.layers\.0\.fc1, which is 16 -> 32: use 16 or less"):
@@ -91,3 +83,19 @@ def test_adapters_that_are_not_finite_are_not_merged() -> None:
     with pytest.raises(AudiograftError, match=r"the adapter of language_model\.model\.layers\.0.*not finite") as caught:
         merge_lora(model)
     assert "\n" not in str(caught.value)
+
+
+def test_blocks_without_adapters_can_nest() -> None:
+    model, _ = builders.graft("qwen2")
+    inject_lora(model, DECODER, LoraSettings(2, 4.0))
+    disturb(model)
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        adapted = model(ids).logits
+        with lora_disabled(model):
+            plain = model(ids).logits
+            with lora_disabled(model):
+                pass
+            assert torch.equal(model(ids).logits, plain)
+        assert torch.equal(model(ids).logits, adapted)
+    assert not torch.equal(plain, adapted)

@@ -20,6 +20,7 @@ from audiograft.model.checkpoint import save_graft
 from audiograft.model.load import Bases
 from audiograft.model.lora import LoraSettings, inject_lora, lora_modules, merge_lora
 from audiograft.model.merge import merge_adapter, probe
+from audiograft.model.records import training_record
 from audiograft.types import ConfigError
 
 
@@ -147,6 +148,41 @@ def test_an_adapter_is_not_overwritten_by_its_own_merge(tmp_path: Path) -> None:
     folder = adapter(tmp_path)
     with pytest.raises(ConfigError, match="is the folder of the adapter"):
         merge_adapter(folder, folder)
+
+
+def test_no_base_is_overwritten(tmp_path: Path) -> None:
+    folder, base = adapter(tmp_path), tmp_path / "base"
+    model, processor = load_model(folder)
+    merge_lora(model)
+    model.projector.requires_grad_(True)
+    save_adapter(model, processor, tmp_path / "second", {"model": str(folder)}, recipe={}, provenance={})
+    before = (base / "model.safetensors").read_bytes()
+    for name, out in ((folder, base), (tmp_path / "second", base), (tmp_path / "second", folder)):
+        with pytest.raises(ConfigError, match=f"{out} is the folder of {out}, which {name} was trained on") as caught:
+            merge_adapter(name, out)
+        assert "\n" not in str(caught.value)
+    (tmp_path / "moved").symlink_to(base)
+    with pytest.raises(ConfigError, match="was trained on"):
+        merge_adapter(folder, base, bases=Bases(tmp_path / "moved"))
+    assert (base / "model.safetensors").read_bytes() == before
+
+
+def test_a_merge_is_not_written_beside_another_adapter(tmp_path: Path) -> None:
+    folder = adapter(tmp_path)
+    shutil.copytree(folder, tmp_path / "other")
+    with pytest.raises(ConfigError, match="other holds another adapter, which would be opened in place of the whole model"):
+        merge_adapter(folder, tmp_path / "other")
+    assert not (tmp_path / "other" / "model.safetensors").exists()
+
+
+def test_the_whole_model_keeps_how_it_was_trained(tmp_path: Path) -> None:
+    folder = adapter(tmp_path)
+    stored = json.loads((folder / "adapter.json").read_text())
+    recipe, provenance = {"stage": "finetune", "model": "tiny"}, {"commit": "ab12", "data_fingerprint": "fee1"}
+    (folder / "adapter.json").write_text(json.dumps(stored | {"recipe": recipe, "provenance": provenance}))
+    merge_adapter(folder, tmp_path / "whole")
+    assert training_record(tmp_path / "whole") == ("merge.json", {"recipe": recipe, **provenance})
+    assert json.loads((tmp_path / "whole" / "merge.json").read_text())["commit"] != "ab12"
 
 
 def test_a_base_that_moved_can_be_given(tmp_path: Path) -> None:

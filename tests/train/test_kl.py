@@ -14,9 +14,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from audiograft.inference.decoding import Written
 from audiograft.model import assemble
 from audiograft.model.lora import lora_modules, lora_parameters
-from audiograft.train.kl import RESPONSES, DistillationCollator, DistillationDataset, distillation_loss, readable, taught
+from audiograft.train.kl import RESPONSES, DistillationCollator, DistillationDataset, distillation_loss, readable, taught, with_responses
 from audiograft.train.recipe import DataRecipe, LoraRecipe
 from audiograft.train.rows import index_rows, read_samples
 from audiograft.train.run import train
@@ -147,6 +148,48 @@ def test_rows_without_a_response_get_the_teachers_own(kl, clips: Path) -> None:
     path.write_text("".join(json.dumps(line | {"response": "eight"}) + "\n" for line in lines), encoding="utf-8")
     with pytest.raises(AudiograftError, match="belongs to a run with responses_sha256"):
         train(kl, console=Console(quiet=True))
+
+
+def test_answers_are_appended_and_half_a_line_is_asked_again(kl, clips: Path, tmp_path: Path, monkeypatch) -> None:
+    model, processor = builders.graft()
+    rows, _ = index_rows(read_samples([str(clips)]), processor)
+    asked: list[int] = []
+
+    def answer(model: Any, processor: Any, requests: Any, **options: Any) -> list[Written]:
+        asked.append(len(requests))
+        return [Written("zwölf\u2028", None) for _ in requests]
+
+    monkeypatch.setattr("audiograft.train.kl.write_answers", answer)
+    monkeypatch.setattr("audiograft.train.kl._BATCH_ROWS", 3)
+    path = tmp_path / RESPONSES
+
+    def respond(teacher: str = "a") -> list[str | None]:
+        return [row.sample.response for row in with_responses(model, processor, rows, tmp_path, teacher, write=True)]
+
+    assert respond() == ["zwölf\u2028"] * 8
+    assert asked == [3, 3, 2]
+    before = path.read_bytes()
+    inode = path.stat().st_ino
+    # Killed in the middle of a letter.
+    path.write_bytes(before[: before.rindex("ö".encode()) + 1])
+    assert respond() == ["zwölf\u2028"] * 8
+    assert asked == [3, 3, 2, 1]
+    assert path.read_bytes() == before
+    respond("b")
+    assert asked == [3, 3, 2, 1, 3, 3, 2]
+    # Nothing was written anew: what was there still is, in the same file.
+    assert path.read_bytes().startswith(before)
+    assert path.stat().st_ino == inode
+
+
+@pytest.mark.parametrize("line", ["{", "3", "{}", "\udcff"])
+def test_damaged_answers_are_one_line(kl, run_quietly: Callable[..., dict[str, Any]], line: str) -> None:
+    path = Path(kl.output_dir) / RESPONSES
+    path.parent.mkdir()
+    path.write_bytes(b'{"teacher": "a", "row": "b", "response": "c"}\n' + line.encode(errors="surrogateescape") + b"\n")
+    with pytest.raises(DataError, match=r"responses\.jsonl: line 2 is damaged: delete the file") as caught:
+        run_quietly(kl)
+    assert "\n" not in str(caught.value)
 
 
 def test_lora_learns_from_the_teacher_too(kl, run_quietly: Callable[..., dict[str, Any]]) -> None:

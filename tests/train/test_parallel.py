@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import processes
 import pytest
 import torch
 import yaml
+from accelerate import PartialState
 from safetensors.torch import load_file
 from torch import nn
 
@@ -93,7 +95,9 @@ def test_the_data_are_what_is_needed_below(recipe) -> None:
     assert [all(not rows[number].sample.clips for number in batch) for batch in batches].count(True) == 1
 
 
-def test_ddp_equals_one_process_at_twice_the_accumulation(recipe, run_quietly, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, FINETUNE], ids=["align", "finetune"])
+def test_ddp_equals_one_process_at_twice_the_accumulation(recipe, run_quietly, tmp_path: Path, changes: dict[str, Any]) -> None:
+    recipe = replace(recipe, **changes)
     pair = processes.start_pair(command(recipe, tmp_path / "two"), tmp_path / "two", journal=tmp_path / "two" / "out")
     run_quietly(recipe)
     finish(pair)
@@ -244,6 +248,26 @@ def test_the_number_of_processes_is_part_of_what_a_run_is(recipe, run_quietly, m
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="belongs to a run with batches_in_a_step 2, not 4"):
         run_quietly(recipe, max_steps=1)
+
+
+@pytest.mark.parametrize("loss", ["ce", "kl"])
+def test_processes_wait_a_day_for_one_that_works_alone(recipe, run_quietly, monkeypatch, loss: str) -> None:
+    class StoppedError(Exception): ...
+
+    def init_process_group(*args: Any, **kwargs: Any) -> None:
+        raise StoppedError(kwargs.get("timeout"))
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", init_process_group)
+    several = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for key, value in (several | {"OMP_NUM_THREADS": "1"}).items():
+        monkeypatch.setenv(key, value)
+    PartialState._reset_state()
+    try:
+        with pytest.raises(StoppedError) as caught:
+            run_quietly(recipe, loss=loss)
+    finally:
+        PartialState._reset_state()
+    assert caught.value.args == (timedelta(days=1),)
 
 
 def test_gathering_keeps_ties(graft: Callable[..., Any]) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from audiograft.model import audio_messages, load_model
+from audiograft.model import merge as merging
 from audiograft.model import quantise as quantise_module
 from audiograft.model.lora import is_4bit, lora_modules
 from audiograft.model.quantise import finish_nf4, quantise_in_place, quantised_modules, summarise
@@ -70,6 +71,35 @@ def test_merged_goes_into_the_base_as_it_was(quantised) -> None:
     base, merged = (load_file(Path(folder) / "model.safetensors") for folder in (quantised.model, quantised.output_dir))
     changed = {name for name in base if not torch.equal(base[name], merged[name])}
     assert changed == {f"{name}.weight" for name in DECODER} | {name for name in base if name.startswith("projector.")}
+
+
+def test_what_was_merged_is_compared_and_not_an_adapter_of_an_earlier_run(quantised) -> None:
+    folder = Path(quantised.output_dir)
+    train(replace(quantised, max_steps=2), console=Console(quiet=True))
+    result = train(replace(quantised, max_steps=2, save="merged", save_dtype="fp16"), console=Console(quiet=True))
+    assert not result["merge_failed"]
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(("adapter", "lora-", "projector"))]
+    # Weights in 16 bits can't say quite the same as an adapter on the base; the adapter of before would, compared with itself.
+    assert json.loads((folder / "merge.json").read_text(encoding="utf-8"))["max_abs_logit_difference"] > 0
+
+
+def test_an_adapter_that_can_not_be_merged_is_kept(quantised, monkeypatch) -> None:
+    monkeypatch.setitem(merging.TOLERANCE, "fp32", 0.0)
+    recipe = replace(quantised, max_steps=2, save="merged", output_dir=f"{quantised.output_dir}-merged")
+    page = io.StringIO()
+    result = train(recipe, console=Console(file=page, width=140))
+    kept = Path(recipe.output_dir) / "adapter"
+    assert f"merging changed what the model says, or lost what LoRA had learnt: use {kept}, not " in page.getvalue()
+    assert result["merge_failed"] is True
+    assert json.loads((Path(recipe.output_dir) / "train.json").read_text(encoding="utf-8"))["merge_failed"] is True
+    train(replace(quantised, max_steps=2), console=Console(quiet=True))
+    assert torch.equal(logits(*load_model(kept)), logits(*load_model(quantised.output_dir)))
+    # Once more: what is called so already may be of another run, and stays.
+    before = (kept / "adapter.json").read_bytes()
+    train(recipe, console=Console(quiet=True))
+    assert (kept / "adapter.json").read_bytes() == before
+    [other] = Path(recipe.output_dir).glob("adapter-*")
+    assert lora_modules(load_model(other)[0])
 
 
 @pytest.mark.parametrize("family", ["qwen2", "llama", "gemma2", "qwen2_vl"])

@@ -89,6 +89,9 @@ def _plain(value: object) -> object:
         ({"stage": "finetune", "lora": {"dropout": 1.0}}, "lora.dropout must be from 0 to below 1, not 1.0"),
         ({"deafness": {"clips": 5}}, "deafness.clips must be 8 or more"),
         ({"model": "out"}, "output_dir is the folder of the model it starts from"),
+        ({"model": None, "graft": {"audio_encoder": "out", "language_model": "x"}}, "output_dir is the folder of the model it starts from"),
+        ({"model": None, "graft": {"audio_encoder": "x", "language_model": "./out"}}, "output_dir is the folder of the model it starts from"),
+        ({"model": str(Path.home() / "out"), "output_dir": "~/out"}, "output_dir is the folder of the model it starts from"),
     ],
 )
 def test_what_does_not_fit_is_one_line_with_file_and_key(written, keys: dict[str, object], needle: str) -> None:

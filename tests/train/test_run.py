@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import builders
 import numpy as np
@@ -20,6 +21,7 @@ from audiograft.inference.engine import Engine
 from audiograft.model import AudioGraftProcessor, load_graft
 from audiograft.train.recipe import DataRecipe, DeafnessRecipe
 from audiograft.train.run import dry_run, train
+from audiograft.train.trainer import GraftTrainer
 from audiograft.types import TRANSCRIBE_PROMPT, AudiograftError, ConfigError, DataError
 
 
@@ -111,6 +113,28 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_clips(recipe, run_
     assert bad["step"] == 1
     assert len(bad["ids"]) == 2
     assert all(name.startswith("clip-") for name in bad["ids"])
+
+
+def test_gradients_that_are_no_numbers_stop_before_the_step_they_belong_to(recipe, run_quietly, monkeypatch) -> None:
+    seen: list[list[str]] = []
+    compute_loss = GraftTrainer.compute_loss
+
+    def root_of_nothing(self: Any, model: Any, inputs: dict[str, Any], **options: Any) -> Any:
+        seen.append(list(inputs["ids"]))
+        loss = compute_loss(self, model, inputs, **options)
+        if len(seen) == 3:
+            weights = next(parameter for parameter in model.parameters() if parameter.requires_grad).sum()
+            loss = loss + (weights - weights.detach()).sqrt()
+        return loss
+
+    monkeypatch.setattr(GraftTrainer, "compute_loss", root_of_nothing)
+    with pytest.raises(AudiograftError, match=r"the gradient norm is (inf|nan) at step 2: .*bad-batch\.json") as caught:
+        run_quietly(recipe, gradient_accumulation_steps=2)
+    assert "\n" not in str(caught.value)
+    bad = json.loads((Path(recipe.output_dir) / "bad-batch.json").read_text(encoding="utf-8"))
+    assert bad["step"] == 2
+    assert bad["ids"] == seen[2] + seen[3]
+    assert len(seen) == 4
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -175,10 +176,17 @@ def test_frozen_weights_are_held_in_what_is_computed_in(finetune, monkeypatch) -
 
 def test_a_projector_is_not_rounded_between_stages(finetune, run_quietly: Callable[..., dict[str, Any]], parts: GraftRecipe) -> None:
     merged = replace(finetune, stage="align", lora=LoraRecipe(), max_steps=2, save="merged")
-    for changes in ({"output_dir": f"{finetune.output_dir}-merged"}, {"model": None, "graft": parts, "save": "adapter"}):
+    # Folders of the user may be called like ours.
+    folders = [str(Path(finetune.output_dir).parent / "lora-x" / name) for name in ("merged", "adapter", "lora-y")]
+    for changes in (
+        {"output_dir": folders[0]},
+        {"output_dir": folders[1], "model": None, "graft": parts, "save": "adapter"},
+        {"output_dir": folders[2]},
+    ):
         recipe = replace(merged, **changes)
         run_quietly(recipe)
         projector = load_model(recipe.output_dir)[0].projector.state_dict()
+        assert any(not torch.equal(tensor, tensor.to(torch.bfloat16).float()) for tensor in projector.values())
         start = setup.open_model(replace(finetune, model=recipe.output_dir, precision="bf16"), Console(quiet=True))
         assert {name: tensor.tolist() for name, tensor in start.model.projector.state_dict().items()} == {
             name: tensor.tolist() for name, tensor in projector.items()
@@ -199,6 +207,39 @@ def test_what_one_kind_of_output_leaves_the_other_takes_away(finetune, run_quiet
     run_quietly(finetune, max_steps=1)
     assert not (folder / "model.safetensors").exists()
     assert json.loads((folder / "train.json").read_text(encoding="utf-8"))["recipe"]["save"] == "adapter"
+
+
+def test_no_run_writes_over_what_it_starts_from(finetune, parts: GraftRecipe, run_quietly: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    for part in ("audio_encoder", "language_model"):
+        shutil.copytree(getattr(parts, part), own / part)
+    parts = replace(parts, audio_encoder=str(own / "audio_encoder"), language_model=str(own / "language_model"))
+    align = replace(finetune, stage="align", lora=LoraRecipe(), model=None, graft=parts, output_dir=f"{finetune.output_dir}-align", max_steps=1)
+    run_quietly(align)
+    second = replace(finetune, model=align.output_dir, max_steps=1)
+    run_quietly(second)
+    third = replace(finetune, model=second.output_dir)
+    cases = [(align, parts.audio_encoder), (align, parts.language_model), (second, align.output_dir), (second, parts.language_model)]
+    cases += [(third, folder) for folder in (second.output_dir, align.output_dir, parts.language_model)]
+    for recipe, folder in cases:
+        with pytest.raises(ConfigError, match=r"output_dir: .* is the folder of .*, which the run starts from: choose another one") as caught:
+            run_quietly(recipe, output_dir=folder)
+        assert "\n" not in str(caught.value)
+    assert (own / "language_model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("save", "name"), [("adapter", "config.json"), ("adapter", "model-00001-of-00002.safetensors"), ("merged", "adapter.json")])
+def test_a_model_that_no_run_wrote_stays(finetune, run_quietly: Callable[..., dict[str, Any]], save: str, name: str) -> None:
+    foreign = Path(finetune.output_dir) / name
+    foreign.parent.mkdir()
+    foreign.write_text("mine")
+    with pytest.raises(ConfigError, match="is there already, and is not of a run that ended: choose another folder") as caught:
+        run_quietly(finetune, save=save)
+    assert "\n" not in str(caught.value)
+    # Nor is it taken away where it came while the run went on.
+    foreign.unlink()
+    run_quietly(finetune, lambda line: foreign.write_text("mine"), save=save, max_steps=1)
+    assert foreign.read_text() == "mine"
 
 
 def test_resumed_equals_uninterrupted_with_an_adapter(finetune, run_quietly: Callable[..., dict[str, Any]]) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from audiograft.model import audio_messages
-from audiograft.model.lora import lora_modules
+from audiograft.model.lora import lora_modules, merge_lora
 from audiograft.train.recipe import LoraRecipe
-from audiograft.train.stages import component_linears, frozen_parts, lora_targets, merge_stage, prepare_stage
+from audiograft.train.stages import component_linears, frozen_parts, lora_targets, prepare_stage
 from audiograft.types import ConfigError
 
 
@@ -121,7 +121,7 @@ def test_merged_equals_unmerged(recipe, changes: dict[str, bool]) -> None:
     with torch.no_grad():
         inputs = inputs_for(processor)
         before = model(**inputs).logits
-        merge_stage(model)
+        merge_lora(model)
         after = model(**inputs).logits
         plain = builders.graft()[0](**inputs).logits
     assert set(model.state_dict()) == names

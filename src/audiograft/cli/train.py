@@ -24,7 +24,7 @@ def train(
     """Run one training stage from a recipe.
 
     The same command again resumes a run that was interrupted. It ends with the deafness check: a model that does not listen is saved, and
-    the exit code is 1.
+    the exit code is 1. So it is where save: merged could not be merged after training on 4-bit weights; the adapter is kept then.
 
     Example: audiograft train recipes/tiny/align.yaml --set learning_rate=5e-4 --set output_dir=runs/align
     """
@@ -42,5 +42,5 @@ def train(
     result = run.train(loaded)
     if as_json:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
-    if result["deaf"]:
+    if result["deaf"] or result["merge_failed"]:
         raise typer.Exit(1)

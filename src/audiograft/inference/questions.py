@@ -69,17 +69,29 @@ def prepare(index: int, question: Question, model: AudioGraftForConditionalGener
     """Decode a question's clips. One of more than 30 s becomes several windows, one behind the other in its place.
 
     Raises:
-        AudioError: a clip can't be used, or the clips are longer than the language model's context.
-        DataError: nothing is asked, or markers and clips differ in number.
+        AudioError: a clip can't be used, or clips, prompt and answer are longer than the language model's context.
+        DataError: nothing is asked, or markers and clips differ in number; without clips also what is too long.
     """
     placed = question.placed()
     clips = [load_audio(clip) for clip in question.clips]
     windows = [[chunk.waveform for chunk in split_into_chunks(clip.waveform)] for clip in clips]
     waveforms = [waveform for own in windows for waveform in own]
-    positions = sum(processor.front_end.audio_tokens(processor.front_end.feature_frames(len(w), processor.pad_to_window)) for w in waveforms)
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if limit is not None and positions >= limit:
-        names, duration_s = " and ".join(clip.name for clip in clips), sum(clip.duration_s for clip in clips)
-        raise AudioError(f"{names}: {duration_s:.0f} s take {positions} positions and the language model has {limit}: ask about shorter parts")
     messages = with_windows(placed, [len(own) for own in windows])
-    return Asked(index, question, clips, Request(messages, waveforms, options.max_new_tokens or ANSWER_TOKENS))
+    frames = [processor.front_end.feature_frames(len(waveform), processor.pad_to_window) for waveform in waveforms]
+    text = processor.expand_audio(processor.build_prompt(messages), frames)
+    room = _room(model, len(processor.tokenizer(text, add_special_tokens=False)["input_ids"]), clips, options.max_new_tokens or 1)
+    return Asked(index, question, clips, Request(messages, waveforms, options.max_new_tokens or min(ANSWER_TOKENS, room)))
+
+
+def _room(model: AudioGraftForConditionalGeneration, positions: int, clips: Sequence[Clip], answer_tokens: int) -> int:
+    """Tokens that an answer can have behind a prompt of so many positions; raises where `answer_tokens` are more."""
+    limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is None:
+        return max(ANSWER_TOKENS, answer_tokens)
+    if positions + answer_tokens <= limit:
+        return limit - positions
+    context = f"positions, the answer up to {answer_tokens}, and the language model has {limit}"
+    if not clips:
+        raise DataError(f"the question takes {positions} {context}: shorten it, or lower max_new_tokens")
+    names, duration_s = " and ".join(clip.name for clip in clips), sum(clip.duration_s for clip in clips)
+    raise AudioError(f"{names}: {duration_s:.0f} s and the question take {positions} {context}: ask about shorter parts, or lower max_new_tokens")

@@ -119,7 +119,9 @@ def save_adapter(
     provenance: Mapping[str, Any],
     quantised: Sequence[str] = (),
 ) -> None:
-    """Write what was trained; an adapter that is in the folder already stays whole until the new one is.
+    """Write what was trained; an adapter that is in the folder already stays until the new one is written beside it, and is then replaced.
+
+    A process that is killed while it replaces files leaves a folder without adapter.json, which nothing takes for an adapter.
 
     The projector is written where it trains (`requires_grad`) or is new (the base is made of parts); LoRA wherever there is any.
 
@@ -166,7 +168,7 @@ def save_adapter(
 
 
 def _replace(staging: Path, folder: Path) -> None:
-    """Move a written adapter into its folder, adapter.json last, and take away what an older one left."""
+    """Move a written adapter into its folder: the older one's adapter.json goes first, the new one's comes last."""
     new = sorted((path.name for path in staging.iterdir()), key=lambda name: name == ADAPTER_FILE)
     for stale in (ADAPTER_FILE, PROJECTOR_FILE, *(f"lora-{component}" for component in COMPONENTS)):
         if stale not in new or stale == ADAPTER_FILE:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -128,16 +127,17 @@ def merge_lora(model: nn.Module) -> int:
 
 @contextmanager
 def lora_disabled(model: nn.Module) -> Iterator[None]:
-    """The model without its adapters, inside the block; whether parameters are trained is as before afterwards."""
+    """The model without its adapters, inside the block. What is on, and what is trained, is as before afterwards, so that blocks can nest."""
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    on = [not layer.disable_adapters for layer in layers]
     trained = {parameter: parameter.requires_grad for layer in layers for parameter in layer.parameters()}
     try:
         for layer in layers:
             layer.enable_adapters(False)
         yield
     finally:
-        for layer in layers:
-            layer.enable_adapters(True)
+        for layer, was_on in zip(layers, on, strict=True):
+            layer.enable_adapters(was_on)
         for parameter, requires_grad in trained.items():
             parameter.requires_grad_(requires_grad)
 
@@ -150,9 +150,3 @@ def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
         beneath = {id(parameter) for parameter in layer.get_base_layer().parameters()}
         found |= {id(parameter): parameter for parameter in layer.parameters() if id(parameter) not in beneath}
     return list(found.values())
-
-
-def set_lora_dtype(model: nn.Module, dtype: torch.dtype) -> None:
-    """Put the adapters' parameters into a dtype, in place."""
-    for parameter in lora_parameters(model):
-        parameter.data = parameter.data.to(dtype)

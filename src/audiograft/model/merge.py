@@ -15,14 +15,14 @@ from torch import Tensor
 
 from audiograft import provenance
 from audiograft.messages import audio_messages
-from audiograft.model.adapters import read_adapter
+from audiograft.model.adapters import ADAPTER_FILE, read_adapter
 from audiograft.model.checkpoint import load_config, resolve_model, save_graft
 from audiograft.model.load import Bases, find_adapter, load_model, locate_bases
 from audiograft.model.lora import lora_disabled, merge_lora
 from audiograft.model.published.system_b import find_system_b, system_b_sources
+from audiograft.model.records import MERGE_NAME
 from audiograft.types import SAMPLE_RATE_HZ, TRANSCRIBE_PROMPT, ConfigError
 
-MERGE_FILE = "merge.json"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.3}
 """Largest difference of a logit that passes, in standard deviations of the unmerged logits. In 16 bits each merged weight is rounded, by up to 1 part
@@ -85,16 +85,15 @@ def merge_adapter(folder: str | Path, out: Path, dtype: str | None = None, bases
         The comparison, which is in out/merge.json too. The caller decides what a failure means.
 
     Raises:
-        ConfigError: there is nothing to merge, or the adapter or its base can't be opened.
+        ConfigError: there is nothing to merge, the adapter or its base can't be opened, or `out` is the folder of either or of another adapter.
         AudiograftError: the model can't be written.
     """
     bases = bases or Bases()
     if find_system_b(folder) is None and find_adapter(folder) is None:
         load_config(str(folder), resolve_model(folder))
         raise ConfigError(f"{folder} is a whole model, in which nothing is left to merge: give the folder of an adapter")
+    _check_out(folder, out, bases)
     dtype = dtype or _base_dtype(folder, bases)
-    if Path(folder).exists() and Path(folder).resolve() == out.resolve():
-        raise ConfigError(f"{out} is the folder of the adapter: choose another one for the whole model")
     model, processor = load_model(folder, dtype=DTYPES[dtype], bases=bases, lora_dtype=torch.float32)
     before = probe(model, processor)
     with lora_disabled(model):
@@ -106,22 +105,60 @@ def merge_adapter(folder: str | Path, out: Path, dtype: str | None = None, bases
     gc.collect()
     after = probe(*load_model(out, dtype=DTYPES[dtype]))
     report = _compare(without, before, after, folder=str(folder), out=str(out), dtype=dtype, merged_layers=merged_layers)
-    record = report.as_dict() | {"versions": provenance.versions(), "commit": provenance.commit()}
-    (out / MERGE_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record = report.as_dict() | {"versions": provenance.versions(), "commit": provenance.commit()} | _training(folder)
+    (out / MERGE_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return report
+
+
+def bases_beneath(name: str | Path, bases: Bases | None = None) -> list[str]:
+    """Where all is that an adapter or system B's checkpoint stands on, that of a base which is one itself too; nothing for a whole model.
+
+    Args:
+        name: as for `load_model`.
+        bases: likewise.
+
+    Raises:
+        ConfigError: unknown, damaged, or a base is gone.
+    """
+    sources = _sources(name, bases or Bases())
+    return [*sources.values(), *(bases_beneath(sources["model"]) if "model" in sources else [])]
+
+
+def _sources(name: str | Path, bases: Bases) -> dict[str, str]:
+    """Where each part is that an adapter or system B's checkpoint was trained on; empty for a whole model."""
+    if find_system_b(name) is not None:
+        return system_b_sources(name, bases.language_model, bases.audio_encoder)
+    folder = find_adapter(name)
+    return {} if folder is None else locate_bases(folder, read_adapter(folder), bases)
+
+
+def _check_out(folder: str | Path, out: Path, bases: Bases) -> None:
+    """Refuse to write over what is merged, and into a folder that would be opened as the adapter it holds."""
+    wanted = out.expanduser().resolve()
+    if Path(folder).expanduser().resolve() == wanted:
+        raise ConfigError(f"{out} is the folder of the adapter: choose another one for the whole model")
+    for source in bases_beneath(folder, bases):
+        if Path(source).expanduser().resolve() == wanted:
+            raise ConfigError(f"{out} is the folder of {source}, which {folder} was trained on: choose another one for the whole model")
+    if (out / ADAPTER_FILE).is_file():
+        raise ConfigError(f"{out} holds another adapter, which would be opened in place of the whole model: choose another folder")
+
+
+def _training(folder: str | Path) -> dict[str, Any]:
+    """What an adapter keeps of its training; system B's checkpoint keeps nothing."""
+    adapter_folder = find_adapter(folder)
+    if adapter_folder is None:
+        return {}
+    adapter = read_adapter(adapter_folder)
+    return {"recipe": adapter.recipe, "provenance": adapter.provenance}
 
 
 def _base_dtype(folder: str | Path, bases: Bases) -> str:
     """Precision in which the base's weights lie on the disk: of the language model, where it is made of parts."""
-    if find_system_b(folder) is not None:
-        source = system_b_sources(folder, bases.language_model, bases.audio_encoder)["language_model"]
-    else:
-        adapter_folder = find_adapter(folder)
-        assert adapter_folder is not None
-        sources = locate_bases(adapter_folder, read_adapter(adapter_folder), bases)
-        source = sources.get("model") or sources["language_model"]
-        if find_system_b(source) is not None or find_adapter(source) is not None:
-            return _base_dtype(source, Bases())
+    sources = _sources(folder, bases)
+    source = sources.get("model") or sources["language_model"]
+    if find_system_b(source) is not None or ("model" in sources and find_adapter(source) is not None):
+        return _base_dtype(source, Bases())
     config = load_config(source, resolve_model(source))
     stored = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
     names = {str(value): name for name, value in DTYPES.items()}
@@ -153,6 +190,21 @@ def probe(model: Any, processor: Any) -> Tensor:
     return torch.cat(logits)
 
 
+def is_kept(without: Tensor, before: Tensor, after: Tensor, dtype: str) -> bool:
+    """Whether merging kept what LoRA does.
+
+    Args:
+        without: (positions, vocabulary) logits without LoRA.
+        before: with LoRA, unmerged.
+        after: with LoRA merged.
+        dtype: fp32, bf16 or fp16, of the weights.
+    """
+    difference, effect = before - after, _rms(before - without)
+    largest = float(difference.abs().max())
+    # Where LoRA does nothing at all, there is nothing to keep.
+    return largest <= TOLERANCE[dtype] * float(before.std()) and (effect == 0 or _rms(difference) <= _KEPT * effect)
+
+
 def _compare(without: Tensor, before: Tensor, after: Tensor, **facts: Any) -> MergeReport:
     """Logits without LoRA, with it, and after merging -> the report."""
     difference, spread, tolerance = before - after, float(before.std()), TOLERANCE[facts["dtype"]]
@@ -166,8 +218,7 @@ def _compare(without: Tensor, before: Tensor, after: Tensor, **facts: Any) -> Me
         tolerance=tolerance,
         top1_agreement=float((before.argmax(-1) == after.argmax(-1)).float().mean()),
         positions=len(before),
-        # Where LoRA does nothing at all, there is nothing to keep.
-        passed=largest <= tolerance * spread and (effect == 0 or rms <= _KEPT * effect),
+        passed=is_kept(without, before, after, facts["dtype"]),
     )
 
 

@@ -22,7 +22,7 @@ from audiograft.types import AudiograftError, ConfigError
 
 CARD_NAME = "README.md"
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "projector.safetensors", "adapter_model.safetensors", "token_rows.safetensors")
+_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "projector.safetensors", "adapter_model.safetensors")
 _WANTED = (
     *_WEIGHTS, "model.safetensors.index.json", "config.json", "generation_config.json", "adapter.json", "adapter_config.json",
     "processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",

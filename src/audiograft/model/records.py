@@ -14,6 +14,7 @@ from audiograft.types import ConfigError
 
 TRAIN_NAME = "train.json"
 ADAPTER_NAME = "adapter.json"
+MERGE_NAME = "merge.json"
 CONFIG_NAME = "config.json"
 _METRICS_NAME = "metrics.json"
 _RUN_NAME = "run.json"
@@ -91,12 +92,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def training_record(folder: Path) -> tuple[str, dict[str, Any]] | None:
-    """The file that says how the model in a folder was trained, and its content: train.json, else what adapter.json keeps of it; or None."""
+    """The file that says how the model in a folder was trained, and its content: train.json, else what adapter.json or merge.json keeps of it."""
     if (folder / TRAIN_NAME).is_file():
         return TRAIN_NAME, read_json(folder / TRAIN_NAME)
-    if (folder / ADAPTER_NAME).is_file():
-        adapter = read_json(folder / ADAPTER_NAME)
-        return ADAPTER_NAME, {"recipe": adapter.get("recipe"), **(adapter.get("provenance") or {})}
+    for name in (ADAPTER_NAME, MERGE_NAME):
+        if (folder / name).is_file():
+            stored = read_json(folder / name)
+            # What was merged from a checkpoint of another kind has nothing to say of its training.
+            known = name == ADAPTER_NAME or bool(stored.get("recipe"))
+            return (name, {"recipe": stored.get("recipe"), **(stored.get("provenance") or {})}) if known else None
     return None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from audiograft.model.modeling import IGNORE_INDEX
+from audiograft.model.outputs import IGNORE_INDEX
 from audiograft.types import ConfigError
 
 

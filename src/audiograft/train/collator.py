@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from audiograft.model import AudioGraftProcessor
-from audiograft.model.modeling import IGNORE_INDEX
+from audiograft.model.outputs import IGNORE_INDEX
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:

@@ -14,12 +14,12 @@ from transformers.trainer_callback import TrainerState
 
 from audiograft import provenance
 from audiograft.data.manifest import replace_text
-from audiograft.model.adapters import ADAPTER_FILE, COMPONENTS, PROJECTOR_FILE, save_adapter
+from audiograft.model.adapters import save_adapter
 from audiograft.model.checkpoint import save_graft
 from audiograft.model.merge import merge_adapter
 from audiograft.train.deafness import DeafnessReport
 from audiograft.train.recipe import Recipe
-from audiograft.train.setup import DTYPES, Start
+from audiograft.train.setup import DTYPES, Start, other_kind
 from audiograft.train.stages import ParameterCounts
 
 
@@ -30,6 +30,7 @@ def summary(recipe: Recipe, start: Start, counts: ParameterCounts, state: Traine
     return {
         "deaf": deafness.deaf,
         "deafness": deafness.as_dict(),
+        "merge_failed": False,
         "validation": validations[-1] if validations else None,
         "steps": state.global_step,
         "parameters": counts.as_dict(),
@@ -46,21 +47,40 @@ def summary(recipe: Recipe, start: Start, counts: ParameterCounts, state: Traine
 def export(start: Start, recipe: Recipe, result: dict[str, Any], console: Console) -> None:
     """Write the model, whole or as an adapter, then train.json, whose presence says that the run is complete.
 
+    Where an earlier run ended in the same folder, what it left of the other kind of output goes.
+
+    Args:
+        start: the trained model.
+        recipe: of the run.
+        result: what `summary` gave; `merge_failed` is set where merging changed what the model says.
+        console: where is said what was merged.
+
     Raises:
         AudiograftError: it can't be written.
     """
     output_dir = Path(recipe.output_dir)
     if recipe.save == "adapter":
         _save_adapter(start, recipe, result, output_dir)
-        for stale in (*output_dir.glob("model*.safetensors*"), output_dir / "config.json"):
-            stale.unlink(missing_ok=True)
+    elif start.quantised:
+        # First, since a folder with an adapter is opened as one, and what was merged is opened again to be compared.
+        _remove_other_kind(recipe)
+        _merge_into_base(start, recipe, result, output_dir, console)
     else:
-        _save_whole(start, recipe, result, output_dir, console)
-        for name in (ADAPTER_FILE, PROJECTOR_FILE):
-            (output_dir / name).unlink(missing_ok=True)
-        for component in COMPONENTS:
-            shutil.rmtree(output_dir / f"lora-{component}", ignore_errors=True)
+        torch.nn.Module.to(start.model, DTYPES[recipe.save_dtype])
+        save_graft(start.model, start.processor, output_dir)
+    _remove_other_kind(recipe)
     replace_text(output_dir / "train.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+
+
+def _remove_other_kind(recipe: Recipe) -> None:
+    """Only what an earlier run wrote: anything else came into the folder from elsewhere."""
+    if not (Path(recipe.output_dir) / "train.json").is_file():
+        return
+    for path in other_kind(recipe):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _save_adapter(start: Start, recipe: Recipe, result: dict[str, Any], folder: Path) -> None:
@@ -68,17 +88,25 @@ def _save_adapter(start: Start, recipe: Recipe, result: dict[str, Any], folder: 
     save_adapter(start.model, start.processor, folder, start.base, recipe.as_dict(), origin, start.quantised)
 
 
-def _save_whole(start: Start, recipe: Recipe, result: dict[str, Any], output_dir: Path, console: Console) -> None:
-    """The whole model; after training on 4-bit weights that of the base as it was before, opened again, with the adapter merged."""
-    if not start.quantised:
-        torch.nn.Module.to(start.model, DTYPES[recipe.save_dtype])
-        save_graft(start.model, start.processor, output_dir)
-        return
+def _merge_into_base(start: Start, recipe: Recipe, result: dict[str, Any], output_dir: Path, console: Console) -> None:
+    """After training on 4-bit weights: the base as it was before, opened again, with the adapter merged. One that can't be merged is kept."""
     with tempfile.TemporaryDirectory(dir=output_dir, prefix="adapter-to-merge-") as folder:
         _save_adapter(start, recipe, result, Path(folder))
         console.print("opening the base again, without quantisation, to merge into it")
         report = merge_adapter(folder, output_dir, recipe.save_dtype)
     console.print(f"merged {report.merged_layers} layers; largest difference of a logit: {report.max_abs_logit_difference:.2g}")
+    if report.passed:
+        return
+    result["merge_failed"] = True
+    kept = output_dir / "adapter"
+    if kept.exists():  # of whatever run
+        kept = Path(tempfile.mkdtemp(dir=output_dir, prefix="adapter-"))
+    _save_adapter(start, recipe, result, kept)
+    console.print(
+        f"merging changed what the model says, or lost what LoRA had learnt: use {kept}, not the whole model in {output_dir}; "
+        f"try audiograft merge {kept} --out DIR --dtype fp32",
+        soft_wrap=True,
+    )
 
 
 def conclude(console: Console, deafness: DeafnessReport, output_dir: Path) -> None:

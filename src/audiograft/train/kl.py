@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,16 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audiograft.data.manifest import replace_text
 from audiograft.inference.decoding import Request, write_answers
 from audiograft.messages import Message, conversation
 from audiograft.model.lora import lora_disabled
-from audiograft.model.modeling import IGNORE_INDEX
+from audiograft.model.outputs import IGNORE_INDEX
+from audiograft.train.checkpoints import writing
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import SpeechDataset
 from audiograft.train.rows import Rejection, Row, tokens
 from audiograft.train.validation import evaluating
-from audiograft.types import AudiograftError
+from audiograft.types import AudiograftError, DataError
 
 RESPONSES = "responses.jsonl"
 """In output_dir: what the teacher answered to rows without a response of their own."""
@@ -69,20 +70,25 @@ def with_responses(
         teacher: identifies the model; responses of another are not used.
         write: whether this process writes the file.
         on_row: called after each row that is asked.
+
+    Raises:
+        DataError: responses.jsonl is damaged.
     """
     path = output_dir / RESPONSES
-    known = _read(path, teacher)
+    known = _read(path, teacher, mend=write)
     asked = {_key(row): row for row in rows if row.sample.response is None}
     missing = [row for key, row in asked.items() if key not in known]
     with evaluating(model):
         for start in range(0, len(missing), _BATCH_ROWS):
             batch = missing[start : start + _BATCH_ROWS]
             requests = [Request(readable(row.sample), [], _MAX_NEW_TOKENS) for row in batch]
-            for row, answer in zip(batch, write_answers(model, processor, requests, batch_size=_BATCH_ROWS), strict=True):
-                known[_key(row)] = answer.text
+            texts = [answer.text for answer in write_answers(model, processor, requests, batch_size=_BATCH_ROWS)]
+            answers = {_key(row): text for row, text in zip(batch, texts, strict=True)}
+            known |= answers
             if write:
-                lines = [json.dumps({"teacher": teacher, "row": key, "response": text}, ensure_ascii=False) for key, text in known.items()]
-                replace_text(path, "".join(f"{line}\n" for line in lines))
+                with writing(output_dir, RESPONSES), path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+                    for key, text in answers.items():
+                        file.write(json.dumps({"teacher": teacher, "row": key, "response": text}, ensure_ascii=False) + "\n")
             for _ in batch:
                 on_row()
     answered = []
@@ -104,11 +110,24 @@ def _key(row: Row) -> str:
     return hashlib.sha256(json.dumps(readable(row.sample)).encode()).hexdigest()
 
 
-def _read(path: Path, teacher: str) -> dict[str, str]:
+def _read(path: Path, teacher: str, mend: bool) -> dict[str, str]:
+    """Answers of this teacher by row. A last line without its end, of a start that was killed, is left out, and with `mend` cut off."""
     if not path.is_file():
         return {}
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {row["row"]: row["response"] for row in rows if row["teacher"] == teacher}
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if mend and whole != content:
+        with writing(path.parent, RESPONSES):
+            os.truncate(path, len(whole))
+    known = {}
+    for number, line in enumerate(whole.split(b"\n")[:-1], 1):
+        try:
+            row = json.loads(line)
+            if row["teacher"] == teacher:
+                known[row["row"]] = row["response"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: line {number} is damaged: delete the file, and the teacher is asked again") from error
+    return known
 
 
 class DistillationDataset(SpeechDataset):

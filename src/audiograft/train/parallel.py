@@ -8,10 +8,12 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -21,6 +23,8 @@ from audiograft.train.recipe import Recipe
 from audiograft.types import AudiograftError, ConfigError
 
 _ON = ("1", "true", "yes", "on")
+_PATIENCE = timedelta(days=1)
+"""How long processes wait for one that is at work alone, asking a teacher or caching features; torch's own 10 or 30 minutes are too few."""
 
 
 def process_count() -> int:
@@ -54,6 +58,15 @@ def check_parallel(recipe: Recipe) -> None:
         raise ConfigError(f"parallel: fsdp2 can't shard {recipe.quantisation} weights: set parallel: ddp, or leave quantisation out")
     if recipe.precision == "fp16":
         raise ConfigError("parallel: fsdp2 has no loss scaling: set precision: bf16 or fp32, or parallel: ddp")
+
+
+def join_processes(device: torch.device) -> PartialState:
+    """The processes of the run as accelerate sees them. The first call makes the process group, so it has to come before the Trainer's own.
+
+    Args:
+        device: that this process computes on.
+    """
+    return PartialState(cpu=device.type == "cpu", timeout=_PATIENCE)
 
 
 def any_process(flag: bool, device: torch.device) -> bool:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from audiograft.model import AudioGraftProcessor
-from audiograft.model.modeling import IGNORE_INDEX
+from audiograft.model.outputs import IGNORE_INDEX
 from audiograft.train.rows import Row
 
 _STYLES = {"text": "", "audio": "cyan", "loss": "bold green", "pad": "dim"}

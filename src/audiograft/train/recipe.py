@@ -306,7 +306,9 @@ def _check_values(recipe: Recipe, source: str) -> None:
         raise ConfigError(f"{source}: data.prompts: {recipe.data.prompts}: no such file: write instructions into it, one a line")
     _check_parts(recipe, source)
     _check_stage(recipe, source)
-    if recipe.model and Path(recipe.model).resolve() == Path(recipe.output_dir).resolve():
+    parts = () if recipe.graft is None else (recipe.graft.audio_encoder, recipe.graft.language_model)
+    folders = {Path(name).expanduser().resolve() for name in (recipe.model, *parts) if name}
+    if Path(recipe.output_dir).expanduser().resolve() in folders:
         raise ConfigError(f"{source}: output_dir is the folder of the model it starts from: choose another one")
 
 

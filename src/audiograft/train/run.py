@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.progress import Progress
 from transformers import set_seed
@@ -31,7 +30,7 @@ from audiograft.train.deafness import DeafnessReport, check_deafness, require_cl
 from audiograft.train.feature_cache import build_cache
 from audiograft.train.finish import conclude, export, summary
 from audiograft.train.kl import RESPONSES, DistillationCollator, DistillationDataset, can_be_taught, responses_sha256, with_responses
-from audiograft.train.parallel import check_parallel, is_main_process, process_count, require_same_checkpoint, shards
+from audiograft.train.parallel import check_parallel, is_main_process, join_processes, process_count, require_same_checkpoint, shards
 from audiograft.train.preview import draw_batch
 from audiograft.train.recipe import Recipe
 from audiograft.train.rows import Rejection, Row, index_rows, read_samples
@@ -83,6 +82,7 @@ def train(recipe: Recipe, on_log: Callable[[LogLine], None] = lambda line: None,
         identity["responses_sha256"] = responses_sha256(data.train)
     checkpoint = find_checkpoint(output_dir, identity)
     counts = prepare(start, recipe, console)
+    join_processes(training_device())
     trainer = _build_trainer(recipe, start.model, processor, data, identity, console, on_log)
     try:
         with warnings.catch_warnings():
@@ -196,7 +196,7 @@ def _main_process_first() -> Iterator[None]:
     if process_count() == 1:
         yield
         return
-    with PartialState(cpu=training_device().type == "cpu").main_process_first():
+    with join_processes(training_device()).main_process_first():
         yield
 
 

@@ -12,11 +12,12 @@ from rich.console import Console
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from audiograft.model import AudioGraftConfig, AudioGraftForConditionalGeneration, graft_in_memory, load_model, load_processor
-from audiograft.model.adapters import read_adapter, weight_paths
+from audiograft.model.adapters import ADAPTER_FILE, COMPONENTS, PROJECTOR_FILE, read_adapter, weight_paths
 from audiograft.model.checkpoint import SHIPPED, load_config, one_line, resolve_model
 from audiograft.model.graft import graft_processor
 from audiograft.model.load import find_adapter
 from audiograft.model.lora import lora_modules, merge_lora
+from audiograft.model.merge import bases_beneath
 from audiograft.model.modeling import language_model_class
 from audiograft.model.quantise import finish_nf4, left_alone, nf4_keywords, quantise_in_place, require_bitsandbytes, summarise
 from audiograft.model.stock import is_stock
@@ -63,8 +64,9 @@ def open_model(recipe: Recipe, console: Console) -> Start:
     """Open the recipe's model, or make it of its parts.
 
     Raises:
-        ConfigError: it can't be opened or trained as the recipe says.
+        ConfigError: it can't be opened or trained as the recipe says, or the output would take the place of another model.
     """
+    _check_output(recipe)
     if recipe.quantisation is not None:
         require_bitsandbytes()
         _require_no_lora(recipe)
@@ -90,6 +92,16 @@ def base_of(recipe: Recipe) -> dict[str, Any]:
     return {"graft": asdict(recipe.graft)}
 
 
+def other_kind(recipe: Recipe) -> list[Path]:
+    """What lies in the output folder of a whole model, where the recipe saves an adapter, and the other way round."""
+    folder = Path(recipe.output_dir)
+    if recipe.save == "adapter":
+        found = [*sorted(folder.glob("model*.safetensors*")), folder / "config.json"]
+    else:
+        found = [folder / name for name in (ADAPTER_FILE, PROJECTOR_FILE, *(f"lora-{component}" for component in COMPONENTS))]
+    return [path for path in found if path.exists()]
+
+
 def training_device() -> torch.device:
     """The accelerator of this process, or the CPU."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -107,6 +119,19 @@ def _load(recipe: Recipe, dtype: torch.dtype) -> tuple[Any, Any]:
         return load_model(recipe.model, device, dtype, lora_dtype=torch.float32, **options)
     assert recipe.graft is not None
     return graft_in_memory(**asdict(recipe.graft), seed=recipe.seed, dtype=dtype, device=device, language_model_options=options)
+
+
+def _check_output(recipe: Recipe) -> None:
+    """The run may write over nothing that it starts from, nor beside a model of the other kind that no run wrote."""
+    base, output_dir = base_of(recipe), Path(recipe.output_dir)
+    parts = ("model",) if "model" in base else ("audio_encoder", "language_model")
+    sources = [str(base.get("graft", base)[part]) for part in parts]
+    for source in (*sources, *(bases_beneath(sources[0]) if "model" in base else ())):
+        if Path(source).expanduser().resolve() == output_dir.expanduser().resolve():
+            raise ConfigError(f"output_dir: {output_dir} is the folder of {source}, which the run starts from: choose another one")
+    others = other_kind(recipe)
+    if others and not (output_dir / "train.json").is_file():
+        raise ConfigError(f"output_dir: {others[0]} is there already, and is not of a run that ended: choose another folder, or remove it")
 
 
 def _empty(recipe: Recipe) -> Any:
@@ -175,7 +200,8 @@ def _keep_projector(model: Any, recipe: Recipe, dtype: torch.dtype) -> None:
     if not recipe.model or not recipe.train_projector or dtype == torch.float32:
         return
     folder = find_adapter(recipe.model)
-    paths = [path for path in weight_paths(recipe.model if folder is None else folder) if path.suffix == ".safetensors" and "lora-" not in str(path)]
+    paths = weight_paths(recipe.model) if folder is None else [folder / PROJECTOR_FILE]
+    paths = [path for path in paths if path.suffix == ".safetensors" and path.is_file()]
     stored = TensorFiles(paths).read_all("projector." if folder is None else "")
     own = model.projector.state_dict()
     if stored.keys() == own.keys():

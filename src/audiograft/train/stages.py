@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from audiograft.model.lora import LoraSettings, inject_lora, is_4bit, is_linear, lora_parameters, merge_lora
+from audiograft.model.lora import LoraSettings, inject_lora, is_4bit, is_linear, lora_parameters
 from audiograft.model.quantise import decoder, decoder_linears
 from audiograft.train.recipe import LoraRecipe, Recipe
 from audiograft.types import ConfigError
@@ -117,8 +117,3 @@ def frozen_parts(model: Any) -> list[nn.Module]:
 def checkpointed_layers(model: Any) -> list[nn.Module]:
     """The layers of the language model's decoder, whose activations gradient checkpointing computes again."""
     return [module for module in decoder(model).modules() if isinstance(module, GradientCheckpointingLayer)]
-
-
-def merge_stage(model: Any) -> None:
-    """Merge LoRA, where there is any, into the weights beneath it and leave a plain model."""
-    merge_lora(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -120,6 +121,7 @@ class GraftTrainer(Trainer):
         self._validator = validator
         self._staging: Path | None = None
         self._skeleton: nn.Module | None = None
+        self._step_ids: list[str] = []
         self._start_window()
         super().__init__(
             model=model,
@@ -187,22 +189,38 @@ class GraftTrainer(Trainer):
         assert isinstance(loss, Tensor)
         bad = not torch.isfinite(loss)
         if any_process(bad, loss.device):
-            self._stop_at(ids if bad else [], loss.item())
+            self._stop_at(ids if bad else [], "loss", loss.item())
+        self._step_ids += ids
         self._window_samples += len(ids)
         self._window_audio_s += audio_s
         return loss
 
-    def _stop_at(self, ids: Sequence[str], loss: float) -> NoReturn:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The norm of a step's gradients, which the Trainer asks for before each step of the optimiser.
+
+        Raises:
+            AudiograftError: it is not finite; the ids of the step's batches are then in bad-batch.json.
+        """
+        grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
+        ids, self._step_ids = self._step_ids, []
+        # With fp16, such a step is skipped and the loss's scale lowered. Gradients are reduced by now, so that all processes see the same norm.
+        if grad_norm is not None and self.recipe.precision != "fp16" and not math.isfinite(grad_norm):
+            self._stop_at(ids, "grad_norm", float(grad_norm))
+        return grad_norm
+
+    def _stop_at(self, ids: Sequence[str], what: str, value: float) -> NoReturn:
         """Write down the bad batches of all processes, and stop in each, so that none waits for another."""
         step = self.state.global_step + 1
         path = Path(self.recipe.output_dir) / "bad-batch.json"
-        reports = [(clips, value) for clips, value in all_processes((list(ids), loss)) if clips]
+        reports = [(clips, number) for clips, number in all_processes((list(ids), value)) if clips]
         first = reports[0][1]
-        report = {"step": step, "loss": str(first), "ids": [name for clips, _ in reports for name in clips]}
+        # A process without a batch of its own computes on a row of another's.
+        report = {"step": step, what: str(first), "ids": list(dict.fromkeys(name for clips, _ in reports for name in clips))}
         if self.is_world_process_zero():
             with writing(path, "the list of bad clips"):
                 path.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
-        raise AudiograftError(f"the loss is {first} at step {step}: lower learning_rate or max_grad_norm, or drop the clips in {path}")
+        name = {"loss": "loss", "grad_norm": "gradient norm"}[what]
+        raise AudiograftError(f"the {name} is {first} at step {step}: lower learning_rate or max_grad_norm, or drop the clips in {path}")
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validation loss and WER; prints some transcripts."""

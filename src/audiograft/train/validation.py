@@ -14,7 +14,7 @@ from audiograft.inference.engine import transcript_tokens
 from audiograft.messages import conversation
 from audiograft.metrics.word_errors import corpus, word_errors
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
-from audiograft.model.modeling import IGNORE_INDEX
+from audiograft.model.outputs import IGNORE_INDEX
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import example
 from audiograft.train.rows import Row, Waveform, load_clips
