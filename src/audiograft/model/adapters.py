@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -226,6 +225,8 @@ def _save_lora(layers: Mapping[str, Any], folder: Path, base_name: str | None) -
     settings, *others = {lora_settings(layer) for layer in layers.values()}
     if others:
         raise AudiograftError(f"{folder}: adapters of one component have different shapes or scales: give them one rank and one alpha")
+    from peft import LoraConfig
+
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, use_rslora=settings.rslora, use_dora=settings.dora,  # type: ignore[arg-type]
         target_modules=list(layers), base_model_name_or_path=base_name, inference_mode=True,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from audiograft.types import AudiograftError, ConfigError
+
+if TYPE_CHECKING:  # PEFT takes a second to import where bitsandbytes is installed, so only what has to do with LoRA waits for it
+    from peft.tuners.lora import LoraLayer
 
 ADAPTER = "default"
 """PEFT's name of the one adapter that a model has."""
@@ -65,6 +67,8 @@ def inject_lora(model: nn.Module, targets: Sequence[str], settings: LoraSettings
         if settings.rank > smallest:
             shape = f"{layer.in_features} -> {layer.out_features}"
             raise ConfigError(f"lora.rank {settings.rank} exceeds a dimension of {name}, which is {shape}: use {smallest} or less, or leave it out")
+    from peft import LoraConfig, inject_adapter_in_model
+
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT divides by the rank; any number will do
@@ -91,6 +95,10 @@ def inject_lora(model: nn.Module, targets: Sequence[str], settings: LoraSettings
 
 def lora_modules(model: nn.Module) -> dict[str, LoraLayer]:
     """Layers that carry LoRA, by full name."""
+    if "peft" not in sys.modules:
+        return {}  # whoever put LoRA into a model has imported PEFT
+    from peft.tuners.lora import LoraLayer
+
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
 
 
@@ -128,9 +136,9 @@ def merge_lora(model: nn.Module) -> int:
 @contextmanager
 def lora_disabled(model: nn.Module) -> Iterator[None]:
     """The model without its adapters, inside the block. What is on, and what is trained, is as before afterwards, so that blocks can nest."""
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    layers = list(lora_modules(model).values())
     on = [not layer.disable_adapters for layer in layers]
-    trained = {parameter: parameter.requires_grad for layer in layers for parameter in layer.parameters()}
+    trained = {parameter: parameter.requires_grad for layer in layers for parameter in layer.parameters()}  # type: ignore[attr-defined]
     try:
         for layer in layers:
             layer.enable_adapters(False)
