@@ -134,6 +134,15 @@ def test_lora_in_a_frozen_projector_comes_back(tmp_path: Path) -> None:
     assert torch.equal(logits(*load_model(folder)), logits(model, processor))
 
 
+def test_a_projector_that_is_trained_beneath_its_lora_is_saved(tmp_path: Path) -> None:
+    folder = whole(tmp_path / "base", projector="linear")
+    model, processor = load_model(folder)
+    # Its one layer carries LoRA, so that nothing is left of it outside.
+    train(model, ("projector",), projector=True, targets=("linear",))
+    adapter = save(model, processor, tmp_path / "adapter", {"model": str(folder)})
+    assert torch.equal(probe(*load_model(adapter)), probe(model, processor))
+
+
 @pytest.mark.parametrize("settings", [{}, {"rslora": True}, {"dora": True}])
 def test_an_adapter_on_parts_comes_back(tmp_path: Path, settings: dict[str, bool]) -> None:
     graft = {**parts(tmp_path), "projector": "mlp", "frame_stack": 2, "pad_to_window": False, "match_rms": True}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from audiograft import provenance
 from audiograft.data.manifest import find_manifest
@@ -25,7 +25,7 @@ from audiograft.evaluate.subject import Subject, open_subject, text_ids
 from audiograft.metrics.normalisers import get_normaliser
 from audiograft.metrics.word_errors import corpus, word_errors
 from audiograft.model.adapters import ADAPTER_FILE
-from audiograft.model.lora import ADAPTER, LoraSettings, inject_lora, lora_disabled, lora_modules, lora_parameters, merge_lora
+from audiograft.model.lora import LoraSettings, inject_lora, lora_disabled, lora_modules, lora_parameters, merge_lora
 from audiograft.model.merge import TOLERANCE, is_kept, probe
 from audiograft.model.modeling import AudioGraftForConditionalGeneration
 from audiograft.model.quantise import decoder_linears, left_alone, quantised_modules, summarise
@@ -310,9 +310,9 @@ def _merging(subject: Subject) -> Check:
             return Check(name, "skipped", "the decoder has no plain linear layers that could carry LoRA")
         inject_lora(model, targets, LoraSettings(rank=4, alpha=4))
         generator = torch.Generator().manual_seed(_SEED)
-        for layer in lora_modules(model).values():
-            weight: Tensor = layer.lora_B[ADAPTER].weight  # type: ignore[assignment]
-            weight.copy_(0.02 * torch.randn(weight.shape, generator=generator))
+        for parameter_name, parameter in model.named_parameters():
+            if ".lora_B." in parameter_name:
+                parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
     before = probe(model, subject.processor)
     with lora_disabled(model):
         without = probe(model, subject.processor)

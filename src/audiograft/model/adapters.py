@@ -27,7 +27,7 @@ from transformers.utils import CONFIG_NAME
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from audiograft.model.checkpoint import check_keys, one_line, resolve_model
-from audiograft.model.lora import ADAPTER, LoraSettings, inject_lora, is_linear, lora_modules, lora_settings
+from audiograft.model.lora import ADAPTER, LoraSettings, inject_lora, is_linear, lora_modules, lora_parameters, lora_settings
 from audiograft.model.tensors import TensorFiles, files_sha256
 from audiograft.types import AudiograftError, ConfigError
 
@@ -198,7 +198,7 @@ def _absolute(base: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trains(module: nn.Module) -> bool:
-    lora = {id(parameter) for layer in lora_modules(module).values() for parameter in layer.parameters()}  # type: ignore[attr-defined]
+    lora = {id(parameter) for parameter in lora_parameters(module)}
     return any(parameter.requires_grad for parameter in module.parameters() if id(parameter) not in lora)
 
 

@@ -138,7 +138,7 @@ def lora_disabled(model: nn.Module) -> Iterator[None]:
     """The model without its adapters, inside the block. What is on, and what is trained, is as before afterwards, so that blocks can nest."""
     layers = list(lora_modules(model).values())
     on = [not layer.disable_adapters for layer in layers]
-    trained = {parameter: parameter.requires_grad for layer in layers for parameter in layer.parameters()}  # type: ignore[attr-defined]
+    trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
         for layer in layers:
             layer.enable_adapters(False)

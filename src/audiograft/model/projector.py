@@ -5,6 +5,8 @@ Legend: C clips, E encoder frames, k frame_stack, T = ceil(E / k) audio tokens, 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,7 @@ def pool_frames(states: Tensor, real: Tensor, k: int) -> Tensor:
     return pooled
 
 
-class Projector(nn.Module):
+class Projector(nn.Module, ABC):
     """Base of all projectors.
 
     Attributes:
@@ -45,9 +47,9 @@ class Projector(nn.Module):
         self.output_size: int = config.get_text_config().hidden_size
 
     @property
+    @abstractmethod
     def last(self) -> nn.Linear | nn.LayerNorm:
         """The layer whose scale sets the output's RMS."""
-        raise NotImplementedError
 
 
 class SwiGLUProjector(Projector):

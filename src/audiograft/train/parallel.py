@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate import PartialState  # type: ignore[import-untyped]
+from accelerate import PartialState
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -163,7 +163,7 @@ def whole(tensor: Tensor) -> Tensor:
     if isinstance(tensor, DTensor):
         return tensor.full_tensor().detach()
     if hasattr(tensor, "ds_id"):  # DeepSpeed ZeRO-3
-        import deepspeed  # type: ignore[import-not-found]
+        import deepspeed
 
         with deepspeed.zero.GatheredParameters([tensor]):
             return tensor.detach().clone()
