@@ -46,6 +46,10 @@ class Sample:
         messages: the conversation to be answered, which stands in place of `prompt`; empty where there is only a prompt.
         response: what the model should answer; the reference where the row gives none.
         speaker: who speaks; the unit over which intervals are clustered.
+        recording: what the clip was cut from: a reading, a broadcast, a sound file. Clips of one recording never part in a split.
+        language: as an ISO 639-1 code, `en`.
+        label: its class, where rows are to be classified, such as SPEECH or NONSPEECH.
+        source: the corpus that it comes from.
         duration_s: length in seconds, where the manifest states it.
         extra: every other key of the row, kept as it is.
     """
@@ -57,6 +61,10 @@ class Sample:
     messages: tuple[dict[str, Any], ...] = ()
     response: str | None = None
     speaker: str | None = None
+    recording: str | None = None
+    language: str | None = None
+    label: str | None = None
+    source: str | None = None
     duration_s: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -69,6 +77,23 @@ class Sample:
     def target(self) -> str | None:
         """The text to be learnt: `response`, else `text`."""
         return self.response if self.response is not None else self.text
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A row that can't be used, and why.
+
+    Attributes:
+        id: of the row; where it has none, its place, as file and line.
+        audio: its first clip as it was named, or its id where it has none.
+        reason: one line that names the mend.
+        kind: the short name under which rejections are counted, such as `missing`, `unreadable` or `duration`.
+    """
+
+    id: str
+    audio: str
+    reason: str
+    kind: str = "unusable"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import soundfile
 
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import SpeechDataset
-from audiograft.train.rows import Rejection, Row, index_rows, load_clips, read_samples
+from audiograft.train.rows import Row, index_rows, load_clips, read_samples
 from audiograft.types import DataError
 
 

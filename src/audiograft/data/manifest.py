@@ -1,7 +1,7 @@
 """Manifests: one JSON object a line, one line a row.
 
 Keys: `audio` (path relative to the manifest's folder, a list of paths, or absent in a row of text alone), and optionally `id`, `text`, `prompt` or
-`messages`, `response`, `speaker` and `duration_s`. The rows of two published systems are read as they are, see `audiograft.data.foreign`.
+`messages`, `response`, `speaker`, `recording`, `language`, `label`, `source` and `duration_s`. The rows of two published systems are read as they are, see `audiograft.data.foreign`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from audiograft.types import TRANSCRIBE_PROMPT, DataError, Sample
 
 MANIFEST_NAME = "manifest.jsonl"
 """The file that is read where a folder is named."""
-_TEXT_KEYS = ("id", "text", "prompt", "response", "speaker")
+_TEXT_KEYS = ("id", "text", "prompt", "response", "speaker", "recording", "language", "label", "source")
 _KEYS = frozenset({*_TEXT_KEYS, "audio", "messages", "duration_s"})
 _MEND = "write one with `audiograft prepare`"
 _BETWEEN_ROWS = re.compile(r"[\s,]*")
@@ -154,6 +154,10 @@ def _sample(row: dict[str, Any], number: int, folder: Path, place: str) -> Sampl
         messages=messages,
         response=known.get("response", said),
         speaker=known.get("speaker"),
+        recording=known.get("recording"),
+        language=known.get("language"),
+        label=known.get("label"),
+        source=known.get("source"),
         duration_s=_duration_s(known.get("duration_s"), place),
         extra={key: value for key, value in row.items() if key not in _KEYS},
     )

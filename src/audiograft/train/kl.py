@@ -25,7 +25,7 @@ from audiograft.model.outputs import IGNORE_INDEX
 from audiograft.train.checkpoints import writing
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import SpeechDataset
-from audiograft.train.rows import Rejection, Row, tokens
+from audiograft.train.rows import Row, tokens
 from audiograft.train.validation import evaluating
 from audiograft.types import AudiograftError, DataError
 

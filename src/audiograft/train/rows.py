@@ -19,7 +19,7 @@ from audiograft.audio import is_silent, load_audio
 from audiograft.data.manifest import read_manifest
 from audiograft.messages import conversation
 from audiograft.model import AudioGraftProcessor
-from audiograft.types import SAMPLE_RATE_HZ, TRANSCRIBE_PROMPT, WINDOW_S, WINDOW_SAMPLES, AudioError, DataError, Sample
+from audiograft.types import SAMPLE_RATE_HZ, TRANSCRIBE_PROMPT, WINDOW_S, WINDOW_SAMPLES, AudioError, DataError, Rejection, Sample
 
 Waveform = npt.NDArray[np.float32]
 
@@ -54,15 +54,6 @@ class Row:
     def duration_s(self) -> float:
         """Of all clips together."""
         return sum(self.n_samples) / SAMPLE_RATE_HZ
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A row that can't be learnt from, and why; `audio` is its first clip, or its id where it has none."""
-
-    id: str
-    audio: str
-    reason: str
 
 
 def read_samples(manifests: Sequence[str], prompt: str | None = None, prompts: str | None = None, seed: int = 0) -> list[Sample]:

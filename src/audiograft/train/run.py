@@ -33,12 +33,12 @@ from audiograft.train.kl import RESPONSES, DistillationCollator, DistillationDat
 from audiograft.train.parallel import check_parallel, is_main_process, join_processes, process_count, require_same_checkpoint, shards
 from audiograft.train.preview import draw_batch
 from audiograft.train.recipe import Recipe
-from audiograft.train.rows import Rejection, Row, index_rows, read_samples
+from audiograft.train.rows import Row, index_rows, read_samples
 from audiograft.train.setup import DTYPES, Start, open_model, open_processor, prepare, training_device
 from audiograft.train.stages import frozen_parts
 from audiograft.train.trainer import GraftTrainer
 from audiograft.train.validation import Validator, draw
-from audiograft.types import ConfigError, DataError
+from audiograft.types import ConfigError, DataError, Rejection
 
 
 @dataclass(frozen=True)
