@@ -69,10 +69,12 @@ class Clip:
     Attributes:
         name: the clip as the caller named it; `<bytes>`, `<file>` or `<array>` where it has no name.
         waveform: float32 (n_samples,), mono, 16 kHz, full scale 1.0; at least one sample, all finite.
+        native_rate_hz: the rate at which it was stored; where it changes on the way, the first.
     """
 
     name: str
     waveform: Waveform
+    native_rate_hz: float = float(SAMPLE_RATE_HZ)
 
     @property
     def duration_s(self) -> float:
@@ -89,10 +91,10 @@ def load_audio(source: AudioInput) -> Clip:
         AudioError: the clip is missing, unreadable, not audio, cut off, empty, not finite, or has an impossible rate.
     """
     if isinstance(source, tuple):
-        return Clip("<array>", _resample(_array_blocks(source), "<array>"))
+        return Clip("<array>", *_resample(_array_blocks(source), "<array>"))
     name = _name(source)
     with _opened(source, name) as file:
-        return Clip(name, _resample(_file_blocks(file, name), name))
+        return Clip(name, *_resample(_file_blocks(file, name), name))
 
 
 def is_silent(waveform: Waveform) -> bool:
@@ -160,7 +162,7 @@ def _open(path: str | Path, name: str) -> BinaryIO:
     try:
         return open(path, "rb")
     except FileNotFoundError:
-        raise AudioError(f"{name}: no such file: check the path") from None
+        raise AudioError(f"{name}: no such file: check the path", kind="missing") from None
     except IsADirectoryError:
         raise AudioError(f"{name}: is a folder: name a file in it") from None
     except PermissionError:
@@ -188,12 +190,14 @@ def _opened(source: str | Path | bytes | BinaryIO, name: str) -> Iterator[Binary
         yield io.BytesIO(source.read())
 
 
-def _resample(blocks: Iterable[_Block], name: str) -> Waveform:
-    """Join blocks into one waveform (n_samples,) at 16 kHz. The rate may change on the way, as it does in chained streams."""
+def _resample(blocks: Iterable[_Block], name: str) -> tuple[Waveform, float]:
+    """Join blocks into one waveform (n_samples,) at 16 kHz; and their first rate, which may change on the way, as it does in chained streams."""
+    native_rate_hz = 0.0
     result = bytearray()  # grows in place, where joining a list of blocks at the end would hold everything twice
     for rate_hz, run in itertools.groupby(blocks, key=itemgetter(0)):
         if not _MIN_RATE_HZ <= rate_hz < math.inf:
             raise AudioError(f"{name}: a sampling rate of {rate_hz:g} Hz: give the true one, {_MIN_RATE_HZ} Hz or more")
+        native_rate_hz = native_rate_hz or rate_hz
         resampler = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32") if rate_hz != SAMPLE_RATE_HZ else None
         n_samples = 0
         for _, block in run:
@@ -206,8 +210,8 @@ def _resample(blocks: Iterable[_Block], name: str) -> Waveform:
             padding = max(0, int(rate_hz / SAMPLE_RATE_HZ) - n_samples) if n_samples else 0
             result += resampler.resample_chunk(np.zeros(padding, np.float32), last=True).tobytes()
     if not result:
-        raise AudioError(f"{name}: holds no samples: record or export it again")
-    return np.frombuffer(result, dtype=np.float32)
+        raise AudioError(f"{name}: holds no samples: record or export it again", kind="empty")
+    return np.frombuffer(result, dtype=np.float32), native_rate_hz
 
 
 def _to_mono(samples: npt.NDArray[Any]) -> Waveform:
@@ -240,7 +244,7 @@ def _file_blocks(file: BinaryIO, name: str) -> Iterator[_Block]:
     """Decode a file: libsndfile where it knows the format and the length, else FFmpeg."""
     magic = file.read(4)
     if not magic:
-        raise AudioError(f"{name}: is empty (0 bytes): record or copy it again")
+        raise AudioError(f"{name}: is empty (0 bytes): record or copy it again", kind="empty")
     if magic in _IFF_MAGIC:
         _refuse_cut_iff(file, name)
     elif magic == b"OggS":

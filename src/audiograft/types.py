@@ -23,7 +23,15 @@ class AudiograftError(Exception):
 
 
 class AudioError(AudiograftError):
-    """A clip that can't be used: missing, unreadable, empty or not finite."""
+    """A clip that can't be used: missing, unreadable, empty or not finite.
+
+    Attributes:
+        kind: of the `Rejection` that it leads to: `missing`, `empty` or `unreadable`.
+    """
+
+    def __init__(self, message: str, kind: str = "unreadable") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class ConfigError(AudiograftError):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from audiograft.cli.options import BatchSizeOption, DeviceOption, ModelOption
+from audiograft.cli.options import AllowOutsideOption, BatchSizeOption, DeviceOption, ModelOption
 from audiograft.cli.terminal import print_error, progress, quiet_libraries
 
 Normaliser = Literal["none", "lower", "whisper-basic", "whisper-english"]
@@ -31,6 +31,7 @@ def evaluate(
     audio: Annotated[
         Audio, typer.Option(help="Baselines: clips of other rows, or none. What is right without its own clips does not come from listening.")
     ] = "true",
+    allow_outside: AllowOutsideOption = False,
     device: DeviceOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the table.")] = False,
 ) -> None:
@@ -47,10 +48,20 @@ def evaluate(
     from audiograft.inference.engine import Engine
 
     # Before the model, so that a wrong path is told at once.
-    n_clips = len(read_manifest(find_manifest(data)))
+    n_clips = len(read_manifest(find_manifest(data), allow_outside))
     engine = Engine.load(model, device)
     with progress("evaluating", n_clips) as advance:
-        metrics = run_evaluation(engine, data, out, batch_size=batch_size, normaliser=normaliser, prompt=prompt, audio=audio, on_clip=advance)
+        metrics = run_evaluation(
+            engine,
+            data,
+            out,
+            batch_size=batch_size,
+            normaliser=normaliser,
+            prompt=prompt,
+            audio=audio,
+            allow_outside=allow_outside,
+            on_clip=advance,
+        )
     for row in metrics["failed"]:
         print_error(row["error"])
     if as_json:

@@ -17,4 +17,5 @@ TopPOption = Annotated[
 MaxNewTokensOption = Annotated[
     int | None, typer.Option(min=1, help="Longest answer, in tokens; by default a transcript's follows from its duration, and others end at 512.")
 ]
+AllowOutsideOption = Annotated[bool, typer.Option("--allow-outside", help="Also take clips that do not lie below the folder of their manifest.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of what is drawn: the same seed, the same answers.")]

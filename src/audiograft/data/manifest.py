@@ -1,29 +1,35 @@
 """Manifests: one JSON object a line, one line a row.
 
 Keys: `audio` (path relative to the manifest's folder, a list of paths, or absent in a row of text alone), and optionally `id`, `text`, `prompt` or
-`messages`, `response`, `speaker`, `recording`, `language`, `label`, `source` and `duration_s`. The rows of two published systems are read as they are, see `audiograft.data.foreign`.
+`messages`, `response`, `speaker`, `recording`, `language`, `label`, `source` and `duration_s`. The rows of two published systems are read as they
+are, see `audiograft.data.foreign`.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from audiograft.data.foreign import is_foreign, own_row
+from audiograft.data.json_array import BrokenArrayError, array_elements
+from audiograft.data.paths import clip_path
 from audiograft.messages import check_messages, conversation
 from audiograft.types import TRANSCRIBE_PROMPT, DataError, Sample
 
 MANIFEST_NAME = "manifest.jsonl"
 """The file that is read where a folder is named."""
 _TEXT_KEYS = ("id", "text", "prompt", "response", "speaker", "recording", "language", "label", "source")
-_KEYS = frozenset({*_TEXT_KEYS, "audio", "messages", "duration_s"})
+MANIFEST_KEYS = frozenset({*_TEXT_KEYS, "audio", "messages", "duration_s"})
+"""All others of a row are its `extra`."""
 _MEND = "write one with `audiograft prepare`"
-_BETWEEN_ROWS = re.compile(r"[\s,]*")
+_BLANKS = b" \t\r\n\v\f"
+_HEAD_BYTES = 4096
+"""Enough to see how a file begins."""
 
 
 def find_manifest(path: str | Path) -> Path:
@@ -50,52 +56,113 @@ def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: the file can't be read, has no row, or a line is no JSON object.
     """
+    return [(number, row) for number, _, row in iterate_rows(path)]
+
+
+def iterate_rows(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """What `read_rows` reads, one row at a time, in the memory of one row.
+
+    Yields:
+        Line number, byte offset for `row_at`, and row.
+
+    Raises:
+        DataError: as `read_rows`, when its place is reached.
+    """
+    for number, offset, row in scan_rows(path):
+        if isinstance(row, DataError):
+            raise row
+        yield number, offset, row
+
+
+def row_at(file: BinaryIO, offset: int) -> dict[str, Any]:
+    """Read one row again.
+
+    Args:
+        file: a manifest, opened in binary mode.
+        offset: of the row, from `iterate_rows`.
+
+    Raises:
+        DataError: no row begins there; the file has changed since.
+    """
+    file.seek(offset)
+    text = ""
+    while line := file.readline():
+        text += line.decode("utf-8-sig", errors="replace")
+        with suppress(ValueError, RecursionError):  # a row of an array may go on in the next line
+            row, _ = json.JSONDecoder().raw_decode(text.lstrip())
+            return _object(row, f"{file.name}: byte {offset}")
+    raise DataError(f"{file.name}: no row at byte {offset}: the file has changed since it was indexed, so start again")
+
+
+def scan_rows(path: Path, skip: int = 0) -> Iterator[tuple[int, int, dict[str, Any] | DataError]]:
+    """Read rows and go on behind those that are broken.
+
+    Args:
+        path: as in `read_rows`.
+        skip: rows, broken ones too, to pass over as cheaply as can be.
+
+    Yields:
+        Line number, byte offset, and the row, or the error that names it; its `__cause__` is a `UnicodeDecodeError` where the line is no UTF-8.
+
+    Raises:
+        DataError: the file can't be read, is UTF-16 or UTF-32, has no row, or is an array with an error of syntax, behind which nothing is certain.
+    """
+    n_rows = 0
     try:
-        # Lines end at line feeds alone: str.splitlines would also cut at U+2028, which JSON allows inside a string.
-        with path.open(encoding="utf-8-sig") as file:
-            if path.suffix == ".json" and (text := file.read()).lstrip().startswith("["):
-                rows = list(_array(text, path))
-            else:
-                file.seek(0)
-                rows = [(number, _parse(line, f"{path}:{number}")) for number, line in enumerate(file, start=1) if line.strip()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text: name a JSONL file, one object a line") from error
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+            if not (encoding := json.detect_encoding(head[:4])).startswith("utf-8"):
+                raise DataError(f"{path}: its text is {encoding.upper()}: save it as UTF-8")
+            file.seek(0)
+            is_array = path.suffix == ".json" and head.removeprefix(codecs.BOM_UTF8).lstrip(_BLANKS).startswith(b"[")
+            for number, offset, row in _array(file, path) if is_array else _lines(file, path, skip):
+                n_rows += 1
+                if n_rows > skip:
+                    yield number, offset, row
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror}): correct the path or its permissions") from error
-    if not rows:
+    if not n_rows:
         raise DataError(f"{path}: no rows: it needs one JSON object a line")
-    return rows
 
 
-def _array(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON array, each with the line on which it begins."""
+def _lines(file: BinaryIO, path: Path, skip: int) -> Iterator[tuple[int, int, dict[str, Any] | DataError]]:
+    """Lines end at line feeds alone: str.splitlines would also cut at U+2028, which JSON allows inside a string."""
+    offset = n_rows = 0
+    for number, line in enumerate(file, start=1):
+        # Files that begin with a byte order mark are joined by `cat` too, so it may stand in front of any line.
+        if line.removeprefix(codecs.BOM_UTF8).strip(_BLANKS):
+            n_rows += 1
+            yield number, offset, _parse(line, f"{path}:{number}") if n_rows > skip else {}
+        offset += len(line)
+
+
+def _parse(line: bytes, place: str) -> dict[str, Any] | DataError:
     try:
-        n_rows = len(json.loads(text))
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error}): write an array of objects") from error
-    decoder = json.JSONDecoder()
-    line, end = 1, text.index("[") + 1
-    for _ in range(n_rows):
-        start = _end_of_match(text, end)
-        row, after = decoder.raw_decode(text, start)
-        line += text.count("\n", end, start)
-        yield line, _object(row, f"{path}:{line}")
-        line += text.count("\n", start, after)
-        end = after
+        return _object(json.loads(line.decode("utf-8-sig")), place)
+    except DataError as error:
+        return error
+    except UnicodeDecodeError as error:
+        refusal = DataError(f"{place}: not UTF-8 text: name a JSONL file, one object a line")
+        refusal.__cause__ = error
+        return refusal
+    except (ValueError, RecursionError) as error:
+        if b"\0" in line:
+            return DataError(f"{place}: holds NUL bytes, as where a crash cut a file off: write the line again or take it out")
+        return DataError(f"{place}: not valid JSON ({error}): write one object a line")
 
 
-def _end_of_match(text: str, position: int) -> int:
-    match = _BETWEEN_ROWS.match(text, position)
-    assert match is not None
-    return match.end()
-
-
-def _parse(line: str, place: str) -> dict[str, Any]:
+def _array(file: BinaryIO, path: Path) -> Iterator[tuple[int, int, dict[str, Any] | DataError]]:
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{place}: not valid JSON ({error}): write one object a line") from error
-    return _object(row, place)
+        for line, offset, element in array_elements(file):
+            try:
+                row: dict[str, Any] | DataError = _object(element, f"{path}:{line}")
+            except DataError as error:
+                row = error
+            yield line, offset, row
+    except BrokenArrayError as error:
+        raise DataError(f"{path}:{error.line}: not valid JSON ({error}): write an array of objects") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: name a JSONL file, one object a line") from error
 
 
 def _object(row: Any, place: str) -> dict[str, Any]:
@@ -104,7 +171,7 @@ def _object(row: Any, place: str) -> dict[str, Any]:
     return row
 
 
-def read_manifest(path: str | Path) -> list[Sample]:
+def read_manifest(path: str | Path, allow_outside: bool = False) -> list[Sample]:
     """Read a manifest.
 
     A row without `id` takes the path of its clip as id (of several, all of them, with + between; without any, its line). A value of null counts
@@ -112,6 +179,7 @@ def read_manifest(path: str | Path) -> list[Sample]:
 
     Args:
         path: the file, or a folder that holds `manifest.jsonl`.
+        allow_outside: also take clips that do not lie below the manifest's folder.
 
     Returns:
         One `Sample` a row, in order; clips are joined to the manifest's folder, unknown keys are in `extra`. Where the assistant has the last
@@ -123,9 +191,8 @@ def read_manifest(path: str | Path) -> list[Sample]:
     manifest = find_manifest(path)
     lines: dict[str, int] = {}
     samples = []
-    for number, row in read_rows(manifest):
-        place = f"{manifest}:{number}"
-        sample = _sample(own_row(row, number, place) if is_foreign(row) else row, number, manifest.parent, place)
+    for number, _, row in iterate_rows(manifest):
+        sample = row_to_sample(row, number, manifest.parent, f"{manifest}:{number}", allow_outside)
         if sample.id in lines:
             raise DataError(f'{manifest}:{number}: "id" {sample.id!r} is taken by line {lines[sample.id]}: give each row its own')
         lines[sample.id] = number
@@ -139,8 +206,23 @@ def audio_as_given(row: Mapping[str, Any]) -> str | list[str] | None:
     return given
 
 
-def _sample(row: dict[str, Any], number: int, folder: Path, place: str) -> Sample:
-    known = {key: value for key, value in row.items() if key in _KEYS and value is not None}
+def row_to_sample(row: Mapping[str, Any], number: int, folder: Path, place: str, allow_outside: bool = False) -> Sample:
+    """What a row means; those of two published systems too. Clips are not opened.
+
+    Args:
+        row: as `json` reads it.
+        number: its line, for the id of a row that has neither id nor clip.
+        folder: that of the manifest, to which its clips are relative.
+        place: file and line, for errors.
+        allow_outside: also take clips that do not lie below the folder.
+
+    Raises:
+        OutsideError: a clip leaves the folder.
+        DataError: the row does not fit; names place, key and mend.
+    """
+    if is_foreign(row):
+        row = own_row(row, number, place)
+    known = {key: value for key, value in row.items() if key in MANIFEST_KEYS and value is not None}
     for key in _TEXT_KEYS:
         if not isinstance(known.get(key, ""), str):
             raise DataError(f'{place}: "{key}" must be a string, not {_shown(known[key])}: put it in quotes')
@@ -148,7 +230,7 @@ def _sample(row: dict[str, Any], number: int, folder: Path, place: str) -> Sampl
     messages, said = _messages(known, place)
     sample = Sample(
         id=known.get("id") or "+".join(clips) or f"line-{number}",
-        clips=tuple(str(folder / clip) for clip in clips),
+        clips=tuple(clip_path(clip, folder, place, allow_outside) for clip in clips),
         text=known.get("text"),
         prompt=known.get("prompt", TRANSCRIBE_PROMPT),
         messages=messages,
@@ -159,7 +241,7 @@ def _sample(row: dict[str, Any], number: int, folder: Path, place: str) -> Sampl
         label=known.get("label"),
         source=known.get("source"),
         duration_s=_duration_s(known.get("duration_s"), place),
-        extra={key: value for key, value in row.items() if key not in _KEYS},
+        extra={key: value for key, value in row.items() if key not in MANIFEST_KEYS},
     )
     if not clips and (sample.response is None or not (messages or known.get("prompt"))):
         raise DataError(

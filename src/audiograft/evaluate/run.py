@@ -43,6 +43,7 @@ def evaluate(
     normaliser: str = "lower",
     prompt: str | None = None,
     audio: Audio = "true",
+    allow_outside: bool = False,
     on_clip: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Transcribe and answer the rows of a manifest and write `predictions.jsonl`, `metrics.json` and `run.json`.
@@ -58,6 +59,7 @@ def evaluate(
         normaliser: one of `audiograft.metrics.normalisers.NORMALISERS`.
         prompt: the instruction for all rows with clips, in place of their own; conversations keep theirs.
         audio: which clips the model is given, for baselines.
+        allow_outside: also take clips that do not lie below the manifest's folder.
         on_clip: called after each clip.
 
     Returns:
@@ -69,7 +71,7 @@ def evaluate(
     """
     manifest = find_manifest(manifest)
     get_normaliser(normaliser)  # an unknown name is to stop the run here, not after the work
-    samples = _read(manifest, prompt)
+    samples = _read(manifest, prompt, allow_outside)
     heard = [conversation(sample, audio != "none") for sample in samples]  # a prompt that does not fit is to stop the run here too
     _clear_folder(out)
 
@@ -96,9 +98,9 @@ def evaluate(
     return metrics
 
 
-def _read(manifest: Path, prompt: str | None) -> list[Sample]:
+def _read(manifest: Path, prompt: str | None, allow_outside: bool) -> list[Sample]:
     """The rows, each of which has something to be compared with."""
-    samples = read_manifest(manifest)
+    samples = read_manifest(manifest, allow_outside)
     without = next((sample for sample in samples if sample.target is None), None)
     if without is not None:
         raise DataError(f'{manifest}: row {without.id!r} has no "text" and no "response": add its reference or leave the row out')

@@ -3,22 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, overload
 
 import numpy as np
+import numpy.typing as npt
 from torch.utils.data import Dataset, Sampler
 
 from audiograft.model.outputs import IGNORE_INDEX
 from audiograft.types import ConfigError
 
 
-def partition(positions: Sequence[int], tokens_per_batch: int, seed: int) -> list[list[int]]:
+@dataclass(frozen=True, eq=False)
+class Batches(Sequence[list[int]]):
+    """Row numbers of each batch, 8 bytes a row.
+
+    Attributes:
+        rows: (rows,) numbers, one batch behind the other.
+        ends: (batches,) where in `rows` each batch ends.
+    """
+
+    rows: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, number: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[list[int]]: ...
+    def __getitem__(self, number: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(number, slice):
+            return [self[index] for index in range(len(self))[number]]
+        number = range(len(self))[number]
+        batch: list[int] = self.rows[self.ends[number - 1] if number else 0 : self.ends[number]].tolist()
+        return batch
+
+
+def partition(positions: npt.ArrayLike, tokens_per_batch: int, seed: int) -> Batches:
     """Split rows into batches whose padded size, rows times longest row, stays within the budget.
 
     Rows are sorted by length, which makes pads rare, and cut greedily; the seed decides which of equally long rows come together.
 
     Args:
-        positions: of each row in the language model.
+        positions: (rows,) of each row in the language model.
         tokens_per_batch: the budget.
         seed: of the run.
 
@@ -28,78 +57,51 @@ def partition(positions: Sequence[int], tokens_per_batch: int, seed: int) -> lis
     Raises:
         ConfigError: a row that is longer than the budget.
     """
-    if max(positions) > tokens_per_batch:
-        raise ConfigError(f"tokens_per_batch: {tokens_per_batch} is less than the longest row takes: set it to {max(positions)} or more")
-    shuffled = np.random.default_rng(seed).permutation(len(positions))
-    batches: list[list[int]] = [[]]
-    for row in sorted(shuffled.tolist(), key=lambda row: positions[row]):
-        # Sorted upwards, so that the newest row is the longest of its batch.
-        if positions[row] * (len(batches[-1]) + 1) > tokens_per_batch:
-            batches.append([])
-        batches[-1].append(row)
-    return batches
+    lengths = np.asarray(positions, dtype=np.int64)
+    if lengths.max() > tokens_per_batch:
+        raise ConfigError(f"tokens_per_batch: {tokens_per_batch} is less than the longest row takes: set it to {lengths.max()} or more")
+    rows = np.random.default_rng(seed).permutation(len(lengths))
+    rows = rows[np.argsort(lengths[rows], kind="stable")]
+    lengths = lengths[rows]
+    ends: list[int] = []
+    start = 0
+    while start < len(rows):
+        # Sorted upwards, so that the newest row is the longest of its batch, and no batch has more rows than its first row allows.
+        most = lengths[start : start + tokens_per_batch // int(lengths[start])]
+        start += int(np.searchsorted(most * np.arange(1, len(most) + 1), tokens_per_batch, side="right"))
+        ends.append(start)
+    return Batches(rows, np.array(ends))
 
 
-class TokenBatchSampler(Sampler[list[int]]):
+class BatchSource(Protocol):
+    """Where a run's batches come from, in the order in which one process would take them."""
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Go on at a batch of an epoch, without a look at those before it."""
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+
+    def batches(self, process: int, processes: int) -> Iterator[list[Any]]:
+        """The rest of the epoch: of each turn of as many batches as there are processes, that of this one."""
+
+
+class TokenBatchSampler:
     """Yields the batches of `partition` in an order that depends on seed and epoch alone, so that a resumed run sees the same."""
 
-    def __init__(self, batches: list[list[int]], seed: int) -> None:
-        self.batches = batches
-        self.seed = seed
-        self.epoch = 0
+    def __init__(self, batches: Batches, seed: int, n_rows: int | None = None) -> None:
+        self._batches = batches
+        self._seed = seed
+        self._epoch = 0
+        self._first = 0
+        self._n_rows = len(batches.rows)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order; accelerate and the Trainer call this."""
-        self.epoch = epoch
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Choose the order, and how many batches of it are done. Nothing before is looked at, so that it costs the same anywhere."""
+        self._epoch, self._first = epoch, batch
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in np.random.default_rng((self.seed, self.epoch)).permutation(len(self.batches)):
-            yield self.batches[batch]
-
-
-def _muted(item: dict[str, Any]) -> dict[str, Any]:
-    """An example without labels, and what a teacher reads likewise."""
-    changed: dict[str, Any] = {"labels": [IGNORE_INDEX] * len(item["labels"]), "audio_s": 0.0}
-    return item | changed | ({"teacher": _muted(item["teacher"])} if "teacher" in item else {})
-
-
-class WithMutedRows(Dataset[dict[str, Any]]):
-    """A data set followed by itself without labels: row number `len + n` is row n, from which nothing is learnt."""
-
-    def __init__(self, dataset: Dataset[dict[str, Any]], rows: int) -> None:
-        self.dataset = dataset
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if index < self.rows:
-            return self.dataset[index]
-        return _muted(self.dataset[index - self.rows])
-
-
-class ProcessShare(Sampler[list[int]]):
-    """One process's part of the batches: the first process takes the first batch, the second one the second, and so on in turns.
-
-    So that n processes learn from the same batches in a step as one process with n times the accumulation. Where an epoch does not come out even,
-    the processes behind get a muted row (see `WithMutedRows`), since all have to take each step together.
-    """
-
-    def __init__(self, sampler: TokenBatchSampler, rows: int, process: int, processes: int) -> None:
-        self.sampler = sampler
-        self.rows = rows
-        self.process = process
-        self.processes = processes
-
-    def __len__(self) -> int:
-        return -(-len(self.sampler) // self.processes)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        batches = list(self.sampler)
-        for turn in range(0, len(batches), self.processes):
-            own = turn + self.process
-            yield batches[own] if own < len(batches) else [self.rows + batches[turn][0]]
+        return self.batches(0, 1)

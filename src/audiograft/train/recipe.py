@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import types
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import yaml
 
+from audiograft.data.declarations import build, wrong_value
 from audiograft.types import ConfigError
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -173,8 +172,6 @@ class Recipe:
         return asdict(self)
 
 
-_Section = TypeVar("_Section")
-
 _AT_LEAST_ONE = (
     "data.validation_clips", "max_steps", "tokens_per_batch", "gradient_accumulation_steps", "eval_steps", "save_steps", "logging_steps",
     "save_total_limit", "lora.rank",
@@ -205,7 +202,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"{path}: a recipe is a list of `key: value` lines, such as `stage: align`")
     for override in overrides:
         _apply(tree, override)
-    recipe = _section(Recipe, tree, "", str(path))
+    recipe = build(Recipe, tree, "", str(path), mend="add it, or pass --set {key}=...")
     _check_values(recipe, str(path))
     return recipe
 
@@ -225,57 +222,6 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"--set {override}: {name} is not a section with keys of its own")
     tree[last] = value
-
-
-def _section(cls: type[_Section], tree: Mapping[Any, Any], prefix: str, source: str) -> _Section:
-    """Build a dataclass from a mapping, checking its keys."""
-    hints = get_type_hints(cls)
-    valid = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
-    for key in tree:
-        if key not in valid:
-            close = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.0)
-            raise ConfigError(f"{source}: unknown key {prefix}{key}: the closest valid one is {prefix}{close[0]}")
-    for name, item in valid.items():
-        if name not in tree and item.default is MISSING and item.default_factory is MISSING:
-            raise ConfigError(f"{source}: the key {prefix}{name} is missing: add it, or pass --set {prefix}{name}=...")
-    return cls(**{key: _convert(value, hints[key], f"{prefix}{key}", source) for key, value in tree.items()})
-
-
-def _convert(value: Any, hint: Any, key: str, source: str) -> Any:
-    """A YAML value as the type that a field declares."""
-    if isinstance(hint, types.UnionType) or get_origin(hint) is Union:
-        return None if value is None else _convert(value, get_args(hint)[0], key, source)
-    if isinstance(hint, type) and is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise _wrong(key, "a section with keys of its own", value, source)
-        return _section(hint, value, f"{key}.", source)
-    if get_origin(hint) is tuple:
-        values = value if isinstance(value, list) else [value]
-        return tuple(_convert(item, get_args(hint)[0], key, source) for item in values)
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise _wrong(key, f"one of {', '.join(get_args(hint))}", value, source)
-        return value
-    if hint is float:
-        return _number(value, key, source)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise _wrong(key, {int: "a whole number", bool: "true or false", str: "text"}[hint], value, source)
-    return value
-
-
-def _number(value: Any, key: str, source: str) -> float:
-    """A finite float. YAML 1.1 reads `1e-3` as text, since it lacks a dot; here it is a number."""
-    try:
-        number = float("nan") if isinstance(value, bool) or not isinstance(value, int | float | str) else float(value)
-    except (ValueError, OverflowError):
-        number = float("nan")
-    if not abs(number) < float("inf"):
-        raise _wrong(key, "a number", value, source)
-    return number
-
-
-def _wrong(key: str, expected: str, value: Any, source: str) -> ConfigError:
-    return ConfigError(f"{source}: {key} must be {expected}, not {value!r}")
 
 
 def _look_up(recipe: Recipe, key: str) -> Any:
@@ -301,7 +247,7 @@ def _check_values(recipe: Recipe, source: str) -> None:
     ):
         for key in keys:
             if not holds(_look_up(recipe, key)):
-                raise _wrong(key, expected, _look_up(recipe, key), source)
+                raise wrong_value(key, expected, _look_up(recipe, key), source)
     if recipe.data.prompts is not None and not Path(recipe.data.prompts).is_file():
         raise ConfigError(f"{source}: data.prompts: {recipe.data.prompts}: no such file: write instructions into it, one a line")
     _check_parts(recipe, source)
@@ -324,7 +270,7 @@ def _check_parts(recipe: Recipe, source: str) -> None:
         return
     for key in ("audio_encoder", "language_model"):
         if not getattr(recipe.graft, key):
-            raise _wrong(f"graft.{key}", "given", "", source)
+            raise wrong_value(f"graft.{key}", "given", "", source)
 
 
 def _check_stage(recipe: Recipe, source: str) -> None:

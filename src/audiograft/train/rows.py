@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+import itertools
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from audiograft.audio import is_silent, load_audio
-from audiograft.data.manifest import read_manifest
+from audiograft.audio import load_audio
+from audiograft.bulk import spread
+from audiograft.data.manifest import find_manifest, iterate_rows, row_to_sample
+from audiograft.data.prompts import drawn, read_prompts, with_drawn_prompt
+from audiograft.data.text import text_fault
+from audiograft.data.traces import ClipTrace, audio_digest
 from audiograft.messages import conversation
 from audiograft.model import AudioGraftProcessor
-from audiograft.types import SAMPLE_RATE_HZ, TRANSCRIBE_PROMPT, WINDOW_S, WINDOW_SAMPLES, AudioError, DataError, Rejection, Sample
+from audiograft.types import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, AudioError, DataError, Rejection, Sample
 
 Waveform = npt.NDArray[np.float32]
+_SHORTER_S = 0.1
+"""Stated durations are rounded, and may count an encoder's padding; what lacks more than this was cut off."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Row:
     Attributes:
         sample: the row as it was read.
         n_samples: of each clip at 16 kHz, as decoded; empty in a row of text alone.
-        checksum: CRC-32 of the decoded samples and of the ids.
+        checksum: CRC-32 of the ids and of the clips' digests.
         padded: whether its clips are padded to 30 s in training.
         feature_frames: of each clip, as the tower is given them in training.
         positions: it takes in the language model in training, prompt and answer included.
@@ -56,114 +59,134 @@ class Row:
         return sum(self.n_samples) / SAMPLE_RATE_HZ
 
 
-def read_samples(manifests: Sequence[str], prompt: str | None = None, prompts: str | None = None, seed: int = 0) -> list[Sample]:
-    """All rows of some manifests.
+@dataclass(frozen=True)
+class Wording:
+    """Which instruction a row gets in place of its own.
+
+    Attributes:
+        prompt: for all rows with clips; conversations and rows of text alone keep theirs.
+        prompts: each row with clips draws one of them, where it has none of its own.
+        seed: of the draws.
+    """
+
+    prompt: str | None = None
+    prompts: tuple[str, ...] = ()
+    seed: int = 0
+
+    @classmethod
+    def read(cls, prompt: str | None, prompts: str | None, seed: int) -> Self:
+        """Args are those of the class, but `prompts` is a text file of instructions, one a line.
+
+        Raises:
+            DataError: the file is missing, no text, or empty.
+        """
+        return cls(prompt, () if prompts is None else tuple(read_prompts(prompts)), seed)
+
+    def apply(self, sample: Sample) -> Sample:
+        """The row with its instruction."""
+        if self.prompt is not None:
+            return replace(sample, prompt=self.prompt) if sample.clips and not sample.messages else sample
+        return with_drawn_prompt(sample, self.prompts, self.seed) if self.prompts else sample
+
+
+def read_samples(
+    manifests: Sequence[str], prompt: str | None = None, prompts: str | None = None, seed: int = 0, allow_outside: bool = False
+) -> Iterator[Sample]:
+    """All rows of some manifests, one at a time.
 
     Args:
         manifests: files or folders.
-        prompt: instruction for all rows with clips, in place of their own; conversations and rows of text alone keep theirs.
-        prompts: text file of instructions, one a line, of which each row with clips draws one, where it has none of its own.
+        prompt: see `Wording`.
+        prompts: text file of instructions, one a line.
         seed: of the draws.
+        allow_outside: also take clips that do not lie below the manifest's folder.
 
     Raises:
-        DataError: a manifest or file of instructions that is missing, broken or empty.
+        DataError: a file of instructions, or when its place is reached a manifest, that is missing, broken or empty.
     """
-    samples = [sample for manifest in manifests for sample in read_manifest(manifest)]
-    if prompt is not None:
-        return [replace(sample, prompt=prompt) if sample.clips and not sample.messages else sample for sample in samples]
-    if prompts is None:
-        return samples
-    templates = read_prompts(prompts)
-    return [
-        replace(sample, prompt=templates[int(drawn(seed, f"{sample.id}/prompt") * len(templates))])
-        if sample.clips and not sample.messages and sample.prompt == TRANSCRIBE_PROMPT
-        else sample
-        for sample in samples
-    ]
+    wording = Wording.read(prompt, prompts, seed)
+    paths = map(find_manifest, manifests)
+    rows = ((path, number, row) for path in paths for number, _, row in iterate_rows(path))
+    return (wording.apply(row_to_sample(row, number, path.parent, f"{path}:{number}", allow_outside)) for path, number, row in rows)
 
 
-def read_prompts(path: str) -> list[str]:
-    """Instructions, one a line; blank lines are left out.
+def check_row(
+    sample: Sample, processor: AudioGraftProcessor, pad_share: float = 0.0, seed: int = 0, known: Sequence[ClipTrace] | None = None
+) -> Row | Rejection:
+    """Whether a row can be learnt from, and how long it is.
 
-    Raises:
-        DataError: the file is missing, no text, or empty.
+    Args:
+        sample: the row.
+        processor: of the model to be trained.
+        pad_share: share of rows whose clips are padded to 30 s.
+        seed: decides which.
+        known: what decoding its clips gave before; where there is none they are decoded, since NaN samples and cut files show no earlier.
     """
-    try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").split("\n")]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: can't be read as instructions, one a line: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
-    if not any(lines):
-        raise DataError(f"{path}: no instructions: write one a line")
-    return [line for line in lines if line]
-
-
-def drawn(seed: int, row_id: str) -> float:
-    """A number in [0, 1) that depends on seed and row alone, so that it is the same in every epoch and after a resume."""
-    digest = hashlib.blake2b(f"{seed}/{row_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
-
-
-def _row(sample: Sample, processor: AudioGraftProcessor, pad_share: float, seed: int) -> Row | Rejection:
-    """Decode a row's clips once, to know that they can be read and how long they are."""
     reject = partial(Rejection, sample.id, sample.audio or sample.id)
     if sample.target is None:
-        return reject("no text or response to learn: add one to its row")
+        return reject("no text or response to learn: add one to its row", "text")
     for key, written in (("text", sample.text), ("prompt", sample.prompt), ("response", sample.response)):
         if written is not None and processor.audio_token in written:
-            return reject(f"the {key} contains {processor.audio_token}, which stands for a clip: take it out")
+            return reject(f"the {key} contains {processor.audio_token}, which stands for a clip: take it out", "text")
+        if written is not None and (fault := text_fault(written)) is not None:
+            return reject(f"the {key} {fault}", "text")
     try:
-        waveforms = [load_audio(clip).waveform for clip in sample.clips]
+        clips = _listen(sample.clips) if known is None else [(clip.digest, clip.n_samples) for clip in known]
     except AudioError as error:
-        return reject(str(error))
-    if sample.target and waveforms and all(map(is_silent, waveforms)):
-        return reject("silence with a transcript: correct the clip, or give it an empty text")
-    n_samples = tuple(map(len, waveforms))
-    if waveforms and max(n_samples) > WINDOW_SAMPLES:
-        length = f"{max(n_samples) / SAMPLE_RATE_HZ:.1f} s is longer than {WINDOW_S} s"
-        return reject(f"{length}: cut it, with its transcript, into shorter clips")
+        return reject(str(error), error.kind)
+    if sample.target and clips and all(digest is None for digest, _ in clips):
+        return reject("silence with a transcript: correct the clip, or give it an empty text", "silence")
+    n_samples = tuple(n for _, n in clips)
+    if problem := _wrong_length(sample, n_samples):
+        return reject(*problem)
     padded = processor.pad_to_window or drawn(seed, sample.id) < pad_share
     frames = tuple(processor.front_end.feature_frames(n, padded) for n in n_samples)
     row = Row(sample, n_samples, 0, padded, frames, positions=0)
     try:
         ids = tokens(row, frames, processor)["input_ids"]
     except DataError as error:
-        return reject(str(error))
+        return reject(str(error), "text")
     checksum = zlib.crc32(np.array(ids, dtype=np.int64).tobytes())
-    for waveform in waveforms:
-        checksum = zlib.crc32(waveform.tobytes(), checksum)
-    return replace(row, checksum=checksum, positions=len(ids))
+    return replace(row, checksum=zlib.crc32(repr(clips).encode(), checksum), positions=len(ids))
 
 
-def index_rows(
-    samples: Sequence[Sample],
-    processor: AudioGraftProcessor,
-    pad_share: float = 0.0,
-    seed: int = 0,
-    on_row: Callable[[], None] = lambda: None,
-) -> tuple[list[Row], list[Rejection]]:
-    """Check and measure each row. Clips are decoded, not only their headers read: NaN samples and cut files show no earlier.
+def _listen(paths: Sequence[str]) -> list[tuple[str | None, int]]:
+    """The digest and the number of samples of each clip."""
+    waveforms = (load_audio(path).waveform for path in paths)
+    return [(audio_digest(waveform), len(waveform)) for waveform in waveforms]
+
+
+def _wrong_length(sample: Sample, n_samples: Sequence[int]) -> tuple[str, str] | None:
+    """Why clips of so many samples can't be taken, and the kind of it."""
+    if n_samples and max(n_samples) > WINDOW_SAMPLES:
+        length = f"{max(n_samples) / SAMPLE_RATE_HZ:.1f} s is longer than {WINDOW_S} s"
+        return f"{length}: cut it, with its transcript, into shorter clips", "duration"
+    decoded_s = sum(n_samples) / SAMPLE_RATE_HZ
+    if sample.duration_s is not None and n_samples and decoded_s < sample.duration_s - _SHORTER_S:
+        return f"{decoded_s:.2f} s where its row states {sample.duration_s:.2f} s: copy it again, or correct duration_s", "short"
+    return None
+
+
+def index_rows(samples: Iterable[Sample], processor: AudioGraftProcessor, pad_share: float = 0.0, seed: int = 0) -> tuple[list[Row], list[Rejection]]:
+    """Check and measure some rows and keep them in memory; `audiograft.train.index` is for any number of them.
 
     Args:
         samples: rows of manifests.
         processor: of the model to be trained.
-        pad_share: share of clips that are padded to 30 s.
+        pad_share: share of rows whose clips are padded to 30 s.
         seed: decides which.
-        on_row: called after each row.
 
     Returns:
         Usable rows and rejected ones, both in the order of the manifests.
     """
     rows: list[Row] = []
     rejected: list[Rejection] = []
-    measure = partial(_row, processor=processor, pad_share=pad_share, seed=seed)
-    # Decoding releases the interpreter lock.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for result in pool.map(measure, samples):
-            if isinstance(result, Row):
-                rows.append(result)
-            else:
-                rejected.append(result)
-            on_row()
+    check: Callable[[Sample], Row | Rejection] = partial(check_row, processor=processor, pad_share=pad_share, seed=seed)
+    for result in spread(lambda: check, samples):
+        if isinstance(result, Row):
+            rows.append(result)
+        else:
+            rejected.append(result)
     return rows, rejected
 
 
@@ -171,7 +194,7 @@ def load_clip(row: Row, number: int) -> Waveform:
     """One of a row's clips: (n_samples,) at 16 kHz.
 
     Raises:
-        DataError: the clip passed `index_rows` and can't be read any more, or has another length now.
+        DataError: the clip passed `check_row` and can't be read any more, or has another length now.
     """
     path = row.sample.clips[number]
     try:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import soundfile
 
 from audiograft.audio import load_audio
+from audiograft.data.prompts import drawn
 from audiograft.train.batching import partition
 from audiograft.train.plan.anatomy import Anatomy
 from audiograft.train.plan.flops import Example
 from audiograft.train.plan.memory import Batch
 from audiograft.train.recipe import Recipe
-from audiograft.train.rows import drawn, read_samples
+from audiograft.train.rows import read_samples
 from audiograft.types import SAMPLE_RATE_HZ, WINDOW_SAMPLES, AudioError, ConfigError, DataError, Sample
 
 ASSUMED_CLIP_S = 10.0

@@ -1,0 +1,86 @@
+"""Clips put into a prepared corpus: linked, copied, or written as FLAC, each whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from audiograft.audio import Waveform
+from audiograft.types import SAMPLE_RATE_HZ, Sample
+
+AUDIO_FOLDER = "audio"
+_CLIPS_IN_FOLDER = 1000
+_HALF_RANGE = 1 << 15
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+_NAME_CHARACTERS = 60
+
+
+def clip_name(number: int, sample: Sample, place: int, suffix: str) -> str:
+    """Where a clip goes, relative to the corpus: its row's number and id, so that no two meet and a row done again gives the same.
+
+    Args:
+        number: of the row in its source, from 1.
+        sample: the row.
+        place: of the clip in its row, from 0.
+        suffix: with its dot.
+    """
+    words = _NOT_IN_NAMES.sub("_", sample.id)[-_NAME_CHARACTERS:].strip("._-")
+    several = f"-{place + 1}" if len(sample.clips) > 1 else ""
+    return f"{AUDIO_FOLDER}/{number // _CLIPS_IN_FOLDER:04d}/{number:07d}_{words}{several}{suffix}"
+
+
+def as_16_bit(waveform: Waveform) -> Waveform:
+    """The waveform (n_samples,) as it comes back from 16-bit FLAC."""
+    return (_pcm(waveform) / np.float32(_HALF_RANGE)).astype(np.float32)
+
+
+def write_flac(waveform: Waveform, target: Path) -> None:
+    """Write (n_samples,) at 16 kHz as 16-bit FLAC.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    # Encoded in memory, since soundfile meets a full disk with an assertion.
+    encoded = io.BytesIO()
+    soundfile.write(encoded, _pcm(waveform), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged = target.with_name(target.name + ".part")
+    staged.write_bytes(encoded.getbuffer())
+    staged.replace(target)
+
+
+def link(clip: str, target: Path) -> None:
+    """Put a hard link to a clip at `target`; where that can't be, as between two disks, a symbolic one.
+
+    Raises:
+        OSError: neither can be.
+    """
+    true_path = os.path.realpath(clip)  # else a symbolic link would be linked, which may be relative
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(true_path, target)
+    except OSError:
+        target.symlink_to(true_path)
+
+
+def copy(clip: str, target: Path) -> None:
+    """Copy a clip.
+
+    Raises:
+        OSError: it can't be read or written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged = target.with_name(target.name + ".part")
+    shutil.copyfile(clip, staged)
+    staged.replace(target)
+
+
+def _pcm(waveform: Waveform) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
+    return np.clip(np.rint(waveform * np.float32(_HALF_RANGE)), -_HALF_RANGE, _HALF_RANGE - 1).astype(np.int16)

@@ -1,0 +1,194 @@
+"""What becomes of one row: its text is checked, its clips decoded once, measured, filtered, and put into the corpus. Runs in workers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from audiograft.audio import Clip, Waveform, load_audio
+from audiograft.data import clips
+from audiograft.data.measure import measure
+from audiograft.data.options import PrepareOptions
+from audiograft.data.prompts import with_drawn_prompt
+from audiograft.data.sources.base import SourceRow
+from audiograft.data.text import text_fault, with_case
+from audiograft.data.traces import Trace, make_trace
+from audiograft.messages import conversation
+from audiograft.types import SAMPLE_RATE_HZ, TRANSCRIBE_PROMPT, AudioError, DataError, Rejection, Sample
+
+_SLACK_S = 0.1
+_SLACK_SHARE = 0.01
+"""Stated durations are rounded, and encoders pad: a clip is short where it lacks more than the larger of the two."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A row that goes into the manifest.
+
+    Attributes:
+        sample: its clips are relative to the corpus, its duration is exact.
+        trace: for the leakage gate.
+    """
+
+    sample: Sample
+    trace: Trace
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that doesn't, with its text where it has one."""
+
+    rejection: Rejection
+    text: str | None = None
+
+
+class _RejectedError(Exception):
+    """Carries the kind and the reason out of the checks."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+class _NamedBytes(io.BytesIO):
+    """Bytes of a file that errors call by its name."""
+
+    def __init__(self, audio: bytes, name: str) -> None:
+        super().__init__(audio)
+        self.name = name
+
+
+class Examiner:
+    """Examines rows, one after the other; each worker has its own.
+
+    Args:
+        options: of the run.
+        prompts: instructions to draw from; none leaves rows their own.
+    """
+
+    def __init__(self, options: PrepareOptions, prompts: Sequence[str] = ()) -> None:
+        self._options = options
+        self._prompts = prompts
+        self._whole: tuple[object, Clip] | None = None
+
+    def __call__(self, item: tuple[int, SourceRow | Rejection]) -> Kept | Rejected:
+        """Examine a row.
+
+        Args:
+            item: its number in the source, from 1, and what the source says of it.
+
+        Raises:
+            DataError: the corpus can't be written to.
+        """
+        number, row = item
+        if isinstance(row, Rejection):
+            return Rejected(row)
+        try:
+            return self._kept(number, row)
+        except _RejectedError as rejected:
+            sample = row.sample
+            return Rejected(Rejection(sample.id, sample.audio or sample.id, str(rejected), rejected.kind), sample.target)
+
+    def _kept(self, number: int, row: SourceRow) -> Kept:
+        sample = self._with_text(row.sample)
+        decoded = self._decode(row)
+        waveforms = [clip.waveform for clip in decoded]
+        n_samples = sum(map(len, waveforms))
+        if decoded:
+            _check_length(n_samples, sample.duration_s)
+        verdict = self._options.filters.reject(sample, *(measure(clip.waveform, clip.native_rate_hz) for clip in decoded))
+        if verdict is not None:
+            raise _RejectedError(*verdict)
+        encoded = row.audio is not None or row.span is not None or self._options.audio == "flac"
+        if encoded:
+            waveforms = [clips.as_16_bit(waveform) for waveform in waveforms]
+        names = [
+            clips.clip_name(number, sample, place, ".flac" if encoded else Path(clip).suffix.lower()) for place, clip in enumerate(sample.clips)
+        ]
+        for name, clip, waveform in zip(names, sample.clips, waveforms, strict=True):
+            self._place(clip, self._options.out / name, waveform if encoded else None)
+        trace = make_trace(sample, waveforms)
+        return Kept(replace(sample, clips=tuple(names), duration_s=n_samples / SAMPLE_RATE_HZ if decoded else None), trace)
+
+    def _with_text(self, sample: Sample) -> Sample:
+        """The sample with its texts checked and in their case, and its instruction."""
+        for key, text in (("text", sample.text), ("response", sample.response), ("prompt", sample.prompt)):
+            if text is not None and (fault := text_fault(text)) is not None:
+                raise _RejectedError("text", f"the {key} {fault}")
+        if not sample.id:
+            raise _RejectedError("row", "has no id: give it one")
+        if not sample.clips and (sample.response is None or (sample.prompt == TRANSCRIBE_PROMPT and not sample.messages)):
+            raise _RejectedError("row", "has no audio, and no prompt with a response either: give it one of these")
+        case = self._options.text_case
+        sample = replace(
+            sample,
+            text=None if sample.text is None else with_case(sample.text, case),
+            # Other answers than transcripts have a case of their own.
+            response=with_case(sample.text, case) if sample.text is not None and sample.response == sample.text else sample.response,
+        )
+        if self._prompts:
+            sample = with_drawn_prompt(sample, self._prompts, self._options.seed)
+        try:
+            conversation(sample)
+        except DataError as error:
+            raise _RejectedError("row", str(error)) from error
+        return sample
+
+    def _decode(self, row: SourceRow) -> list[Clip]:
+        """The clips of a row, or the part of one."""
+        if row.span is not None:
+            return [_cut(self._whole_clip(row), row.span)]
+        if row.audio is not None:
+            return [_load(_NamedBytes(row.audio, row.sample.audio))]
+        return [_load(clip) for clip in row.sample.clips]
+
+    def _whole_clip(self, row: SourceRow) -> Clip:
+        """The clip that a row is a part of. Parts of one clip follow each other, so the last one is kept."""
+        key = (row.sample.audio, hash(row.audio))
+        if self._whole is None or self._whole[0] != key:
+            self._whole = None  # two whole broadcasts need not be in memory
+            self._whole = (key, _load(row.sample.audio if row.audio is None else _NamedBytes(row.audio, row.sample.audio)))
+        return self._whole[1]
+
+    def _place(self, clip: str, target: Path, waveform: Waveform | None) -> None:
+        try:
+            if waveform is not None:
+                clips.write_flac(waveform, target)
+            elif self._options.audio == "copy":
+                clips.copy(clip, target)
+            else:
+                clips.link(clip, target)
+        except OSError as error:
+            raise unwritable(target, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> DataError:
+    """The error for a corpus that can't be written to."""
+    mend = "free some space or correct its permissions, then run the same command again, and it goes on from here"
+    return DataError(f"{path}: can't be written ({error.strerror}): {mend}")
+
+
+def _load(clip: str | _NamedBytes) -> Clip:
+    try:
+        return load_audio(clip)
+    except AudioError as error:
+        raise _RejectedError(error.kind, str(error)) from error
+    except OSError as error:  # a disk that fails half way through a file
+        raise _RejectedError("unreadable", f"{clip if isinstance(clip, str) else clip.name}: can't be read ({error.strerror})") from error
+
+
+def _cut(clip: Clip, span: tuple[float, float]) -> Clip:
+    start_s, end_s = span
+    _check_length(len(clip.waveform), end_s)
+    waveform = clip.waveform[max(0, round(start_s * SAMPLE_RATE_HZ)) : round(end_s * SAMPLE_RATE_HZ)]
+    if not len(waveform):
+        raise _RejectedError("empty", f"the part from {start_s:g} s to {end_s:g} s holds no samples: correct its times")
+    return replace(clip, waveform=waveform)
+
+
+def _check_length(n_samples: int, stated_s: float | None) -> None:
+    duration_s = n_samples / SAMPLE_RATE_HZ
+    if stated_s is not None and duration_s < stated_s - max(_SLACK_S, _SLACK_SHARE * stated_s):
+        raise _RejectedError("short", f"lasts {duration_s:.2f} s where {stated_s:.2f} s are declared: copy it again, or correct its duration")

@@ -1,0 +1,179 @@
+"""The folder of a prepared corpus: which files it has, what made them, and whether they are whole."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from audiograft import __version__
+from audiograft.data.card import CARD_HTML, CARD_JSON
+from audiograft.data.clips import AUDIO_FOLDER
+from audiograft.data.examine import unwritable
+from audiograft.data.ledger import in_progress
+from audiograft.data.manifest import MANIFEST_NAME, replace_text
+from audiograft.data.options import RUNNING, PrepareOptions, plain
+from audiograft.data.sources.base import Source
+from audiograft.data.traces import traces_path
+from audiograft.types import DataError
+
+STATE_NAME, REJECTED_NAME = "prepare.json", "rejected.jsonl"
+
+
+class Folder:
+    """A folder that holds a corpus, is about to, or will.
+
+    Attributes:
+        path: of the folder.
+        manifests: final paths by the name of the split; `manifest` alone where there are none.
+        whole: manifest of all rows; where there are splits, it never has its final name.
+        rejected: of the rejected rows.
+        traces: of all rows.
+
+    Args:
+        path: the folder, which need not exist.
+        splits: their names; none for one manifest.
+    """
+
+    def __init__(self, path: Path, splits: Iterable[str] = ()) -> None:
+        self.path = path
+        self.whole = path / MANIFEST_NAME
+        self.rejected = path / REJECTED_NAME
+        self.traces = traces_path(self.whole)
+        self.manifests = {name: path / f"{name}.jsonl" for name in splits} or {"manifest": self.whole}
+
+    def finished_by(self, made_by: Mapping[str, Any]) -> bool:
+        """Whether the corpus is here, made with these options.
+
+        Raises:
+            DataError: another is.
+        """
+        state = self._state()
+        if state is None or not state["finished"]:
+            return False
+        self._require_same(state["made_by"], made_by)
+        return True
+
+    @contextmanager
+    def opened(self, made_by: Mapping[str, Any], source: Source, overwrite: bool) -> Iterator[None]:
+        """Have the folder for oneself, ready to be written to or to be gone on with.
+
+        Args:
+            made_by: from `made_by`.
+            source: must not lie in the folder where it is cleared.
+            overwrite: clear the folder of an earlier corpus first.
+
+        Raises:
+            DataError: it holds a finished corpus, one that was begun with other options, or files of somebody else; or another run has it.
+        """
+        with self._locked():
+            state = self._state()
+            if state is not None and overwrite:
+                self._clear(state, source)
+                state = None
+            if state is None:
+                self._refuse_strangers()
+            elif state["finished"]:
+                raise DataError(f"{self.path}: holds a finished corpus: name another folder, or replace it with --overwrite")
+            else:
+                self._require_same(state["made_by"], made_by)
+                self._take_back()
+            self._write_state(made_by, finished=False)
+            yield
+
+    def publish(self, made_by: Mapping[str, Any]) -> None:
+        """Give all files their final names. The last step says that they have them; before it, the next run starts from the same point."""
+        outputs = [path for manifest in self.manifests.values() for path in (traces_path(manifest), manifest)]
+        for path in (self.rejected, *outputs):
+            in_progress(path).replace(path)
+        self._write_state(made_by, finished=True)
+        for path in (self.whole, self.traces):
+            in_progress(path).unlink(missing_ok=True)
+
+    def _take_back(self) -> None:
+        """Undo a `publish` that was interrupted."""
+        for path in (self.rejected, self.traces, self.whole):
+            if path.exists() and not in_progress(path).exists():
+                path.replace(in_progress(path))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(handle)
+            raise DataError(f"{self.path}: another run is preparing a corpus here: wait for it, or choose another folder") from error
+        except OSError:
+            pass  # some network file systems have no locks
+        try:
+            yield
+        finally:
+            os.close(handle)
+
+    def _refuse_strangers(self) -> None:
+        """Refuse a folder with files that no preparation made, which one would write over."""
+        finals = {self.whole, self.rejected, self.traces, *self.manifests.values(), *map(traces_path, self.manifests.values())}
+        for path in sorted({*finals, *map(in_progress, finals), self.path / AUDIO_FOLDER}):
+            if path.exists():
+                raise DataError(f"{path}: is there already, and `audiograft prepare` did not write it: choose another folder")
+
+    def _clear(self, state: Mapping[str, Any], source: Source) -> None:
+        """Remove what an earlier run wrote, its state last, so that this can be interrupted too."""
+        inside = self.path.resolve()
+        for item in fields(source):  # type: ignore[arg-type]
+            value = getattr(source, item.name)
+            if isinstance(value, str | Path) and str(value) and Path(value).exists() and Path(value).resolve().is_relative_to(inside):
+                raise DataError(f"{value}: the source lies in {self.path}, which --overwrite would remove: choose another folder")
+        manifests = {self.whole, *(self.path / f"{name}.jsonl" for name in state["splits"])}
+        files = {self.rejected, *manifests, *map(traces_path, manifests), self.path / CARD_JSON, self.path / CARD_HTML}
+        try:
+            shutil.rmtree(self.path / AUDIO_FOLDER, ignore_errors=True)
+            for path in {*files, *map(in_progress, files)}:
+                path.unlink(missing_ok=True)
+            (self.path / STATE_NAME).unlink()
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def _require_same(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        for key in (*now, *before):
+            old, new = before.get(key), now.get(key)
+            if old != new:
+                raise DataError(
+                    f"{self.path}: was begun with {key} {json.dumps(old)}, not {json.dumps(new)}: give that again, choose another folder, "
+                    "or start anew with --overwrite"
+                )
+
+    def _state(self) -> dict[str, Any] | None:
+        path = self.path / STATE_NAME
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            return {key: state[key] for key in ("finished", "splits", "made_by")}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise DataError(f"{path}: can't be read as the state of a preparation: remove the folder, or choose another") from error
+
+    def _write_state(self, made_by: Mapping[str, Any], finished: bool) -> None:
+        splits = [name for name, path in self.manifests.items() if path != self.whole]
+        state = {"audiograft": __version__, "finished": finished, "splits": splits, "made_by": made_by}
+        replace_text(self.path / STATE_NAME, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
+
+
+def made_by(source: Source, options: PrepareOptions, prompts: Sequence[str]) -> dict[str, Any]:
+    """What a corpus is made with and of: a run goes on only where this is the same."""
+    chosen = {key: value for key, value in plain(options).items() if key not in RUNNING}
+    if prompts:
+        chosen["prompts"] = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
+    return {"source": source.name, **{f"{source.name}.{key}": value for key, value in plain(source).items()}, **chosen}

@@ -1,0 +1,104 @@
+"""The source `nemo`: manifests of NVIDIA NeMo."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from audiograft.data.manifest import scan_rows
+from audiograft.data.sources.base import SourceRow, option
+from audiograft.data.sources.rows import RowReader, allow_outside_option, audio_root_option, corpus_name, refusal
+from audiograft.types import DataError, Rejection
+
+_KEYS = {
+    "audio": ("audio_filepath",),
+    "text": ("text",),
+    "prompt": ("context", "question"),
+    "response": ("answer",),
+    "speaker": ("speaker", "speaker_id"),
+    "language": ("lang", "language", "source_lang"),
+    "label": ("label", "command"),
+    "duration_s": ("duration",),
+    "id": ("id", "utt_id"),
+}
+"""Of each of ours those that NeMo's manifests have for it; the first that a row has counts."""
+
+
+@dataclass(frozen=True)
+class Nemo:
+    """A NeMo manifest: audio_filepath, duration, text, and offset, speaker, lang, label, context and answer where it has them.
+
+    With `offset`, a row is a span of its file. Manifests of tarred data sets are refused, since their clips are in archives.
+
+    Example: audiograft prepare nemo train_manifest.json --out corpus
+    """
+
+    name: ClassVar[str] = "nemo"
+    path: Path = option("The manifest, one object a line.", argument=True)
+    audio_root: Path | None = audio_root_option()
+    allow_outside: bool = allow_outside_option()
+
+    def rows(self, skip: int = 0) -> Iterator[SourceRow | Rejection]:
+        """See `Source.rows`."""
+        if not self.path.is_file():
+            raise DataError(f"{self.path}: no such manifest: correct the path")
+        reader = RowReader(self.audio_root or self.path.parent, self.allow_outside, corpus_name(self.path))
+        for number, _, row in scan_rows(self.path, skip):
+            place = f"{self.path}:{number}"
+            if isinstance(row, DataError):
+                yield refusal(place, row)
+            elif "shard_id" in row:
+                raise DataError(
+                    f"{place}: a manifest of tarred audio: unpack the tars and name their folder with --audio-root, leaving shard_id out; "
+                    "tars that hold their texts too are read by `audiograft prepare webdataset`"
+                )
+            else:
+                yield _row(row, number, place, reader)
+
+
+def _row(row: Mapping[str, Any], number: int, place: str, reader: RowReader) -> SourceRow | Rejection:
+    own = _own(row)
+    audio, offset_s, duration_s = own.get("audio"), row.get("offset"), own.get("duration_s")
+    why = _complaint(own, offset_s, duration_s) or _complaint_about_translation(row, own)
+    if why:
+        return refusal(place, DataError(f"{place}: {why}"), own)
+    span = None
+    if offset_s is not None and duration_s is not None:
+        span = (float(offset_s), float(offset_s) + float(duration_s))
+        # All spans of one file have its path, so it can't be their id.
+        own = {"id": f"{audio}@{offset_s}", "recording": audio} | own
+    return reader.read(own, number, place, span)
+
+
+def _own(row: Mapping[str, Any]) -> dict[str, Any]:
+    used = {theirs for names in _KEYS.values() for theirs in names} | {"offset"}
+    own = {key: value for key, value in row.items() if key not in used}
+    for ours, names in _KEYS.items():
+        value = next((row[name] for name in names if row.get(name) is not None), None)
+        if value is not None:
+            own[ours] = value
+    return own
+
+
+def _complaint(own: Mapping[str, Any], offset_s: Any, duration_s: Any) -> str | None:
+    """What is wrong with a row's clip; None where nothing is."""
+    audio = own.get("audio")
+    if not isinstance(audio, str) or not audio:
+        shown = "audio_filepath is a list, one file a channel: mix it down" if isinstance(audio, list) else "audio_filepath must be a path"
+        return f"{shown}, and write the line again"
+    for key, value in (("offset", offset_s), ("duration", duration_s)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf):
+            return f"{key} must be 0 or more seconds: correct it or leave it out"
+    if offset_s and duration_s is None:
+        return "offset without duration, so that the end is unknown: add duration"
+    return None
+
+
+def _complaint_about_translation(row: Mapping[str, Any], own: Mapping[str, Any]) -> str | None:
+    source, target = row.get("source_lang"), row.get("target_lang")
+    if source and target and source != target and not own.get("prompt"):
+        return f"a translation from {source} to {target} without a question: add context, such as 'Translate the audio.'"
+    return None

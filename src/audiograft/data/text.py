@@ -1,0 +1,44 @@
+"""The texts of rows: what is wrong with them, and their case."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+TextCase = Literal["as-is", "lower", "sentence", "upper"]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_MISREAD = re.compile(r"[ÂÃ][\x80-\xbf]|â€[\x80-\xbf\u0152-\u2122]")
+"""What UTF-8 looks like that was read as Latin-1 or Windows-1252: letters with accents, and quotation marks."""
+_SENTENCE_START = re.compile(r"(?:^|[.!?]\s)\W*\w")
+_FIRST_PERSON = re.compile(r"\bi\b(?!\.)")
+
+
+def text_fault(text: str) -> str | None:
+    """Why a text can't be what was said, in words that follow its name; None where nothing shows.
+
+    Control characters come from binary data, U+FFFD and half surrogate pairs from bytes that were no UTF-8, and `Ã©` from UTF-8 that was read
+    as something else.
+    """
+    if found := _CONTROL.search(text):
+        return f"holds the control character U+{ord(found[0]):04X}: it is binary, or damaged"
+    if "\ufffd" in text or _SURROGATE.search(text):
+        return "was not UTF-8 where it was read: convert its file, or name its encoding"
+    if found := _MISREAD.search(text):
+        return f"holds {found[0]!r}: it is UTF-8 that was read as Latin-1, so read it again as UTF-8"
+    return None
+
+
+def with_case(text: str, case: TextCase) -> str:
+    """A text in another case.
+
+    `sentence` leaves texts of both cases alone: they have a case of their own. Names can't be known, so they become small too.
+    """
+    if case == "lower":
+        return text.lower()
+    if case == "upper":
+        return text.upper()
+    if case == "as-is" or (text != text.upper() and text != text.lower()):
+        return text
+    return _SENTENCE_START.sub(lambda start: start[0].upper(), _FIRST_PERSON.sub("I", text.lower()))
