@@ -239,7 +239,7 @@ def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     path = tmp_path / "a.wav"
     path.write_bytes(wav_bytes(tone(16_000)))
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("audiograft.audio.open", refuse, raising=False)  # root may read everything, so chmod proves nothing

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import av
 import av.container
@@ -160,7 +160,8 @@ def _name(source: str | Path | bytes | BinaryIO) -> str:
 
 def _open(path: str | Path, name: str) -> BinaryIO:
     try:
-        return open(path, "rb")
+        # Unbuffered, so that decoders can be given the descriptor, and no buffer believes to know where it stands.
+        return cast(BinaryIO, open(path, "rb", buffering=0))
     except FileNotFoundError:
         raise AudioError(f"{name}: no such file: check the path", kind="missing") from None
     except IsADirectoryError:
@@ -216,6 +217,8 @@ def _resample(blocks: Iterable[_Block], name: str) -> tuple[Waveform, float]:
 
 def _to_mono(samples: npt.NDArray[Any]) -> Waveform:
     """Samples of any numeric type, (n, channels), as float32 (n,) at full scale 1.0."""
+    if samples.dtype == np.float32 and samples.shape[1] == 1:
+        return samples[:, 0]
     if samples.dtype.kind in "iu":
         half_range = 2.0 ** (8 * samples.dtype.itemsize - 1)
         samples = samples / half_range - (1.0 if samples.dtype.kind == "u" else 0.0)
@@ -252,7 +255,9 @@ def _file_blocks(file: BinaryIO, name: str) -> Iterator[_Block]:
     file.seek(0)
     if magic in _SOUNDFILE_MAGIC:
         try:
-            sound = soundfile.SoundFile(file)
+            # By its descriptor libsndfile reads a file itself; by the object it would call back into Python for each piece, and so threads
+            # would wait for each other. Windows has descriptors of several kinds.
+            sound = soundfile.SoundFile(file.fileno() if isinstance(file, io.FileIO) and os.name == "posix" else file, closefd=False)
         except (soundfile.SoundFileError, TypeError):  # TypeError: soundfile believes the name of a WAV that is called .raw
             pass
         else:
@@ -286,6 +291,7 @@ def _ffmpeg_blocks(file: BinaryIO, name: str, may_be_empty: bool) -> Iterator[_B
                 raise AudioError(f"{name}: holds no audio: name a file with a sound track")
             stream = container.streams.audio[0]
             stated_s = _stated_duration_s(container, stream, file)
+            gathered = _Gathered()
             for packet in container.demux(stream):
                 try:
                     frames = packet.decode()
@@ -293,8 +299,9 @@ def _ffmpeg_blocks(file: BinaryIO, name: str, may_be_empty: bool) -> Iterator[_B
                     broken = True  # and go on: a tag between two joined MP3s looks like this too
                     continue
                 for frame in frames:
-                    yield float(frame.sample_rate), _frame_to_mono(frame)
                     decoded_s = (decoded_s if frame.time is None else frame.time) + frame.samples / frame.sample_rate
+                    yield from gathered.add(frame)
+            yield from gathered.rest()
     except av.error.EOFError:
         pass
     except av.FFmpegError:
@@ -306,9 +313,28 @@ def _ffmpeg_blocks(file: BinaryIO, name: str, may_be_empty: bool) -> Iterator[_B
         raise _cut_off(name, stated_s)
 
 
-def _frame_to_mono(frame: av.AudioFrame) -> Waveform:
-    samples = frame.to_ndarray()  # planar (channels, n), else (1, n * channels)
-    return _to_mono(samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1))
+class _Gathered:
+    """Frames of FFmpeg, joined into blocks: they are some ms long, and each block costs Python as much as any other."""
+
+    def __init__(self) -> None:
+        self._fifo = av.AudioFifo()
+        self._kind: tuple[str, str, int] | None = None
+
+    def add(self, frame: av.AudioFrame) -> Iterator[_Block]:
+        """Take a frame; gives the block that it ends, if any."""
+        kind = frame.format.name, frame.layout.name, frame.sample_rate
+        if kind != self._kind or self._fifo.samples >= _BLOCK_SAMPLES:
+            yield from self.rest()
+            self._kind, self._fifo = kind, av.AudioFifo()
+        frame.pts = None  # gaps stay closed, as they are in the file
+        self._fifo.write(frame)
+
+    def rest(self) -> Iterator[_Block]:
+        """What was not given yet."""
+        frame = self._fifo.read() if self._fifo.samples else None
+        if frame is not None:
+            samples = frame.to_ndarray()  # planar (channels, n), else (1, n * channels)
+            yield float(frame.sample_rate), _to_mono(samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1))
 
 
 def _stated_duration_s(container: av.container.InputContainer, stream: av.AudioStream, file: BinaryIO) -> float | None:

@@ -35,6 +35,7 @@ _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # reports to Ray's makers
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray announces that this will be the default
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # what its C++ part writes to stderr
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # what it writes to stdout, into our results, of workers that were killed
 }
 
 
@@ -114,6 +115,9 @@ def _in_threads(make_worker: Callable[[], Callable[[Item], Result]], items: Iter
 
 
 def _require_ray() -> None:
+    # Ray reads some of these when it is imported.
+    for name, value in _RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         import ray.data  # noqa: F401
     except ImportError as error:
@@ -221,7 +225,8 @@ def _run_block(block: list[tuple[int, bytes]], maker: bytes, workers: int, on_gp
         num_gpus=1 if on_gpus else 0,
     )
     # Closed in time: threads that Ray Data leaves behind would start another cluster.
-    with closing(iter(results.iter_batches(batch_size=None, batch_format="pyarrow"))) as batches:
+    batches: Any = iter(results.iter_batches(batch_size=None, batch_format="pyarrow"))
+    with closing(batches):
         for table in batches:
             yield from zip(table["number"].to_pylist(), table["result"].to_pylist(), strict=True)
 
@@ -251,14 +256,13 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    for name, value in _RAY_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
-        if address is None:
-            ray.init("local", num_cpus=workers or available_cores(), include_dashboard=False, **quiet)
-        else:
-            ray.init(address, **quiet)
+        with _silent_stderr():
+            if address is None:
+                ray.init("local", num_cpus=workers or available_cores(), include_dashboard=False, **quiet)
+            else:
+                ray.init(address, **quiet)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(f"engine ray: no cluster at {address or 'this machine'} ({reason}): start one with ray start --head") from error
@@ -266,6 +270,19 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drop what is written to the file descriptor itself: Ray's C++ part says there, each time, that it was asked to be quiet."""
+    with open(os.devnull, "wb") as nowhere:
+        kept = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 @contextmanager

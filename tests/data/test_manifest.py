@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiograft.data.manifest import find_manifest, read_manifest, replace_text, write_manifest
+from audiograft.data.json_array import array_elements
+from audiograft.data.manifest import find_manifest, iterate_rows, read_manifest, read_rows, replace_text, row_at, scan_rows, write_manifest
 from audiograft.messages import audio_messages, conversation
 from audiograft.types import TRANSCRIBE_PROMPT, DataError, Sample
 
@@ -24,7 +25,10 @@ FULL_ROW = {
     "response": "Hello.",
     "speaker": "slt",
     "duration_s": 1.5,
+    "recording": "arctic-1",
     "language": "en",
+    "label": "SPEECH",
+    "source": "arctic",
     "slots": [["name", "Ann"]],
 }
 
@@ -57,8 +61,12 @@ def test_a_full_row_becomes_a_sample(manifest: Path) -> None:
             prompt="Write it down.",
             response="Hello.",
             speaker="slt",
+            recording="arctic-1",
+            language="en",
+            label="SPEECH",
+            source="arctic",
             duration_s=1.5,
-            extra={"language": "en", "slots": [["name", "Ann"]]},
+            extra={"slots": [["name", "Ann"]]},
         )
     ]
 
@@ -72,12 +80,40 @@ def test_a_row_with_audio_alone_gets_the_defaults(manifest: Path) -> None:
 def test_null_counts_as_absent(manifest: Path) -> None:
     write_manifest(manifest, [dict.fromkeys(FULL_ROW) | {"audio": "a.wav"}])
     (sample,) = read_manifest(manifest)
-    assert sample == Sample(id="a.wav", clips=(str(manifest.parent / "a.wav"),), extra={"language": None, "slots": None})
+    assert sample == Sample(id="a.wav", clips=(str(manifest.parent / "a.wav"),), extra={"slots": None})
 
 
-def test_an_absolute_audio_path_stays_as_it_is(manifest: Path) -> None:
-    write_manifest(manifest, [{"audio": "/corpus/a.wav"}])
-    assert read_manifest(manifest)[0].audio == "/corpus/a.wav"
+@pytest.mark.parametrize("clip", ["/corpus/a.wav", "../../etc/passwd", "clips/../../a.wav", ".."])
+def test_a_clip_that_leaves_the_folder_needs_the_switch(manifest: Path, clip: str) -> None:
+    assert message(manifest, row(), row(audio=["b.wav", clip], id="b")) == (
+        f"{manifest}:2: the clip {clip} leaves the folder {manifest.parent}: move it there, "
+        "or allow it with --allow-outside (data.allow_outside in a recipe)"
+    )
+    assert read_manifest(manifest, allow_outside=True)[1].clips[1] == str(manifest.parent / clip)
+
+
+def test_a_clip_that_stays_in_the_folder_needs_no_switch(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = manifest.parent
+    write_manifest(manifest, [{"audio": ["..a.wav", "clips/../b.wav", f"../{folder.name}/c.wav", str(folder / "deep" / "d.wav"), "./e.wav"]}])
+    inside = tuple(str(folder / name) for name in ("..a.wav", "b.wav", "c.wav", "deep/d.wav", "e.wav"))
+    assert read_manifest(manifest)[0].clips == inside
+    monkeypatch.chdir(folder)
+    assert read_manifest("manifest.jsonl")[0].clips == ("..a.wav", "b.wav", "c.wav", inside[3], "e.wav")
+
+
+def test_a_neighbour_with_a_longer_name_is_outside(manifest: Path) -> None:
+    assert "leaves the folder" in message(manifest, row(audio=f"../{manifest.parent.name}-secret/a.wav"))
+
+
+def test_a_link_inside_the_folder_may_lead_outside_but_not_with_dots(manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "else" / "deep").mkdir(parents=True)
+    (manifest.parent / "link").symlink_to(tmp_path / "else" / "deep")
+    write_manifest(manifest, [{"audio": "link/a.wav"}, {"audio": "link/../a.wav"}])
+    assert [sample.audio for sample in read_manifest(manifest)] == [str(manifest.parent / "link/a.wav"), str(manifest.parent / "a.wav")]
+
+
+def test_a_path_with_a_nul_names_its_line(manifest: Path) -> None:
+    assert message(manifest, row(audio="a\0.wav")).startswith(f"{manifest}:1: the path 'a\\x00.wav' holds a NUL character")
 
 
 def test_a_folder_stands_for_its_manifest(manifest: Path) -> None:
@@ -137,6 +173,86 @@ def test_manifest_without_permission_is_named(manifest: Path, monkeypatch: pytes
 @pytest.mark.parametrize("lines", [(), ("", "  ")])
 def test_empty_manifest_says_so(manifest: Path, lines: tuple[str, ...]) -> None:
     assert message(manifest, *lines) == f"{manifest}: no rows: it needs one JSON object a line"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_another_encoding_is_named(manifest: Path, encoding: str) -> None:
+    manifest.write_bytes((row() + "\n").encode(encoding))
+    with pytest.raises(DataError, match=rf"manifest\.jsonl: its text is {encoding.upper()}.*: save it as UTF-8$"):
+        read_manifest(manifest)
+
+
+def test_what_is_wrong_with_a_line_is_told(manifest: Path) -> None:
+    for line, expected in ((b'{"audio": "caf\xe9.wav"}', "not UTF-8 text"), (bytes(64), "holds NUL bytes"), (b"[" * 10**5, "not valid JSON")):
+        manifest.write_bytes(row().encode() + b"\n" + line + b"\n")
+        with pytest.raises(DataError) as error:
+            read_manifest(manifest)
+        assert str(error.value).startswith(f"{manifest}:2: {expected}")
+
+
+def test_joined_files_may_have_marks_between_them(manifest: Path) -> None:
+    mark = "\ufeff"
+    manifest.write_text(f"{mark}{row()}\n{mark}{row(id='b')}\n{mark}\n", encoding="utf-8")
+    assert [sample.id for sample in read_manifest(manifest)] == ["a.wav", "b"]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_a_row_is_found_again_at_its_offset(tmp_path: Path, name: str) -> None:
+    rows = [{"audio": f"{number}.wav", "text": "é\u2028 ] , {" * number} for number in range(50)]
+    lines = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    text = lines if name.endswith("l") else json.dumps(rows, indent=2, ensure_ascii=False)
+    path = tmp_path / name
+    path.write_text("\ufeff" + text + "\n", encoding="utf-8")
+    found = list(iterate_rows(path))
+    assert [row for _, _, row in found] == rows
+    assert all(text.split("\n")[number - 1].lstrip().startswith("{") for number, _, _ in found)
+    with path.open("rb") as file:
+        assert [row_at(file, offset) for _, offset, _ in reversed(found)] == rows[::-1]
+        for offset in (found[3][1] + 1, found[3][1] - 1):
+            with pytest.raises(DataError, match=f"{name}: no row at byte {offset}: the file has changed"):
+                row_at(file, offset)
+
+
+def test_rows_are_read_as_they_are_needed(tmp_path: Path) -> None:
+    for name, text in (("a.jsonl", row() + "\n" + "{broken\n"), ("a.json", f"[{row()},\n {{broken")):
+        (tmp_path / name).write_text(text)
+        rows = iterate_rows(tmp_path / name)
+        assert next(rows)[2]["audio"] == "a.wav"
+        with pytest.raises(DataError, match=rf"{name}:2: not valid JSON"):
+            next(rows)
+
+
+def test_skipped_rows_are_not_parsed(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("{broken\n\n" + "\n".join(row(id=str(number)) for number in range(3)))
+    assert [(number, found["id"]) for number, _, found in scan_rows(path, skip=2) if isinstance(found, dict)] == [(4, "1"), (5, "2")]
+    assert list(scan_rows(path, skip=9)) == []
+
+
+VALUES = st.one_of(st.text(), st.floats(allow_nan=False), st.none())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(st.dictionaries(st.text(), VALUES), st.integers(), st.text()), max_size=6), st.integers(0, 4))
+def test_an_array_is_read_like_json_reads_it(tmp_path_factory: pytest.TempPathFactory, rows: list[Any], indent: int) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    path.write_bytes(json.dumps(rows, indent=indent or None, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    with path.open("rb") as file:
+        assert [element for _, _, element in array_elements(file)] == rows
+
+
+def test_an_array_larger_than_a_block_is_read(tmp_path: Path) -> None:
+    rows = [{"audio": f"{number}.wav", "text": "ü" * 40_000} for number in range(8)]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    assert [found for _, found in read_rows(path)] == rows
+
+
+@pytest.mark.parametrize("text", ["[{}", "[{} {}]", "[{}]]", "[,{}]", "[{},]", '[{"a": "b]'])
+def test_a_broken_array_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=r"a\.json:1: not valid JSON \(.*\): write an array of objects"):
+        read_rows(tmp_path / "a.json")
 
 
 def test_a_wav_file_is_not_a_manifest(manifest: Path) -> None:
@@ -301,7 +417,7 @@ def test_rows_of_system_b_are_read_as_they_are(tmp_path: Path) -> None:
         {"text": "Two and two?", "audio_paths": None, "response": "Four."},
     ]
     path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    samples = read_manifest(path)
+    samples = read_manifest(path, allow_outside=True)
     assert samples[0] == Sample(id="sample1.wav#2", clips=(str(tmp_path / "sample1.wav"),), prompt="Describe the audio: <audio>", response="A piano.")
     assert samples[1].extra == {"metadata": {"speaker": 1}}
     assert len({sample.id for sample in samples}) == 4
@@ -309,7 +425,7 @@ def test_rows_of_system_b_are_read_as_they_are(tmp_path: Path) -> None:
     assert (samples[2].id, samples[3].clips, samples[3].prompt) == ("7", (), "Two and two?")
     lines = tmp_path / "instruction.jsonl"
     lines.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    assert [replace(sample, id="") for sample in read_manifest(lines)] == [replace(sample, id="") for sample in samples]
+    assert [replace(sample, id="") for sample in read_manifest(lines, allow_outside=True)] == [replace(sample, id="") for sample in samples]
 
 
 def test_rows_of_system_a_are_read_as_they_are(tmp_path: Path) -> None:

@@ -1,3 +1,639 @@
-"""What `prepare` makes of rows of every kind, and that it goes on where it was interrupted."""
+"""What `prepare` makes of rows of every kind, and that it goes on where it was interrupted, whatever interrupted it."""
 
 from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from audiograft.audio import load_audio
+from audiograft.data import clips, prepare, sources
+from audiograft.data.examine import Examiner, Kept
+from audiograft.data.filters import Filters
+from audiograft.data.ledger import manifest_row, to_line
+from audiograft.data.manifest import read_manifest
+from audiograft.data.options import PrepareOptions
+from audiograft.data.prepare import TooManyRejectedError, prepare_source
+from audiograft.data.sources.base import SourceRow, option
+from audiograft.data.traces import make_trace, read_traces
+from audiograft.types import ConfigError, DataError, Rejection, Sample
+
+FILES = ("manifest.jsonl", "rejected.jsonl", "manifest.traces", "card.json", "card.html")
+
+
+def write_clip(path: Path, n_samples: int = 3200, seed: int = 0, rate_hz: int = 16_000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = np.random.default_rng(seed).uniform(-0.5, 0.5, n_samples).astype(np.float32)
+    soundfile.write(path, samples, rate_hz, subtype="PCM_16")
+    return path
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Rows that a test wrote down, of clips in a folder.
+
+    Attributes:
+        fail_at: row at which the reading breaks, which is no option: it is gone at the next try.
+    """
+
+    name: ClassVar[str] = "listed"
+    found: ClassVar[list[SourceRow | Rejection]] = []
+    read: ClassVar[list[int]] = []
+    fail_at: ClassVar[dict[int, BaseException]] = {}
+
+    folder: Path = option("Of the clips.", argument=True)
+    scale: float = option("A number.", 1.0)
+    tags: tuple[str, ...] = option("Several.", ())
+
+    def rows(self, skip: int = 0) -> Iterator[SourceRow | Rejection]:
+        """See `Source.rows`."""
+        for number, row in enumerate(self.found[skip:], start=skip):
+            if number in self.fail_at:
+                raise self.fail_at.pop(number)
+            self.read.append(number)
+            yield row
+
+
+@pytest.fixture
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Listed]:
+    def listed(*rows: SourceRow | Rejection | Sample) -> Listed:
+        found = [SourceRow(row) if isinstance(row, Sample) else row for row in rows]
+        for name, value in (("found", found), ("read", []), ("fail_at", {})):
+            monkeypatch.setattr(Listed, name, value)
+        return Listed(tmp_path)
+
+    return listed
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, listed: Callable[..., Listed]) -> Listed:
+    """Fourteen rows of every fate, of which five can't be used."""
+    good = [Sample(f"good-{n}", (str(write_clip(tmp_path / f"{n}.wav", 3200 + n, n)),), text=f"text {n % 3}", speaker=f"s{n % 4}") for n in range(8)]
+    raw = (tmp_path / "3.wav").read_bytes()
+    return listed(
+        *good[:3],
+        Sample("gone", (str(tmp_path / "gone.wav"),), text="gone"),
+        SourceRow(Sample("bytes", ("table#1",), text="bytes"), audio=raw),
+        Rejection("line-6", "line-6", "broken line", "row"),
+        good[3],
+        Sample("good-1", (good[4].audio,), text="same id as another"),
+        SourceRow(Sample("span", (good[5].audio,), text="span"), span=(0.05, 0.15)),
+        *good[4:6],
+        Sample("null", (good[6].audio,)),
+        Sample("binary", (good[6].audio,), text="a\0b"),
+        good[7],
+    )
+
+
+def options(out: Path, **chosen: Any) -> PrepareOptions:
+    filters = {name: chosen.pop(name) for name in list(chosen) if name in Filters.__dataclass_fields__}
+    return PrepareOptions(**{"out": out, "max_rejected": 1.0, "workers": 2, "filters": Filters(**filters), **chosen})
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Every file of a finished corpus; the card's page has the folder's name, and the state what need not be the same."""
+    found = {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    return {name: data.replace(out.name.encode(), b"OUT") for name, data in found.items()}
+
+
+def test_each_row_becomes_one_line_of_the_manifest_or_the_rejected(mixed: Listed, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = prepare.prepare(mixed, options(out))
+    assert (summary.rows, summary.kept) == (14, 9)
+    assert summary.rejected == {"text": 2, "missing": 1, "row": 1, "duplicate": 1}
+    rejected = lines(out / "rejected.jsonl")
+    assert [(row["id"], row["kind"], row["row"]) for row in rejected] == [
+        ("gone", "missing", 4), ("line-6", "row", 6), ("good-1", "duplicate", 8), ("null", "text", 12), ("binary", "text", 13),
+    ]  # fmt: skip
+    assert [row.get("text") for row in rejected] == ["gone", None, "same id as another", None, "a\0b"]
+    assert summary.card["rows"] == {"read": 14, "kept": 9, "rejected": 5}
+    samples = read_manifest(out)
+    assert [sample.id for sample in samples] == ["good-0", "good-1", "good-2", "bytes", "good-3", "span", "good-4", "good-5", "good-7"]
+    for sample in samples:
+        assert len(load_audio(sample.audio).waveform) == sample.duration_s * 16_000
+    assert summary.duration_s == pytest.approx(sum(sample.duration_s or 0 for sample in samples))
+    # No clip lies there that no row names, and none of the files has a name of what isn't whole.
+    assert {Path(sample.audio) for sample in samples} == {path for path in (out / "audio").rglob("*") if path.is_file()}
+    assert not list(out.rglob("*.part"))
+
+
+def test_traces_are_those_of_the_clips_that_the_manifest_names(mixed: Listed, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare.prepare(mixed, options(out))
+    for sample, trace in zip(read_manifest(out), read_traces(out / "manifest.traces"), strict=True):
+        expected = make_trace(sample, [load_audio(clip).waveform for clip in sample.clips])
+        assert (trace.id, trace.text, [clip.digest for clip in trace.clips]) == (sample.id, expected.text, [clip.digest for clip in expected.clips])
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "named"),
+    [
+        (lambda clip: Sample("a", (str(clip) + "x",), text="t"), "missing", "no such file"),
+        (lambda clip: Sample("a", (str(clip.parent),), text="t"), "unreadable", "is a folder"),
+        (lambda clip: Sample("a", (str(clip.with_name("text.wav")),), text="t"), "unreadable", "not audio"),
+        (lambda clip: Sample("a", (str(clip.with_name("zero.wav")),), text="t"), "empty", "is empty"),
+        (lambda clip: Sample("a", (str(clip.with_name("none.wav")),), text="t"), "empty", "holds no samples"),
+        (lambda clip: Sample("a", (str(clip),), text="t", duration_s=0.31), "short", "0.20 s where 0.31 s"),
+        (lambda clip: Sample("a", (str(clip),)), "text", "neither text"),
+        (lambda clip: Sample("a", (str(clip),), text="caf\ufffd"), "text", "not UTF-8"),
+        (lambda clip: Sample("a", (str(clip),), text="caf\udce9"), "text", "not UTF-8"),
+        (lambda clip: Sample("a", (str(clip),), text="cafÃ©"), "text", "Latin-1"),
+        (lambda clip: Sample("a", (str(clip),), text="itâ€™s"), "text", "Latin-1"),
+        (lambda clip: Sample("a", (str(clip),), text="a\x1bb"), "text", "U+001B"),
+        (lambda clip: Sample("a", (str(clip),), text="t", prompt="<audio> or <audio>?"), "row", "2 <audio> markers"),
+        (lambda clip: Sample("", (str(clip),), text="t"), "row", "no id"),
+        (lambda clip: Sample("a", text="t"), "row", "no audio"),
+        (lambda clip: Sample("a", (str(clip.with_name("silent.wav")),), text="t"), "silence", "nothing was recorded"),
+        (lambda clip: SourceRow(Sample("a", (str(clip),), text="t"), span=(0.1, 0.35)), "short", "0.20 s where 0.35 s"),
+        (lambda clip: SourceRow(Sample("a", (str(clip),), text="t"), span=(0.2, 0.2)), "empty", "from 0.2 s to 0.2 s"),
+        (lambda clip: SourceRow(Sample("a", ("cell 7",), text="t"), audio=b"RIFF"), "unreadable", "cell 7"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_rejected_by_kind_and_nothing_else_is_lost(
+    make: Callable[[Path], SourceRow], kind: str, named: str, listed: Callable[..., Listed], tmp_path: Path
+) -> None:
+    clip = write_clip(tmp_path / "clip.wav")
+    (tmp_path / "text.wav").write_text("this is no audio at all")
+    (tmp_path / "zero.wav").touch()
+    soundfile.write(tmp_path / "none.wav", np.zeros(0, np.float32), 16_000)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(3200, np.float32), 16_000)
+    source = listed(Sample("before", (str(clip),), text="one"), make(clip), Sample("behind", (str(clip),), text="two"))
+    out = tmp_path / "out"
+    assert prepare.prepare(source, options(out)).rejected == {kind: 1}
+    [rejected] = lines(out / "rejected.jsonl")
+    assert rejected["kind"] == kind
+    assert named in rejected["reason"]
+    assert "\n" not in rejected["reason"]
+    assert [sample.id for sample in read_manifest(out)] == ["before", "behind"]
+
+
+def test_a_clip_may_be_a_little_shorter_than_declared(listed: Callable[..., Listed], tmp_path: Path) -> None:
+    short, long = write_clip(tmp_path / "short.wav", 16_000), write_clip(tmp_path / "long.wav", 20 * 16_000)
+    source = listed(Sample("a", (str(short),), text="t", duration_s=1.09), Sample("b", (str(long),), text="t", duration_s=20.19))
+    assert prepare.prepare(source, options(tmp_path / "out")).kept == 2
+    # What the manifest says is what was decoded.
+    assert [sample.duration_s for sample in read_manifest(tmp_path / "out")] == [1.0, 20.0]
+
+
+def test_rows_come_back_with_all_that_the_source_said(listed: Callable[..., Listed], tmp_path: Path) -> None:
+    one, two = str(write_clip(tmp_path / "1.wav", seed=1)), str(write_clip(tmp_path / "2.FLAC", seed=2))
+    turns = ({"role": "user", "content": "And this? <audio>"}, {"role": "assistant", "content": "No."}, {"role": "user", "content": "Why?"})
+    samples = [
+        Sample("full", (one,), "said", "What? <audio>", (), "answer", "s", "r", "en", "SPEECH", "corpus", None, {"wer_percent": 3.5, "n": None}),
+        Sample("two", (one, two), "said"),
+        Sample("turns", (two,), messages=turns, response="Because."),
+        Sample("words", (), prompt="How much is one and one?", response="two"),
+        Sample("nothing", (one,), label="NONSPEECH"),
+    ]
+    prepare.prepare(listed(*samples), options(tmp_path / "out"))
+    read = read_manifest(tmp_path / "out")
+    assert [replace(sample, clips=(), duration_s=None) for sample in read] == [replace(sample, clips=()) for sample in samples]
+    assert [Path(clip).name for sample in read for clip in sample.clips] == [
+        "0000001_full.wav", "0000002_two-1.wav", "0000002_two-2.flac", "0000003_turns.flac", "0000005_nothing.wav",
+    ]  # fmt: skip
+
+
+def test_files_are_linked_copied_or_encoded(listed: Callable[..., Listed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = write_clip(tmp_path / "a.wav", rate_hz=8000)
+    source = listed(Sample("a/../b c", (str(original),), text="t"))
+    for chosen in ("link", "copy", "flac"):
+        prepare.prepare(source, options(tmp_path / chosen, audio=chosen))
+    linked, copied, encoded = (Path(read_manifest(tmp_path / chosen)[0].audio) for chosen in ("link", "copy", "flac"))
+    assert linked.samefile(original)
+    assert not linked.is_symlink()
+    assert not copied.samefile(original)
+    assert copied.read_bytes() == original.read_bytes()
+    assert copied.name == "0000001_a_.._b_c.wav"
+    info = soundfile.info(encoded)
+    assert (info.format, info.subtype, info.samplerate, info.channels) == ("FLAC", "PCM_16", 16_000, 1)
+
+    def refuse(*paths: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    prepare.prepare(source, options(tmp_path / "elsewhere"))
+    target = Path(read_manifest(tmp_path / "elsewhere")[0].audio)
+    assert target.is_symlink()
+    assert target.samefile(original)
+
+
+def test_a_symbolic_link_is_followed_before_it_is_linked(listed: Callable[..., Listed], tmp_path: Path) -> None:
+    original = write_clip(tmp_path / "deep" / "a.wav")
+    (tmp_path / "link.wav").symlink_to("deep/a.wav")
+    prepare.prepare(listed(Sample("a", (str(tmp_path / "link.wav"),), text="t")), options(tmp_path / "out"))
+    assert Path(read_manifest(tmp_path / "out")[0].audio).samefile(original)
+
+
+@given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=50))
+def test_sixteen_bits_survive_flac(values: list[float]) -> None:
+    waveform = clips.as_16_bit(np.array(values, np.float32))
+    assert np.array_equal(clips.as_16_bit(waveform), waveform)
+    assert np.abs(waveform - np.array(values, np.float32)).max() <= 2.0**-15
+
+
+def test_parts_of_one_file_decode_it_once(listed: Callable[..., Listed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = write_clip(tmp_path / "whole.wav", 16_000)
+    decoded = []
+    monkeypatch.setattr("audiograft.data.examine.load_audio", lambda clip: decoded.append(clip) or load_audio(clip))
+    spans = [(n / 10, (n + 1) / 10) for n in range(10)]
+    source = listed(*(SourceRow(Sample(f"{n}", (str(whole),), text="t"), span=span) for n, span in enumerate(spans)))
+    prepare.prepare(source, options(tmp_path / "out", workers=1))
+    assert len(decoded) == 1
+    parts = [load_audio(sample.audio).waveform for sample in read_manifest(tmp_path / "out")]
+    assert np.array_equal(np.concatenate(parts), load_audio(whole).waveform)
+
+
+def test_skip_and_limit_count_rows_of_the_source(mixed: Listed, tmp_path: Path) -> None:
+    prepare.prepare(mixed, options(tmp_path / "out", skip=2, limit=5))
+    assert [sample.id for sample in read_manifest(tmp_path / "out")] == ["good-2", "bytes", "good-3"]
+    assert [row["row"] for row in lines(tmp_path / "out/rejected.jsonl")] == [4, 6]
+    assert Listed.read == [2, 3, 4, 5, 6]
+
+
+def test_texts_take_their_case_and_rows_draw_prompts(mixed: Listed, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("What is said?\nWrite it down.\nSay it again.\n", encoding="utf-8")
+    chosen = {"text_case": "upper", "prompts": tmp_path / "prompts.txt"}
+    prepare.prepare(mixed, options(tmp_path / "out", **chosen))
+    samples = read_manifest(tmp_path / "out")
+    assert samples[0].text == "TEXT 0"
+    assert {sample.prompt for sample in samples} == {"What is said?", "Write it down.", "Say it again."}
+    prepare.prepare(mixed, options(tmp_path / "other", **chosen, seed=1))
+    assert [sample.prompt for sample in samples] != [sample.prompt for sample in read_manifest(tmp_path / "other")]
+
+
+def test_filters_and_repeated_texts_reject_in_the_order_of_the_source(mixed: Listed, tmp_path: Path) -> None:
+    summary = prepare.prepare(mixed, options(tmp_path / "out", max_repeats=2, min_duration_s=0.11))
+    assert [(row["id"], row["kind"]) for row in lines(tmp_path / "out/rejected.jsonl")][-5:] == [
+        ("good-1", "duplicate"), ("span", "duration"), ("null", "text"), ("binary", "text"), ("good-7", "repeated"),
+    ]  # fmt: skip
+    assert summary.kept == 7
+
+
+def interrupted(source: Listed, chosen: PrepareOptions, at: int, error: BaseException) -> None:
+    Listed.fail_at[at] = error
+    with pytest.raises((DataError, KeyboardInterrupt)):
+        prepare.prepare(source, chosen)
+    assert not any((chosen.out / name).exists() for name in FILES)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_reading_that_breaks_anywhere_goes_on_to_the_same_bytes(mixed: Listed, tmp_path: Path, workers: int) -> None:
+    whole = tmp_path / "whole"
+    prepare.prepare(mixed, options(whole, max_repeats=2, audio="flac"))
+    for at in range(len(Listed.found)):
+        broken = tmp_path / f"broken-{at:02d}"
+        chosen = options(broken, max_repeats=2, audio="flac", workers=workers)
+        interrupted(mixed, chosen, at, ConnectionResetError("peer went away"))
+        if at + 2 < len(Listed.found):
+            interrupted(mixed, chosen, at + 2, KeyboardInterrupt())
+        Listed.read.clear()
+        prepare.prepare(mixed, chosen)
+        assert min(Listed.read, default=99) >= at  # what was done is not done again
+        assert contents(broken) == contents(whole)
+
+
+def test_the_error_of_a_broken_stream_is_one_line_that_says_how_far_it_came(mixed: Listed, tmp_path: Path) -> None:
+    Listed.fail_at[7] = ConnectionResetError("peer went away")
+    with pytest.raises(DataError, match=r"listed: broke off behind row 7 \(ConnectionResetError: peer went away\): run the same command again"):
+        prepare.prepare(mixed, options(tmp_path / "out"))
+    assert len(lines(tmp_path / "out/manifest.jsonl.part")) + len(lines(tmp_path / "out/rejected.jsonl.part")) == 7
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=12)
+@given(at=st.integers(1, 13), cut=st.integers(0, 60), extra=st.binary(max_size=20))
+def test_a_half_written_line_is_written_again(
+    mixed: Listed, tmp_path_factory: pytest.TempPathFactory, at: int, cut: int, extra: bytes
+) -> None:
+    """As a killed process leaves it: the trace is written, its line of the manifest in part or not at all."""
+    folder = tmp_path_factory.mktemp("half")
+    prepare.prepare(mixed, options(folder / "whole", workers=1))
+    broken = folder / "broken"
+    interrupted(mixed, options(broken, workers=1), at, OSError("stop"))
+    part = broken / "manifest.jsonl.part"
+    rows = part.read_bytes().splitlines(keepends=True)
+    outcome_of_last = Listed.found[at - 1]
+    if isinstance(outcome_of_last, SourceRow) and rows and json.loads(rows[-1])["id"] == outcome_of_last.sample.id:
+        part.write_bytes(b"".join(rows[:-1]) + rows[-1][: max(0, len(rows[-1]) - 1 - cut)])
+    else:
+        with (broken / "rejected.jsonl.part").open("ab") as file:
+            file.write(extra.replace(b"\n", b""))
+    with (broken / "manifest.traces.part").open("ab") as file:
+        file.write(extra)
+    prepare.prepare(mixed, options(broken, workers=1))
+    assert contents(broken) == contents(folder / "whole")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from dataclasses import dataclass
+from typing import ClassVar
+from audiograft.data.options import PrepareOptions
+from audiograft.data.prepare import prepare
+from audiograft.data.sources.base import SourceRow, option
+from audiograft.types import Sample
+
+@dataclass(frozen=True)
+class Killing:
+    name: ClassVar[str] = "killing"
+    folder: Path = option("Of the clips.")
+
+    def rows(self, skip=0):
+        for n in range(skip, 40):
+            if n == int(sys.argv[4]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            name = "gone" if n % 7 == 3 else str(n % 5)
+            yield SourceRow(Sample(str(n), (str(self.folder / f"{name}.wav"),), text=f"text {n}"))
+
+prepare(Killing(Path(sys.argv[2])), PrepareOptions(out=Path(sys.argv[3]), workers=2, audio="flac"))
+"""
+
+
+def test_a_killed_process_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    for n in range(5):
+        write_clip(tmp_path / f"{n}.wav", 1600 + n, n)
+
+    def run(out: str, kill_at: int) -> int:
+        words = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path), str(tmp_path / out), str(kill_at)]
+        return subprocess.run(words, check=False).returncode
+
+    assert run("whole", -1) == 0
+    for kill_at in (0, 17, 39):
+        assert run("killed", kill_at) == -signal.SIGKILL
+        assert not any((tmp_path / "killed" / name).exists() for name in FILES)
+    assert run("killed", -1) == 0
+    # The folder's name has another length, which the page shows and no other file.
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("splits", [(), ("train=0.5,test=0.5",)])
+def test_an_end_that_is_interrupted_anywhere_is_made_again(
+    mixed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: tuple[str, ...]
+) -> None:
+    prepare.prepare(mixed, options(tmp_path / "whole", splits=splits))
+    true_replace = Path.replace
+    n_steps = 0
+    for stop_at in range(1, 40):
+        out = tmp_path / f"stop-{stop_at}"
+        count = 0
+
+        def replace_or_stop(path: Path, target: Path, stop_at: int = stop_at) -> Path:
+            nonlocal count
+            count += 1
+            if count == stop_at:
+                raise KeyboardInterrupt
+            return true_replace(path, target)
+
+        monkeypatch.setattr(Path, "replace", replace_or_stop)
+        try:
+            prepare.prepare(mixed, options(out, splits=splits))
+            break
+        except KeyboardInterrupt:
+            n_steps += 1
+        monkeypatch.setattr(Path, "replace", true_replace)
+        prepare.prepare(mixed, options(out, splits=splits))
+        assert contents(out) == contents(tmp_path / "whole")
+    assert n_steps >= 6
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on(mixed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare.prepare(mixed, options(tmp_path / "whole", audio="flac"))
+    true_write, count = Path.write_bytes, 0
+
+    def write_or_fail(path: Path, data: bytes) -> int:
+        nonlocal count
+        count += 1
+        if count == 4:
+            true_write(path, data[:10])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return true_write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", write_or_fail)
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match=r"audio/0000/\S+\.flac: can't be written \(No space left on device\): free some space"):
+        prepare.prepare(mixed, options(out, audio="flac"))
+    prepare.prepare(mixed, options(out, audio="flac"))
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("limit_bytes", [150, 700, 1_200, 4_000])
+def test_a_file_that_can_grow_no_more_is_one_line_and_the_run_goes_on(mixed: Listed, tmp_path: Path, limit_bytes: int) -> None:
+    """The system's own limit on the size of files cuts a line where it stands, as a full disk does."""
+    prepare.prepare(mixed, options(tmp_path / "whole"))
+    out = tmp_path / "out"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+    try:
+        with pytest.raises(DataError, match=r"out/\S+: can't be written \(File too large\)"):
+            prepare.prepare(mixed, options(out))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not any((out / name).exists() for name in FILES)
+    prepare.prepare(mixed, options(out))
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_share_of_rejected_rows_stops_the_run_and_can_be_let_through(listed: Callable[..., Listed], tmp_path: Path) -> None:
+    clip = str(write_clip(tmp_path / "a.wav"))
+    rows = [Sample(f"{n}", (clip if n % 3 else f"{clip}{n}",), text=f"{n}" if n % 10 else None) for n in range(1, 1001)]
+    source = listed(*rows)
+    out = tmp_path / "out"
+    with pytest.raises(TooManyRejectedError) as stopped:
+        prepare.prepare(source, options(out, max_rejected=0.2))
+    error = stopped.value
+    assert "80 of 200 rows (40.0%)" in error.headline
+    assert "--max-rejected" in error.headline
+    assert [reason.split(",")[0] for reason in error.reasons] == ["66 missing", "14 text"]
+    assert "a.wav3: no such file" in error.reasons[0]
+    assert "--skip-missing" in error.reasons[0]
+    assert "--no-drop-empty" in error.reasons[1]
+    assert "\n" not in str(error)
+    assert len(Listed.read) < 300
+    assert len(lines(out / "rejected.jsonl.part")) == 80
+    # Rows whose file is missing may be left out of the share; the others are still too many for 5 %.
+    with pytest.raises(TooManyRejectedError, match="70 of 1000 rows"):
+        prepare.prepare(source, options(out, max_rejected=0.0699, skip_missing=True))
+    summary = prepare.prepare(source, options(out, max_rejected=0.1, skip_missing=True))
+    assert (summary.rows, summary.rejected) == (1000, {"missing": 333, "text": 67})
+
+
+def test_few_rows_are_held_against_the_share_at_the_end(listed: Callable[..., Listed], tmp_path: Path) -> None:
+    clip = str(write_clip(tmp_path / "a.wav"))
+    rows = [Sample(f"{n}", (clip,), text="t") for n in range(4)]
+    assert prepare.prepare(listed(*rows, Rejection("x", "x", "why", "row")), options(tmp_path / "four", max_rejected=0.2)).kept == 4
+    with pytest.raises(TooManyRejectedError, match="1 of 4 rows"):
+        prepare.prepare(listed(*rows[:3], Rejection("x", "x", "why", "row")), options(tmp_path / "three", max_rejected=0.2))
+
+
+def test_a_source_without_rows_is_refused(listed: Callable[..., Listed], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no rows"):
+        prepare.prepare(listed(), options(tmp_path / "out"))
+
+
+def test_other_options_do_not_go_on_where_these_ended(mixed: Listed, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    interrupted(mixed, options(out), 5, OSError("stop"))
+    for chosen, source, named in (
+        ({"limit": 3}, mixed, "limit null, not 3"),
+        ({"max_duration_s": 3.0}, mixed, "max_duration_s 30.0, not 3.0"),
+        ({}, replace(mixed, scale=2.0), "listed.scale 1.0, not 2.0"),
+    ):
+        with pytest.raises(DataError, match=rf"{named}.*--overwrite"):
+            prepare.prepare(source, options(out, **chosen))
+    # How it runs may change.
+    prepare.prepare(mixed, options(out, workers=1, max_rejected=0.9))
+
+
+def test_what_is_there_is_not_written_over(mixed: Listed, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare.prepare(mixed, options(out, limit=4))
+    with pytest.raises(DataError, match="finished corpus.*--overwrite"):
+        prepare.prepare(mixed, options(out))
+    assert prepare.prepare(mixed, options(out, overwrite=True, limit=3)).kept == 3
+    assert len(list((out / "audio").rglob("*.wav"))) == 3
+    inside = Listed(out / "audio")
+    with pytest.raises(DataError, match="the source lies in"):
+        prepare.prepare(inside, options(out, overwrite=True))
+    (tmp_path / "theirs").mkdir()
+    for name in ("manifest.jsonl", "audio"):
+        (tmp_path / "theirs" / name).mkdir()
+        with pytest.raises(DataError, match=f"{name}: is there already.*choose another folder"):
+            prepare.prepare(mixed, options(tmp_path / "theirs", overwrite=True))
+        (tmp_path / "theirs" / name).rmdir()
+
+
+def test_two_runs_do_not_share_a_folder(mixed: Listed, tmp_path: Path) -> None:
+    def other_run(rejection: Rejection | None) -> None:
+        with pytest.raises(DataError, match="another run"):
+            prepare.prepare(mixed, options(tmp_path / "out"))
+
+    prepare.prepare(mixed, options(tmp_path / "out", limit=1), other_run)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "named"),
+    [
+        ({"limit": 0}, "limit 0: give 1 or more"),
+        ({"skip": -1}, "skip -1: give 0 or more"),
+        ({"max_rejected": 1.5}, "max_rejected 1.5"),
+        ({"splits": ("train=0.9",)}, "0.9"),
+        ({"splits": ("train",)}, "splits train"),
+        ({"splits": ("train=0.9,../x=0.1",)}, "../x=0.1"),
+        ({"splits": ("manifest=0.9,test=0.1",)}, "manifest=0.9"),
+        ({"stratify_by": "label"}, "needs splits"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(chosen: dict[str, Any], named: str, mixed: Listed, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        prepare.prepare(mixed, options(tmp_path / "out", **chosen))
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_of_options_are_unique() -> None:
+    """They become flags of one command and keys of one mapping."""
+    assert not set(PrepareOptions.__dataclass_fields__) & set(Filters.__dataclass_fields__)
+
+
+@given(
+    st.builds(
+        Sample,
+        id=st.text(min_size=1),
+        clips=st.just(("a.wav",)),
+        text=st.none() | st.text(),
+        speaker=st.none() | st.text(),
+        extra=st.dictionaries(st.text(), st.none() | st.floats() | st.lists(st.floats()) | st.text(), max_size=3),
+    )
+)
+def test_any_sample_becomes_one_line_of_json(sample: Sample) -> None:
+    line = to_line(manifest_row(sample))
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    row = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert (row["id"], row.get("text"), row.get("speaker")) == (sample.id, sample.text, sample.speaker)
+
+
+@pytest.fixture
+def registered(mixed: Listed, monkeypatch: pytest.MonkeyPatch) -> Listed:
+    monkeypatch.setattr(sources, "SOURCES", {"listed": Listed})
+    return mixed
+
+
+def test_a_recipe_s_source_is_prepared_once(registered: Listed, tmp_path: Path) -> None:
+    settings = {"folder": str(tmp_path), "tags": "one", "limit": 4, "max_rejected": 1, "max_duration_s": 20, "text_case": "upper"}
+    rows: list[Rejection | None] = []
+    manifest = prepare_source("listed", settings, tmp_path / "out", rows.append)
+    assert manifest == tmp_path / "out" / "manifest.jsonl"
+    assert [sample.text for sample in read_manifest(manifest)] == ["TEXT 0", "TEXT 1", "TEXT 2"]
+    assert len(rows) == 4
+    assert prepare_source("listed", settings, tmp_path / "out", rows.append) == manifest
+    assert len(rows) == 4
+    with pytest.raises(DataError, match="limit 4, not 5"):
+        prepare_source("listed", settings | {"limit": 5}, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "named"),
+    [
+        ("lister", {}, "source lister: there is none of this name: the closest is listed"),
+        ("listed", {"foldre": "x"}, "source listed: unknown key foldre: the closest valid one is folder"),
+        ("listed", {"folder": "x", "max_words_per_secnd": 3}, "unknown key max_words_per_secnd: the closest valid one is max_words_per_second"),
+        ("listed", {"folder": "x", "overwrite": True}, "unknown key overwrite"),
+        ("listed", {}, "source listed: the key folder is missing: add it"),
+        ("listed", {"folder": 3}, "source listed: folder must be a path, not 3"),
+        ("listed", {"folder": "x", "scale": "big"}, "source listed: scale must be a number, not 'big'"),
+        ("listed", {"folder": "x", "text_case": "title"}, "text_case must be one of as-is, lower, sentence, upper, not 'title'"),
+    ],
+)
+def test_a_recipe_s_source_is_checked(name: str, settings: dict[str, Any], named: str, registered: Listed, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        prepare_source(name, settings, tmp_path / "out")
+
+
+def test_memory_does_not_grow_with_what_is_read_ahead(listed: Callable[..., Listed], tmp_path: Path) -> None:
+    clip = str(write_clip(tmp_path / "a.wav"))
+    ahead = []
+    done = 0
+
+    def count(rejection: Rejection | None) -> None:
+        nonlocal done
+        done += 1
+        ahead.append(len(Listed.read) - done)
+
+    prepare.prepare(listed(*(Sample(f"{n}", (clip,), text="t") for n in range(100))), options(tmp_path / "out"), count)
+    assert max(ahead) <= 8
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "clips" / "0.wav")
+    table = "".join(f"{'clips/0.wav' if n % 9 else 'clips/none.wav'},text {n}\n" for n in range(300))
+    (tmp_path / "rows.csv").write_text("audio,text\n" + table)
+    monkeypatch.chdir(tmp_path)  # Ray's workers run elsewhere
+    source = sources.find_source("csv")(Path("rows.csv"))
+    for engine in ("local", "ray"):
+        prepare.prepare(source, options(Path(engine), engine=engine))
+    # Paths in reasons are absolute where workers run elsewhere.
+    local, ray = contents(Path("local")), contents(Path("ray"))
+    assert local.keys() == ray.keys()
+    assert [name for name in local if local[name] != ray[name]] == ["card.html", "card.json", "rejected.jsonl"]
+    assert {row["id"] for row in lines(Path("ray/rejected.jsonl"))} == {row["id"] for row in lines(Path("local/rejected.jsonl"))}

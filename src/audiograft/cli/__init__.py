@@ -26,6 +26,7 @@ VERBS = {
     "evaluate": "Run a model over a manifest and score what it writes.",
     "graft": "Join an audio encoder and a language model into a new model.",
     "prepare": "Make a corpus: clips and their manifest.",
+    "leakage": "Find what training and test data share.",
     "plan": "Say what a recipe costs: parameters, memory, arithmetic, hours.",
     "train": "Run one training stage from a recipe.",
     "push": "Upload a model to the Hugging Face hub, with a card.",

@@ -38,7 +38,7 @@ def evaluate(
     """Run a model over a manifest and score what it writes.
 
     Rows with a response of their own want an answer, which is right or wrong; all others want a transcript. Every figure is computed from the
-    predictions file, with a 95 % interval clustered by speaker.
+    predictions file, with a 95 % interval clustered by speaker. The last line says what the data shares with what the model was trained on.
 
     Example: audiograft evaluate --model tiny --data corpus/test/manifest.jsonl --out runs/test
     """
@@ -76,6 +76,8 @@ def _print_tables(metrics: dict[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from audiograft.data.leakage import summary_line
+
     console = Console(markup=False, highlight=False)
     if metrics["wer"]:
         both = (metrics["wer"], metrics["cer"])
@@ -99,6 +101,7 @@ def _print_tables(metrics: dict[str, Any], out: Path) -> None:
         console.print(table)
     failed = f", {len(metrics['failed'])} failed" if metrics["failed"] else ""
     typer.echo(f"{metrics['n_clips']} rows{failed}; {metrics['rtfx']:.1f} s of audio a second; written to {out}")
+    typer.echo(summary_line(metrics["leakage"]))
 
 
 def _span(rate: dict[str, Any]) -> str:

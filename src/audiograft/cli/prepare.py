@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
-from audiograft.cli.terminal import progress
+from audiograft.cli.declared import command, made_of, parameters
+from audiograft.cli.terminal import print_error, progress, quiet_libraries, row_progress
+from audiograft.data.filters import Filters
+from audiograft.data.options import PrepareOptions
+from audiograft.data.sources import SOURCES
 
-app = typer.Typer(add_completion=False)
+if TYPE_CHECKING:
+    from audiograft.data.prepare import Summary
+    from audiograft.data.sources.base import Source
+
+_AS_JSON = inspect.Parameter(
+    "as_json",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[bool, typer.Option("--json", help="Print card.json on stdout at the end.")],
+)
+
+
+class _SourceVerbs(TyperGroup):
+    """Lists sources by their summaries, and builds the command of the one that is called."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, source in SOURCES.items():
+            self.commands[name] = TyperCommand(name, help=_paragraphs(source)[0])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, _source_command(SOURCES[name]) if name is not None and name in SOURCES else found, rest
+
+
+app = typer.Typer(cls=_SourceVerbs, add_completion=False)
 
 
 @app.callback()
 def prepare() -> None:
-    """Make a corpus: clips and their manifest."""
+    """Make a corpus: clips and their manifest.
+
+    Rows that can't be used are listed with their reasons in rejected.jsonl, and a data card sums up what was kept.
+    The same command again goes on where it was interrupted.
+
+    Example: audiograft prepare librispeech LibriSpeech --subsets dev-clean --out corpora/librispeech-dev
+    """
 
 
 @app.command()
@@ -32,10 +71,56 @@ def synthetic(
 
     Example: audiograft prepare synthetic --out corpus/train --split train --voices training --rows 1000 --seed 1
     """
+    from audiograft.data.card import write_card
     from audiograft.data.synthetic.generate import prepare_synthetic
 
+    drawn = {"split": split, "voices": voices, "rows": rows, "seed": seed, "augmented": augmented, "questions": questions}
     with progress("speaking", rows) as advance:
         manifest = prepare_synthetic(
             out, split=split, voices=voices, rows=rows, seed=seed, augmented=augmented, questions=questions, workers=workers, on_row=advance
         )
+    write_card(out, {"manifest": manifest}, None, n_read=rows, made_by={"source": "synthetic", **drawn})
     typer.echo(f"{rows} clips in {manifest}")
+
+
+def _source_command(source: type[Source]) -> Any:
+    """The command that prepares a source."""
+    options = [*parameters(source), _AS_JSON, *parameters(PrepareOptions, "Corpus"), *parameters(Filters, "Filters")]
+    verb = typer.Typer(add_completion=False)
+    verb.command(source.name)(command(lambda values: _prepare(source, values), options, "\n\n".join(_paragraphs(source))))
+    return get_command(verb)
+
+
+def _paragraphs(source: type[Source]) -> list[str]:
+    """Of its docstring; the lines of a paragraph are joined, since a terminal breaks them elsewhere."""
+    return [" ".join(paragraph.split()) for paragraph in inspect.cleandoc(source.__doc__ or "").split("\n\n")]
+
+
+def _prepare(source_class: type[Source], values: dict[str, Any]) -> None:
+    source = made_of(source_class, values)
+    options = made_of(PrepareOptions, values, filters=made_of(Filters, values))
+    quiet_libraries()
+    from audiograft.data.prepare import TooManyRejectedError
+    from audiograft.data.prepare import prepare as run
+
+    try:
+        with row_progress("preparing", options.limit) as advance:
+            summary = run(source, options, lambda rejection: advance(rejection is not None))
+    except TooManyRejectedError as error:
+        print_error(error.headline, 1)
+        for reason in error.reasons:
+            typer.echo(f"  {reason}", err=True)
+        raise typer.Exit(1) from error
+    if values["as_json"]:
+        typer.echo(json.dumps(summary.card, indent=1, ensure_ascii=False))
+    else:
+        _print_summary(summary, options.out)
+
+
+def _print_summary(summary: Summary, out: Path) -> None:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in summary.rejected.items())
+    length = f"{summary.duration_s / 3600:.2f} hours" if summary.duration_s >= 360 else f"{summary.duration_s:.1f} s"
+    typer.echo(f"read      {summary.rows} rows")
+    typer.echo(f"kept      {summary.kept} rows, {length}: {', '.join(map(str, summary.manifests.values()))}")
+    typer.echo(f"rejected  {sum(summary.rejected.values())} rows{f' ({kinds})' if kinds else ''}: {out / 'rejected.jsonl'}")
+    typer.echo(f"card      {out / 'card.html'}")

@@ -50,3 +50,29 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def row_progress(description: str, total: int | None) -> Iterator[Callable[[bool], None]]:
+    """A progress bar on stderr, where that is a terminal, for rows of which some are rejected and whose number need not be known.
+
+    Yields:
+        What to call after each row, with whether it was rejected.
+    """
+    if not sys.stderr.isatty():
+        yield lambda rejected: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[n]} rejected"), TimeElapsedColumn())
+    n_rejected = 0
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(description, total=total, n=0)
+
+        def advance(rejected: bool) -> None:
+            nonlocal n_rejected
+            n_rejected += rejected
+            bar.update(task, advance=1, n=n_rejected)
+
+        yield advance

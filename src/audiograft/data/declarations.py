@@ -7,11 +7,24 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from audiograft.types import ConfigError
 
 _Section = TypeVar("_Section")
+
+
+class OpenSection:
+    """A section whose keys are not all known from its fields, so that it is built in its own way."""
+
+    @classmethod
+    def from_mapping(cls, tree: Mapping[Any, Any], key: str, origin: str) -> Self:
+        """Build it from a mapping; args as those of `convert`.
+
+        Raises:
+            ConfigError: a key or a value does not fit.
+        """
+        raise NotImplementedError
 
 
 def build(cls: type[_Section], tree: Mapping[Any, Any], prefix: str, origin: str, mend: str = "add it") -> _Section:
@@ -51,10 +64,15 @@ def convert(value: Any, hint: Any, key: str, origin: str, mend: str = "add it") 
         ConfigError: it is of another type; the message has `origin` and `key`.
     """
     if isinstance(hint, types.UnionType) or get_origin(hint) is Union:
-        return None if value is None else convert(value, get_args(hint)[0], key, origin, mend)
+        if value is None and types.NoneType in get_args(hint):
+            return None
+        sections = [choice for choice in get_args(hint) if is_dataclass(choice)]
+        return convert(value, sections[0] if sections and isinstance(value, dict) else get_args(hint)[0], key, origin, mend)
     if isinstance(hint, type) and is_dataclass(hint):
         if not isinstance(value, dict):
             raise wrong_value(key, "a section with keys of its own", value, origin)
+        if issubclass(hint, OpenSection):
+            return hint.from_mapping(value, key, origin)
         return build(hint, value, f"{key}.", origin, mend)
     if get_origin(hint) is tuple:
         values = value if isinstance(value, list | tuple) else [value]

@@ -124,9 +124,9 @@ class Examiner:
         case = self._options.text_case
         sample = replace(
             sample,
-            text=None if sample.text is None else with_case(sample.text, case),
+            text=None if sample.text is None else with_case(sample.text, case, sample.language),
             # Other answers than transcripts have a case of their own.
-            response=with_case(sample.text, case) if sample.text is not None and sample.response == sample.text else sample.response,
+            response=with_case(sample.text, case, sample.language) if sample.text is not None and sample.response == sample.text else sample.response,
         )
         if self._prompts:
             sample = with_drawn_prompt(sample, self._prompts, self._options.seed)

@@ -44,6 +44,10 @@ _FAN_OUT = 5
 _MAX_LANDMARK_FRAMES = 63
 _MIN_LANDMARKS = 4
 """Shared at one offset, for a pair to be looked at. Two chance pairs of three peaks make up to four landmarks."""
+_MAX_ENTRIES = 128
+"""A landmark that the index has more often is a tone, or a jingle, and tells nothing."""
+_MAX_PAIRS = 4_000_000
+"""Of landmarks, compared at once: bounds memory."""
 _FILTER_BITS = 25
 _HASH = np.uint64(0x9E3779B97F4A7C15)
 """2^64 divided by the golden ratio: Knuth's multiplicative hash."""
@@ -167,6 +171,8 @@ class Index:
         self._clips = [clip.astype(np.int64) for clip in clips]
         found = _landmarks(clips)
         order = np.argsort(found.keys, kind="stable")
+        _, runs, counts = np.unique(found.keys[order], return_inverse=True, return_counts=True)
+        order = order[counts[runs] <= _MAX_ENTRIES]
         self._keys = found.keys[order]
         self._owners = found.owners[order].astype(np.int32)
         self._frames = found.frames[order].astype(np.int32)
@@ -187,6 +193,10 @@ class Index:
         known = np.flatnonzero(self._filter[_slots(found.keys)])
         low = np.searchsorted(self._keys, found.keys[known], "left")
         counts = np.searchsorted(self._keys, found.keys[known], "right") - low
+        if counts.sum() > _MAX_PAIRS and len(clips) > 1:
+            half = len(clips) // 2
+            later = [(half + query, indexed, offset) for query, indexed, offset in self._candidates(clips[half:])]
+            return self._candidates(clips[:half]) + later
         # The entries low .. low + count of each landmark, all in a row.
         entry = np.repeat(low - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
         landmark = np.repeat(known, counts)

@@ -85,13 +85,24 @@ def row_at(file: BinaryIO, offset: int) -> dict[str, Any]:
         DataError: no row begins there; the file has changed since.
     """
     file.seek(offset)
-    text = ""
+    text, tried = "", 0
     while line := file.readline():
         text += line.decode("utf-8-sig", errors="replace")
-        with suppress(ValueError, RecursionError):  # a row of an array may go on in the next line
-            row, _ = json.JSONDecoder().raw_decode(text.lstrip())
-            return _object(row, f"{file.name}: byte {offset}")
+        if len(text) < 2 * tried:  # a row of an array may have many lines, and each try costs the whole
+            continue
+        tried = len(text)
+        with suppress(ValueError, RecursionError):
+            return _first_object(text)
+    with suppress(ValueError, RecursionError):
+        return _first_object(text)
     raise DataError(f"{file.name}: no row at byte {offset}: the file has changed since it was indexed, so start again")
+
+
+def _first_object(text: str) -> dict[str, Any]:
+    row, _ = json.JSONDecoder().raw_decode(text)
+    if not isinstance(row, dict):
+        raise ValueError
+    return row
 
 
 def scan_rows(path: Path, skip: int = 0) -> Iterator[tuple[int, int, dict[str, Any] | DataError]]:
@@ -132,11 +143,12 @@ def _lines(file: BinaryIO, path: Path, skip: int) -> Iterator[tuple[int, int, di
         # Files that begin with a byte order mark are joined by `cat` too, so it may stand in front of any line.
         if line.removeprefix(codecs.BOM_UTF8).strip(_BLANKS):
             n_rows += 1
-            yield number, offset, _parse(line, f"{path}:{number}") if n_rows > skip else {}
+            yield number, offset, parse_line(line, f"{path}:{number}") if n_rows > skip else {}
         offset += len(line)
 
 
-def _parse(line: bytes, place: str) -> dict[str, Any] | DataError:
+def parse_line(line: bytes, place: str) -> dict[str, Any] | DataError:
+    """The object that a line holds, or the error that names `place`, its file and line."""
     try:
         return _object(json.loads(line.decode("utf-8-sig")), place)
     except DataError as error:

@@ -11,8 +11,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _MISREAD = re.compile(r"[ÂÃ][\x80-\xbf]|â€[\x80-\xbf\u0152-\u2122]")
 """What UTF-8 looks like that was read as Latin-1 or Windows-1252: letters with accents, and quotation marks."""
-_SENTENCE_START = re.compile(r"(?:^|[.!?]\s)\W*\w")
-_FIRST_PERSON = re.compile(r"\bi\b(?!\.)")
+_SENTENCE_START = re.compile(r"""(?:^|(?<!\.\w)[.!?]["'”’)\]]*\s)\W*\w""")
+_ENGLISH_CAPITALS = re.compile(r"\bi\b(?!\.\w)|\bo\b(?!['’.])")
+"""I, also in I'm, though not in i.e.; and the O of an address, though not that of o'clock."""
 
 
 def text_fault(text: str) -> str | None:
@@ -30,10 +31,14 @@ def text_fault(text: str) -> str | None:
     return None
 
 
-def with_case(text: str, case: TextCase) -> str:
+def with_case(text: str, case: TextCase, language: str | None = None) -> str:
     """A text in another case.
 
-    `sentence` leaves texts of both cases alone: they have a case of their own. Names can't be known, so they become small too.
+    Args:
+        text: the text.
+        case: `sentence` capitalises beginnings of sentences and, in English, I and O. It leaves texts of both cases alone: they have a case of
+            their own. Names can't be known, so they become small too.
+        language: as an ISO 639-1 code; one that isn't known is taken for English, where other languages have their own words i and o.
     """
     if case == "lower":
         return text.lower()
@@ -41,4 +46,7 @@ def with_case(text: str, case: TextCase) -> str:
         return text.upper()
     if case == "as-is" or (text != text.upper() and text != text.lower()):
         return text
-    return _SENTENCE_START.sub(lambda start: start[0].upper(), _FIRST_PERSON.sub("I", text.lower()))
+    small = text.lower()
+    if language in (None, "en"):
+        small = _ENGLISH_CAPITALS.sub(lambda word: word[0].upper(), small)
+    return _SENTENCE_START.sub(lambda start: start[0].upper(), small)

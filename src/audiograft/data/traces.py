@@ -129,20 +129,20 @@ def _trace_waveform(waveform: Waveform) -> ClipTrace:
 def _encode(trace: Trace) -> bytes:
     clips = [[clip.digest, clip.n_samples, len(clip.peaks)] for clip in trace.clips]
     # Escaped as ASCII, since half of a surrogate pair in an id has no UTF-8.
-    row = json.dumps(
-        [trace.id, trace.source, trace.speaker, trace.recording, trace.text, trace.text_bytes, clips], separators=(",", ":")
-    ).encode()
+    row = json.dumps([trace.id, trace.source, trace.speaker, trace.recording, trace.text, trace.text_bytes, clips], separators=(",", ":")).encode()
     return _LENGTH.pack(len(row)) + row + b"".join(clip.peaks.astype("<u4").tobytes() for clip in trace.clips)
 
 
 def _decode(record: bytes) -> Trace:
     (length,) = _LENGTH.unpack_from(record)
     start = _LENGTH.size + length
-    *row, clips = json.loads(record[_LENGTH.size : start])
+    row_id, source, speaker, recording, text, text_bytes, stored = json.loads(record[_LENGTH.size : start])
     peaks = np.frombuffer(record, "<u4", offset=start).astype(np.uint32)
-    ends = np.cumsum([n_peaks for _, _, n_peaks in clips], dtype=np.int64)
-    parts = np.split(peaks, ends)[: len(clips)]
-    return Trace(*row, tuple(ClipTrace(digest, n_samples, part) for (digest, n_samples, _), part in zip(clips, parts, strict=True)))
+    ends = np.cumsum([n_peaks for _, _, n_peaks in stored], dtype=np.int64)
+    if len(peaks) != sum(n_peaks for _, _, n_peaks in stored):
+        raise ValueError("clips without their peaks")
+    clips = tuple(ClipTrace(digest, n_samples, peaks[end - n_peaks : end]) for (digest, n_samples, n_peaks), end in zip(stored, ends, strict=True))
+    return Trace(row_id, source, speaker, recording, text, text_bytes, clips)
 
 
 class TraceWriter:

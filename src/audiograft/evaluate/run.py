@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from audiograft import provenance
+from audiograft.data.leakage import check_model
 from audiograft.data.manifest import audio_as_given, find_manifest, read_manifest, read_rows, replace_text, write_manifest
 from audiograft.data.shuffling import shuffle_clips
 from audiograft.messages import Message, conversation
@@ -63,7 +64,8 @@ def evaluate(
         on_clip: called after each clip.
 
     Returns:
-        The metrics of `score`, with `wall_s` (reading and transcription, without loading the model) and `rtfx` (seconds of audio a second).
+        The metrics of `score`, with `wall_s` (reading and transcription, without loading the model), `rtfx` (seconds of audio a second), and
+        `leakage` of `check_model`: what the manifest shares with what the model was trained on.
 
     Raises:
         ConfigError: an unknown normaliser.
@@ -74,6 +76,7 @@ def evaluate(
     samples = _read(manifest, prompt, allow_outside)
     heard = [conversation(sample, audio != "none") for sample in samples]  # a prompt that does not fit is to stop the run here too
     _clear_folder(out)
+    leakage = check_model(Path(engine.name), manifest, allow_outside)
 
     start_s = time.perf_counter()
     results = _results(engine, samples, heard, audio, batch_size, on_clip)
@@ -82,7 +85,7 @@ def evaluate(
     given = [audio_as_given(row) for _, row in read_rows(manifest)]
     write_manifest(out / PREDICTIONS_NAME, map(_prediction, samples, given, results))
     metrics = score(out / PREDICTIONS_NAME, normaliser)
-    metrics |= {"wall_s": wall_s, "rtfx": metrics["audio_s"] / wall_s}
+    metrics |= {"wall_s": wall_s, "rtfx": metrics["audio_s"] / wall_s, "leakage": leakage}
     run = {
         "model": engine.name,
         "prompt": samples[0].prompt if len({sample.prompt for sample in samples}) == 1 else None,
@@ -91,6 +94,7 @@ def evaluate(
         "manifest": str(manifest.resolve()),
         "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
         "normaliser": metrics["normaliser"],
+        "leakage": leakage,
         **_environment(),
     }
     _write_json(out / METRICS_NAME, metrics)

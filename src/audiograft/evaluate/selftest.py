@@ -9,6 +9,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -288,7 +289,7 @@ def _find_clips(subject: Subject, data: str | None, clips: int, scratch: Path) -
 
 
 def _rows(subject: Subject, manifest: str, clips: int) -> list[Row]:
-    rows, rejected = index_rows(read_samples([manifest])[:clips], subject.processor)
+    rows, rejected = index_rows(islice(read_samples([manifest]), clips), subject.processor)
     heard = [row for row in rows if row.n_samples]
     if len(heard) < MIN_DEAFNESS_CLIPS:
         reason = f"; the first of {len(rejected)} that can't be used: {rejected[0].audio}: {rejected[0].reason}" if rejected else ""

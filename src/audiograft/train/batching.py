@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -73,35 +74,97 @@ def partition(positions: npt.ArrayLike, tokens_per_batch: int, seed: int) -> Bat
     return Batches(rows, np.array(ends))
 
 
-class BatchSource(Protocol):
-    """Where a run's batches come from, in the order in which one process would take them."""
+def mixed(manifest_of: npt.NDArray[Any], weights: Sequence[float], seed: int) -> npt.NDArray[np.int64]:
+    """Numbers of the rows of an epoch, each as often as the weight of its manifest says; the same in each epoch.
 
-    def start_at(self, epoch: int, batch: int) -> None:
-        """Go on at a batch of an epoch, without a look at those before it."""
+    Of a manifest with n rows and the weight w, each row comes floor(w) times, and round(n * (w - floor(w))) rows, drawn by the seed, once more.
+
+    Args:
+        manifest_of: (rows,) number of the manifest of each row.
+        weights: of the manifests.
+        seed: of the run.
+    """
+    parts = []
+    for number, weight in enumerate(weights):
+        rows = np.flatnonzero(manifest_of == number)
+        whole = int(weight)
+        # Half up, where Python's round would go to the even number.
+        more = int(np.floor(len(rows) * (weight - whole) + 0.5))
+        drawn = np.random.default_rng((seed, number)).permutation(len(rows))[:more]
+        parts.append(np.sort(np.concatenate([np.repeat(rows, whole), rows[drawn]])))
+    return np.concatenate(parts)
+
+
+class TokenBatchSampler(Sampler[list[int]]):
+    """Yields the batches of `partition` in an order that depends on seed and epoch alone, so that a resumed run sees the same.
+
+    Attributes:
+        done: batches of the epoch that each process has had before the run was resumed.
+    """
+
+    def __init__(self, batches: Sequence[list[int]], seed: int) -> None:
+        self.batches = batches
+        self.seed = seed
+        self.epoch = 0
+        self.done = 0
+
+    def start_at(self, epoch: int, done: int = 0) -> None:
+        """Choose the order, and where in it to begin."""
+        self.epoch, self.done = epoch, done
+
+    def order(self) -> npt.NDArray[np.int64]:
+        """(batches,) numbers of the batches of the whole epoch."""
+        return np.random.default_rng((self.seed, self.epoch)).permutation(len(self.batches))
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
-
-    def batches(self, process: int, processes: int) -> Iterator[list[Any]]:
-        """The rest of the epoch: of each turn of as many batches as there are processes, that of this one."""
-
-
-class TokenBatchSampler:
-    """Yields the batches of `partition` in an order that depends on seed and epoch alone, so that a resumed run sees the same."""
-
-    def __init__(self, batches: Batches, seed: int, n_rows: int | None = None) -> None:
-        self._batches = batches
-        self._seed = seed
-        self._epoch = 0
-        self._first = 0
-        self._n_rows = len(batches.rows)
-
-    def start_at(self, epoch: int, batch: int) -> None:
-        """Choose the order, and how many batches of it are done. Nothing before is looked at, so that it costs the same anywhere."""
-        self._epoch, self._first = epoch, batch
-
-    def __len__(self) -> int:
-        return len(self._batches)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return self.batches(0, 1)
+        return (self.batches[batch] for batch in self.order())
+
+
+def muted(item: dict[str, Any]) -> dict[str, Any]:
+    """An example without labels, and what a teacher reads likewise."""
+    changed: dict[str, Any] = {"labels": [IGNORE_INDEX] * len(item["labels"]), "audio_s": 0.0}
+    return item | changed | ({"teacher": muted(item["teacher"])} if "teacher" in item else {})
+
+
+class WithMutedRows(Dataset[dict[str, Any]]):
+    """A data set followed by itself without labels: row number `len + n` is row n, from which nothing is learnt."""
+
+    def __init__(self, dataset: Dataset[dict[str, Any]], rows: int) -> None:
+        self.dataset = dataset
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index < self.rows:
+            return self.dataset[index]
+        return muted(self.dataset[index - self.rows])
+
+
+class ProcessShare(Sampler[list[int]]):
+    """One process's part of the batches: the first process takes the first batch, the second one the second, and so on in turns.
+
+    So that n processes learn from the same batches in a step as one process with n times the accumulation. Where an epoch does not come out even,
+    the processes behind get a muted row (see `WithMutedRows`), since all have to take each step together.
+    """
+
+    def __init__(self, sampler: TokenBatchSampler, rows: int, process: int, processes: int) -> None:
+        self.sampler = sampler
+        self.rows = rows
+        self.process = process
+        self.processes = processes
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.processes)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # The Trainer counts off what a resumed epoch has had: empty batches, so that it costs the same anywhere in an epoch.
+        yield from itertools.repeat([], self.sampler.done)
+        order = self.sampler.order()
+        for turn in range(self.sampler.done * self.processes, len(order), self.processes):
+            own = turn + self.process
+            yield self.sampler.batches[order[own]] if own < len(order) else [self.rows + self.sampler.batches[order[turn]][0]]

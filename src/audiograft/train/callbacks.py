@@ -15,13 +15,15 @@ LogLine = dict[str, float]
 
 
 class EpochOrder(TrainerCallback):
-    """Tells the sampler which epoch it is. accelerate forgets to where a resumed epoch is read by several processes."""
+    """Tells the sampler which epoch it is, and how much of it is done where the run is resumed. The Trainer itself only counts batches off."""
 
     def __init__(self, sampler: TokenBatchSampler) -> None:
         self.sampler = sampler
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.sampler.set_epoch(int(state.epoch or 0))
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
+        steps_in_epoch = -(-len(train_dataloader) // args.gradient_accumulation_steps)
+        epoch, steps_done = divmod(state.global_step, steps_in_epoch)
+        self.sampler.start_at(epoch, steps_done * args.gradient_accumulation_steps)
 
 
 class ProgressDisplay(TrainerCallback):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,10 @@ from torch import nn
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
-from audiograft.data.manifest import find_manifest
 from audiograft.model.adapters import weights_sha256
 from audiograft.model.checkpoint import one_line
 from audiograft.train.parallel import is_main_process, process_count, put, reshard, whole
 from audiograft.train.recipe import Recipe
-from audiograft.train.rows import Row
 from audiograft.types import AudiograftError, ConfigError
 
 STAGING = "incomplete-checkpoint"
@@ -39,17 +36,23 @@ _NO_INFLUENCE = (
     "deafness", "expected_wer",
 )  # fmt: skip
 """Keys of a recipe that change neither the weights nor the steps at which something happens, so that they may differ on resuming."""
+_NO_INFLUENCE_OF_DATA = ("held_out", "allow_leakage", "allow_outside", "max_rejected")
 
 
-def run_identity(recipe: Recipe, rows: Sequence[Row]) -> dict[str, Any]:
-    """What must be the same for a checkpoint to be continued: the recipe's keys that matter, the start model's weights, the training data."""
+def recipe_identity(recipe: Recipe) -> dict[str, Any]:
+    """The keys of a recipe that must be the same for a checkpoint to be continued."""
     identity = {key: value for key, value in recipe.as_dict().items() if key not in _NO_INFLUENCE}
+    identity["data"] = {key: value for key, value in identity["data"].items() if key not in _NO_INFLUENCE_OF_DATA}
     # Two processes are one with twice the accumulation: either may go on with what the other began.
     identity["batches_in_a_step"] = identity.pop("gradient_accumulation_steps") * process_count()
-    identity |= {"model_sha256": base_sha256(recipe), "data_fingerprint": data_fingerprint(recipe.data.train, rows)}
     # Through JSON, so that tuples compare equal to the lists that are read back.
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
+
+
+def run_identity(recipe: Recipe, data_fingerprint: str) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be continued: the recipe's keys that matter, the start model's weights, the training data."""
+    return recipe_identity(recipe) | {"model_sha256": base_sha256(recipe), "data_fingerprint": data_fingerprint}
 
 
 def base_sha256(recipe: Recipe) -> str:
@@ -58,30 +61,27 @@ def base_sha256(recipe: Recipe) -> str:
     return " and ".join(weights_sha256(part) for part in parts)
 
 
-def data_fingerprint(manifests: Sequence[str], rows: Sequence[Row]) -> str:
-    """SHA-256 of the manifests' bytes and of the lengths and checksums of all usable clips, in order."""
-    digest = hashlib.sha256(repr([(row.sample.id, row.n_samples, row.checksum) for row in rows]).encode())
-    for manifest in manifests:
-        digest.update(find_manifest(manifest).read_bytes())
-    return digest.hexdigest()
-
-
-def find_checkpoint(output_dir: Path, identity: Mapping[str, Any]) -> Path | None:
+def find_checkpoint(output_dir: Path, identity: Mapping[str, Any], whole: bool = True) -> Path | None:
     """The newest whole checkpoint of a run; a half-written one is removed.
+
+    Args:
+        output_dir: of the run.
+        identity: what it has to be of.
+        whole: false where only a part of the identity is known yet, and compared.
 
     Raises:
         ConfigError: there is one, and it belongs to another run.
     """
     if is_main_process():
         shutil.rmtree(output_dir / STAGING, ignore_errors=True)
-    newest = get_last_checkpoint(str(output_dir))
+    newest = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
     if newest is None:
         return None
     try:
         stored = json.loads((Path(newest) / IDENTITY).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{newest} is no checkpoint of audiograft: choose another folder with --set output_dir=..., or delete it") from error
-    for key in sorted(stored.keys() | identity.keys()):
+    for key in sorted(stored.keys() | identity.keys() if whole else identity.keys()):
         if stored.get(key) != identity.get(key):
             raise ConfigError(
                 f"{newest} belongs to a run with {key} {stored.get(key)!r}, not {identity.get(key)!r}: "

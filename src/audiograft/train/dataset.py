@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from audiograft.model import AudioGraftProcessor
+from audiograft.train.batching import muted
 from audiograft.train.feature_cache import FeatureCache
 from audiograft.train.rows import Row, Waveform, load_clips, tokens
-from audiograft.types import SAMPLE_RATE_HZ
+from audiograft.types import SAMPLE_RATE_HZ, DataError, Rejection
 
 
 def example(row: Row, clips: Sequence[Waveform], padded: bool, processor: AudioGraftProcessor) -> dict[str, Any]:
@@ -23,6 +25,18 @@ def example(row: Row, clips: Sequence[Waveform], padded: bool, processor: AudioG
     features = [processor.features(clip, pad_to_window=padded) for clip in clips]
     audio_s = sum(map(len, clips)) / SAMPLE_RATE_HZ
     return tokens(row, [clip.shape[1] for clip in features], processor) | {"features": features, "audio_s": audio_s}
+
+
+def silent_example(row: Row, error: DataError, processor: AudioGraftProcessor) -> dict[str, Any]:
+    """What stands in a batch for a row whose clips can't be read any more: as long, but silent, and nothing is learnt from it.
+
+    So the batch keeps its shape and the run its order: where it is resumed after the clip was mended, all that comes is as it would have been.
+
+    Returns:
+        What `example` does, and `lost`: the row and the reason.
+    """
+    silence = [np.zeros(n_samples, np.float32) for n_samples in row.n_samples]
+    return muted(example(row, silence, row.padded, processor)) | {"lost": Rejection(row.sample.id, row.sample.audio, str(error), "lost")}
 
 
 class SpeechDataset(Dataset[dict[str, Any]]):
@@ -39,5 +53,9 @@ class SpeechDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
         if self.cache is None:
-            return example(row, load_clips(row), row.padded, self.processor)
+            try:
+                clips = load_clips(row)
+            except DataError as error:
+                return silent_example(row, error, self.processor)
+            return example(row, clips, row.padded, self.processor)
         return tokens(row, row.feature_frames, self.processor) | {"states": self.cache.states(index), "audio_s": row.duration_s}

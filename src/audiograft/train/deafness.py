@@ -69,18 +69,20 @@ class DeafnessReport:
         return table
 
 
-def require_clips(rows: Sequence[Row], source: str) -> list[Row]:
-    """The rows that have something to hear. Called before any time goes into training.
+def require_clips(heard: Sequence[Row], source: str) -> None:
+    """Called before any time goes into training.
+
+    Args:
+        heard: rows with clips, of which some will be drawn.
+        source: where they come from.
 
     Raises:
-        DataError: there are too few of them for the check.
+        DataError: they are too few for the check.
     """
-    heard = [row for row in rows if row.n_samples]
     if len(heard) < MIN_DEAFNESS_CLIPS:
         raise DataError(
             f"{source} data has {len(heard)} usable rows with clips: the deafness check needs {MIN_DEAFNESS_CLIPS}; add some or set data.validation"
         )
-    return heard
 
 
 def check_deafness(
@@ -96,7 +98,7 @@ def check_deafness(
     Args:
         model: in any mode; it is put in evaluation mode meanwhile.
         processor: its processor.
-        rows: at least 8, from `require_clips`.
+        rows: at least 8, with clips.
         source: where they come from, for the report.
         permutations: draws of the permutation test.
         seed: of the shuffling and of the test.

@@ -1,4 +1,6 @@
-"""An index of the rows of manifests: lengths in arrays, 45 bytes a row with one clip. The rows themselves stay in their files until they are asked for.
+"""An index of the rows of manifests: lengths in arrays, 45 bytes a row of one clip.
+
+The rows themselves stay in their files until they are asked for.
 
 It is kept on the disk, so that a run which is resumed decodes and tokenises nothing again; what changed since is looked at anew.
 """
@@ -8,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Self, overload
+from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -265,8 +268,9 @@ def _examine(rules: Rules, found: _Found) -> tuple[_Found, Row | Rejection, int]
     if isinstance(found.sample, Rejection):
         return found, found.sample, 0
     files, newest_ns = _files(found.sample.clips)
-    trace = found.trace
-    known = trace.clips if trace is not None and newest_ns < found.traced_ns and len(trace.clips) == len(found.sample.clips) else None
+    clips = found.trace.clips if found.trace is not None and files and newest_ns < found.traced_ns else ()
+    # What could not be read has a trace without samples.
+    known = clips if len(clips) == len(found.sample.clips) and all(clip.n_samples for clip in clips) else None
     return found, rules.check(found.sample, known), files
 
 
@@ -311,35 +315,54 @@ class _Table:
 
 
 def build_index(
-    manifests: Sequence[ManifestFile], rules: Rules, rejected: IO[str] | None = None, on_row: Callable[[], None] = lambda: None
+    manifests: Sequence[ManifestFile], rules: Rules, rejected: Path | None, max_rejected: float, on_row: Callable[[], None] = lambda: None
 ) -> tuple[RowIndex, int, Rejection | None]:
     """Check and measure each row, several at once. Clips of which there are traces are not decoded, unless they have changed since.
 
     Args:
         manifests: in which rows are.
         rules: what decides about them.
-        rejected: where rows that can't be used are written, one JSON object a line.
+        rejected: file into which rows that can't be used are written, one JSON object a line; None for nowhere.
+        max_rejected: share of such rows above which it is given up.
         on_row: called after each row.
 
     Returns:
         The index, in the order of the manifests; the number of rows that can't be used, and the first of them.
 
     Raises:
-        DataError: a manifest can't be read, has no row, or is an array with an error of syntax.
+        DataError: a manifest can't be read, has no row, or is an array with an error of syntax; or too many rows can't be used.
+        OSError: `rejected` can't be written.
     """
     rows, clips = _Table(_ROW), _Table(_CLIP)
     n_rejected, first = 0, None
-    for found, row, files in spread(lambda: partial(_examine, rules), _found(manifests)):
-        on_row()
-        if isinstance(row, Rejection):
+    with nullcontext() if rejected is None else rejected.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        for found, row, files in spread(lambda: partial(_examine, rules), _found(manifests)):
+            on_row()
+            if isinstance(row, Row):
+                rows.append(
+                    (found.manifest, found.line, found.offset, files, row.checksum, row.positions, clips.n_records, len(row.n_samples), row.padded)
+                )
+                for record in zip(row.n_samples, row.feature_frames, strict=True):
+                    clips.append(record)
+                continue
             n_rejected, first = n_rejected + 1, first or row
-            if rejected is not None:
-                rejected.write(json.dumps(vars(row), ensure_ascii=False) + "\n")
-            continue
-        rows.append((found.manifest, found.line, found.offset, files, row.checksum, row.positions, clips.n_records, len(row.n_samples), row.padded))
-        for record in zip(row.n_samples, row.feature_frames, strict=True):
-            clips.append(record)
+            if file is not None:
+                file.write(json.dumps(vars(row), ensure_ascii=False) + "\n")
+            if (rows.n_records + n_rejected) % _CHUNK_ROWS == 0:
+                _refuse_too_many(rows.n_records, n_rejected, first, rejected, max_rejected)
+    if rows.n_records and first is not None:
+        _refuse_too_many(rows.n_records, n_rejected, first, rejected, max_rejected)
     return RowIndex(tuple(manifests), rules.wording, rows.array(), clips.array()), n_rejected, first
+
+
+def _refuse_too_many(n_rows: int, n_rejected: int, first: Rejection, rejected: Path | None, limit: float) -> None:
+    if n_rejected <= limit * (n_rows + n_rejected):
+        return
+    where = "" if rejected is None else f"; all are in {rejected}"
+    raise DataError(
+        f"{n_rejected} of {n_rows + n_rejected} rows can't be used, more than data.max_rejected {limit:g} allows: mend them, or set it higher; "
+        f"the first: {first.audio}: {first.reason}{where}"
+    )
 
 
 def save_index(path: Path, index: RowIndex, key: str, n_rejected: int) -> None:
@@ -373,10 +396,16 @@ def index_key(manifests: Sequence[ManifestFile], settings: Any) -> str:
     return hashlib.sha256(json.dumps([known, settings, _ROW.descr]).encode()).hexdigest()
 
 
-def unchanged(index: RowIndex, rules: Rules) -> RowIndex | None:
-    """The index, after a look at the clips whose files are not as they were: None where one of them sounds different now.
+def unchanged(index: RowIndex, rules: Rules, keep_lost: bool) -> RowIndex | None:
+    """The index, after a look at the clips whose files are not as they were.
 
-    A clip that can't be read any more stays in it: the run has rows before and behind it, whose order must not change.
+    Args:
+        index: as it was kept.
+        rules: what decided about its rows.
+        keep_lost: rows whose clips can't be read any more stay in it, since the order of those around them must not change.
+
+    Returns:
+        None where it is not right any more: a clip sounds different, or one is lost and shall not be kept.
     """
     rows = index.rows.copy()
     moved = False
@@ -389,11 +418,11 @@ def unchanged(index: RowIndex, rules: Rules) -> RowIndex | None:
                 except AudiograftError:
                     return None
                 files, _ = _files(sample.clips)
-                if files in (0, entry["files"]):
+                if files == entry["files"]:
                     continue
                 row = rules.check(sample)
-                if isinstance(row, Row):
-                    if row.checksum != entry["checksum"]:
-                        return None
+                if isinstance(row, Row) and row.checksum == entry["checksum"]:
                     rows["files"][at], moved = files, True
+                elif isinstance(row, Row) or not keep_lost:
+                    return None
     return replace(index, rows=rows) if moved else index

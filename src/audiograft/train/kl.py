@@ -9,25 +9,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from audiograft.data.counting import HashCounter
 from audiograft.inference.decoding import Request, write_answers
 from audiograft.messages import Message, conversation
 from audiograft.model.lora import lora_disabled
 from audiograft.model.outputs import IGNORE_INDEX
+from audiograft.train.batching import muted
 from audiograft.train.checkpoints import writing
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import SpeechDataset
+from audiograft.train.index import Answers, RowIndex
 from audiograft.train.rows import Row, tokens
 from audiograft.train.validation import evaluating
-from audiograft.types import AudiograftError, DataError
+from audiograft.types import AudiograftError, DataError, Rejection
 
 RESPONSES = "responses.jsonl"
 """In output_dir: what the teacher answered to rows without a response of their own."""
@@ -51,58 +55,101 @@ def can_be_taught(row: Row) -> Rejection | None:
     """Why a row is of no use for this loss; None where it is."""
     sample = row.sample
     if len(sample.clips) > 1:
-        return Rejection(sample.id, sample.audio, "loss: kl puts one transcript in the place of one clip, and the row has several")
+        return Rejection(sample.id, sample.audio, "loss: kl puts one transcript in the place of one clip, and the row has several", "row")
     if sample.clips and sample.text is None:
-        return Rejection(sample.id, sample.audio, "loss: kl needs what is said for the teacher to read: add text to the row")
+        return Rejection(sample.id, sample.audio, "loss: kl needs what is said for the teacher to read: add text to the row", "text")
     return None
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What the teacher answered, by what it read; the texts stay in their file.
+
+    Attributes:
+        path: of responses.jsonl.
+        offsets: where in it each answer begins, by the digest of what was read.
+    """
+
+    path: Path
+    offsets: dict[bytes, int]
+
+    def offset(self, row: Row) -> int:
+        """Where the answer to a row begins; -1 where it has a response of its own."""
+        return self.offsets[bytes.fromhex(_key(row))] if row.sample.response is None else -1
+
+    def lacks(self, row: Row) -> bool:
+        """Whether the teacher has to be asked."""
+        return row.sample.response is None and bytes.fromhex(_key(row)) not in self.offsets
 
 
 def with_responses(
     model: Any, processor: Any, rows: Sequence[Row], output_dir: Path, teacher: str, write: bool, on_row: Callable[[], None] = lambda: None
-) -> list[Row]:
+) -> Sequence[Row]:
     """Rows that have no response get the teacher's own greedy one; those of an earlier start of the same run are read again.
 
     Args:
         model: before it has adapters, on the device where it is to compute.
         processor: its processor.
-        rows: all that will be used.
+        rows: all that will be used. Of an index there comes an index.
         output_dir: where responses.jsonl is.
         teacher: identifies the model; responses of another are not used.
-        write: whether this process writes the file.
+        write: whether this process asks and writes the file; others only read it.
         on_row: called after each row that is asked.
 
     Raises:
-        DataError: responses.jsonl is damaged.
+        DataError: responses.jsonl is damaged, or lacks answers that this process can't write.
     """
-    path = output_dir / RESPONSES
-    known = _read(path, teacher, mend=write)
-    asked = {_key(row): row for row in rows if row.sample.response is None}
-    missing = [row for key, row in asked.items() if key not in known]
+    responses = Responses(output_dir / RESPONSES, _read(output_dir / RESPONSES, teacher, mend=write))
+    missing = filter(responses.lacks, rows)
     with evaluating(model):
-        for start in range(0, len(missing), _BATCH_ROWS):
-            batch = missing[start : start + _BATCH_ROWS]
-            requests = [Request(readable(row.sample), [], _MAX_NEW_TOKENS) for row in batch]
+        while batch := _next_batch(missing, responses):
+            if not write:
+                raise DataError(f"{responses.path}: lacks answers that the first process wrote: put output_dir on a disk that all nodes share")
+            requests = [Request(readable(row.sample), [], _MAX_NEW_TOKENS) for row in batch.values()]
             texts = [answer.text for answer in write_answers(model, processor, requests, batch_size=_BATCH_ROWS)]
-            answers = {_key(row): text for row, text in zip(batch, texts, strict=True)}
-            known |= answers
-            if write:
-                with writing(output_dir, RESPONSES), path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-                    for key, text in answers.items():
-                        file.write(json.dumps({"teacher": teacher, "row": key, "response": text}, ensure_ascii=False) + "\n")
+            with writing(output_dir, RESPONSES), responses.path.open("ab") as file:
+                for key, text in zip(batch, texts, strict=True):
+                    responses.offsets[bytes.fromhex(key)] = file.tell()
+                    line = json.dumps({"teacher": teacher, "row": key, "response": text}, ensure_ascii=False) + "\n"
+                    file.write(line.encode(errors="backslashreplace"))
             for _ in batch:
                 on_row()
-    answered = []
-    for row in rows:
-        if row.sample.response is None:
-            row = replace(row, sample=replace(row.sample, response=known[_key(row)]))
-            row = replace(row, positions=len(tokens(row, row.feature_frames, processor)["input_ids"]))
-        answered.append(row)
-    return answered
+    answers = Answers(responses.path, np.fromiter(map(responses.offset, rows), dtype=np.int64, count=len(rows)))
+    answered = (_answered(row, answers.of(number), processor) for number, row in enumerate(rows))
+    if isinstance(rows, RowIndex):
+        return rows.with_answers(answers, np.fromiter((row.positions for row in answered), dtype=np.int64, count=len(rows)))
+    return list(answered)
 
 
-def responses_sha256(rows: Sequence[Row]) -> str:
+def _next_batch(missing: Iterator[Row], responses: Responses) -> dict[str, Row]:
+    """Some rows to ask about, each but once."""
+    batch: dict[str, Row] = {}
+    for row in missing:
+        batch[_key(row)] = row
+        if len(batch) == _BATCH_ROWS:
+            break
+    return batch
+
+
+def _answered(row: Row, response: str | None, processor: Any) -> Row:
+    if response is None:
+        return row
+    row = replace(row, sample=replace(row.sample, response=response))
+    return replace(row, positions=len(tokens(row, row.feature_frames, processor)["input_ids"]))
+
+
+def unanswered(rows: Iterable[Row]) -> int:
+    """How many different answers have to be had from the teacher, or are kept of it."""
+    found = HashCounter()
+    return sum(found.add(_key(row)) == 1 for row in rows if row.sample.response is None)
+
+
+def responses_sha256(rows: Iterable[Row]) -> str:
     """Of the responses that are learnt, which belong to a run's identity."""
-    return hashlib.sha256(json.dumps([row.sample.response for row in rows]).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row.sample.response).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def _key(row: Row) -> str:
@@ -110,24 +157,27 @@ def _key(row: Row) -> str:
     return hashlib.sha256(json.dumps(readable(row.sample)).encode()).hexdigest()
 
 
-def _read(path: Path, teacher: str, mend: bool) -> dict[str, str]:
-    """Answers of this teacher by row. A last line without its end, of a start that was killed, is left out, and with `mend` cut off."""
+def _read(path: Path, teacher: str, mend: bool) -> dict[bytes, int]:
+    """Where the answers of this teacher begin. A last line without its end, of a start that was killed, is left out, and with `mend` cut off."""
+    found: dict[bytes, int] = {}
     if not path.is_file():
-        return {}
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if mend and whole != content:
+        return found
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                row = json.loads(line)
+                if row["teacher"] == teacher and isinstance(row["response"], str):
+                    found[bytes.fromhex(row["row"])] = offset
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{path}: line {number} is damaged: delete the file, and the teacher is asked again") from error
+            offset += len(line)
+    if mend and offset != path.stat().st_size:
         with writing(path.parent, RESPONSES):
-            os.truncate(path, len(whole))
-    known = {}
-    for number, line in enumerate(whole.split(b"\n")[:-1], 1):
-        try:
-            row = json.loads(line)
-            if row["teacher"] == teacher:
-                known[row["row"]] = row["response"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: line {number} is damaged: delete the file, and the teacher is asked again") from error
-    return known
+            os.truncate(path, offset)
+    return found
 
 
 class DistillationDataset(SpeechDataset):
@@ -137,7 +187,8 @@ class DistillationDataset(SpeechDataset):
         row = self.rows[index]
         ids, labels = self.processor.training_ids(readable(row.sample), row.target, [])
         read = {"id": row.sample.id, "input_ids": ids, "labels": labels, "feature_frames": [], "audio_s": 0.0}
-        return super().__getitem__(index) | {"teacher": read}
+        heard = super().__getitem__(index)
+        return heard | {"teacher": muted(read) if "lost" in heard else read}
 
 
 class DistillationCollator(Collator):

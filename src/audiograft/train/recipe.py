@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 
-from audiograft.data.declarations import build, wrong_value
+from audiograft.data.declarations import OpenSection, build, convert, unknown_key, wrong_value
+from audiograft.data.sources import find_source
 from audiograft.types import ConfigError
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -19,17 +20,70 @@ MIN_DEAFNESS_CLIPS = 8
 
 
 @dataclass(frozen=True)
+class Corpus(OpenSection):
+    """An entry of `data.train` that is more than a path: a manifest or a source, and how often its rows are learnt."""
+
+    manifest: str | None = None
+    """A manifest; or else"""
+    source: str | None = None
+    """the name of a source, as in `audiograft prepare NAME`."""
+    weight: float = 1.0
+    """How many times each row is in an epoch; of 0.5, half of the rows are, drawn by the seed."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """All other keys: those of the source."""
+
+    @classmethod
+    def from_mapping(cls, tree: Mapping[Any, Any], key: str, origin: str) -> Self:
+        """See `OpenSection`."""
+        own = {name: convert(tree[name], hint, f"{key}.{name}", origin) for name, hint in _CORPUS_KEYS.items() if name in tree}
+        options = {name: value for name, value in tree.items() if name not in _CORPUS_KEYS}
+        corpus = cls(**own, options=options)
+        if (corpus.manifest is None) == (corpus.source is None):
+            raise ConfigError(f"{origin}: {key}: give either a manifest or a source")
+        if corpus.source is not None:
+            find_source(corpus.source)
+        elif options:
+            raise unknown_key(next(iter(options)), dict.fromkeys(("manifest", "weight")), f"{key}.", origin)
+        if corpus.weight <= 0:
+            raise wrong_value(f"{key}.weight", "above 0", corpus.weight, origin)
+        return corpus
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in a recipe."""
+        own: dict[str, Any] = {"source": self.source} if self.manifest is None else {"manifest": self.manifest}
+        return own | {"weight": self.weight} | self.options
+
+
+_CORPUS_KEYS = {"manifest": str, "source": str, "weight": float}
+
+
+@dataclass(frozen=True)
 class DataRecipe:
     """Which manifests are read. Paths are relative to the current directory."""
 
-    train: tuple[str, ...]
-    """Manifests to learn from: one path or a list."""
+    train: tuple[str | Corpus, ...]
+    """What to learn from, one or a list: paths of manifests, or mappings {manifest: PATH, weight: 2} or {source: NAME, weight: 0.5, ...}."""
+    streaming: bool = False
+    """Read the rows while they are learnt, without an index: for corpora that are too large for one. Needs max_steps and validation."""
     validation: str | None = None
     """Manifest for validation during the run and for the deafness check."""
     validation_clips: int = 100
     """Clips of it that are scored at each validation, drawn by the seed."""
     prompts: str | None = None
     """Text file of instructions, one a line; a row with clips and without an instruction of its own draws one, by the seed and its id."""
+    held_out: tuple[str, ...] = ()
+    """Manifests of test data. The run does not begin where training or validation data share what `allow_leakage` does not allow."""
+    allow_leakage: tuple[Literal["speakers", "recordings", "texts", "audio"], ...] = ("speakers", "texts")
+    """What held-out data may share with the others."""
+    allow_outside: bool = False
+    """Take clips too that do not lie below the folder of their manifest."""
+    max_rejected: float = 0.2
+    """Share of rows that can't be used, or not any more, above which the run stops; 1 never stops."""
+
+    @property
+    def corpora(self) -> list[Corpus]:
+        """The entries of `train`, all in one form."""
+        return [Corpus(manifest=entry) if isinstance(entry, str) else entry for entry in self.train]
 
 
 @dataclass(frozen=True)
@@ -169,7 +223,9 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dict, as it stands in train.json."""
-        return asdict(self)
+        recipe = asdict(self)
+        recipe["data"]["train"] = tuple(entry.as_dict() if isinstance(entry, Corpus) else entry for entry in self.data.train)
+        return recipe
 
 
 _AT_LEAST_ONE = (
@@ -238,7 +294,7 @@ def _check_values(recipe: Recipe, source: str) -> None:
         (_POSITIVE, "above 0", lambda value: value > 0),
         (_NOT_NEGATIVE, "0 or more", lambda value: value >= 0),
         (_BELOW_ONE, "from 0 to below 1", lambda value: 0 <= value < 1),
-        (("pad_to_window_share",), "from 0 to 1", lambda value: 0 <= value <= 1),
+        (("pad_to_window_share", "data.max_rejected"), "from 0 to 1", lambda value: 0 <= value <= 1),
         (("seed",), "from 0 to 4294967295", lambda value: 0 <= value < 2**32),  # numpy's range
         (_NOT_EMPTY, "given", len),
         (("deafness.permutations",), "100 or more, to be able to reach p < 0.01", lambda value: value >= 100),

@@ -27,6 +27,7 @@ from audiograft.train.checkpoints import LOG_WINDOW, STAGING, load_trained, publ
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import SpeechDataset
 from audiograft.train.kl import taught
+from audiograft.train.lost import LostRows
 from audiograft.train.parallel import (
     all_processes,
     any_process,
@@ -107,6 +108,7 @@ class GraftTrainer(Trainer):
         sampler: TokenBatchSampler,
         frozen: Sequence[nn.Module],
         identity: Mapping[str, Any],
+        lost: LostRows,
         validator: Validator | None,
         console: Console,
         on_log: Callable[[LogLine], None],
@@ -118,6 +120,7 @@ class GraftTrainer(Trainer):
         self._frozen = frozen
         self._checkpointed = checkpointed_layers(model) if recipe.gradient_checkpointing else []
         self._identity = identity
+        self._lost = lost
         self._validator = validator
         self._staging: Path | None = None
         self._skeleton: nn.Module | None = None
@@ -157,7 +160,7 @@ class GraftTrainer(Trainer):
             super()._move_model_to_device(model, device)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """This process's batches. `EpochOrder` shuffles them; accelerate, which can't deal batches of unequal size evenly, is left out."""
+        """This process's batches. `EpochOrder` says which come; accelerate, which can't deal batches of unequal size evenly, is left out."""
         rows = len(self.train_dataset)  # type: ignore[arg-type]
         return DataLoader(
             WithMutedRows(self.train_dataset, rows),  # type: ignore[arg-type]
@@ -176,6 +179,11 @@ class GraftTrainer(Trainer):
             AudiograftError: it is not finite; the ids of the batch are then in bad-batch.json.
         """
         ids, audio_s = inputs.pop("ids"), inputs.pop("audio_s")
+        if "lost" in inputs:
+            self._lost.add(inputs.pop("lost"), len(self.train_dataset))  # type: ignore[arg-type]
+        if isinstance(num_items_in_batch, Tensor):
+            # A step of lost rows alone has nothing to learn: its loss is 0, not 0 / 0.
+            num_items_in_batch = num_items_in_batch.clamp(min=1)
         # The Trainer has just put the whole model in training mode.
         for part in self._frozen:
             part.eval()

@@ -10,6 +10,20 @@ from audiograft.data.sources.base import Source
 from audiograft.types import ConfigError
 
 _HOMES = {
+    "huggingface": "hub:HuggingFace",
+    "large-scale-asr": "hub:LargeScaleASR",
+    "pseudo-labelled": "hub:PseudoLabelled",
+    "librispeech": "librispeech:LibriSpeech",
+    "common-voice": "common_voice:CommonVoice",
+    "voxconverse": "voxconverse:VoxConverse",
+    "esc50": "esc50:Esc50",
+    "musan": "musan:Musan",
+    "manifest": "manifests:Manifest",
+    "csv": "csv_file:CsvFile",
+    "kaldi": "kaldi:Kaldi",
+    "nemo": "nemo:Nemo",
+    "lhotse": "lhotse:Lhotse",
+    "webdataset": "webdataset:WebDataset",
 }
 """Name -> module in this package, and class in it."""
 

@@ -7,8 +7,6 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import soundfile
-
 from audiograft.types import AudioError, ConfigError
 
 Span = tuple[float, float]
@@ -24,6 +22,8 @@ def stated_duration_s(audio: Path | bytes, name: str) -> float:
     Raises:
         AudioError: missing, or no audio.
     """
+    import soundfile  # heavy, and `audiograft prepare --help` loads all sources
+
     try:
         info = soundfile.info(str(audio) if isinstance(audio, Path) else io.BytesIO(audio))
     except soundfile.SoundFileError as error:

@@ -9,7 +9,7 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,9 +18,10 @@ from typing import Any, ClassVar, Literal
 
 from audiograft.data.paths import OutsideError
 from audiograft.data.sources.base import SourceRow, option
-from audiograft.data.sources.columns import RowReader, name_columns
+from audiograft.data.sources.columns import TableReader, name_columns
 from audiograft.data.sources.parquet import arrow_schema, is_remote, parquet_rows
-from audiograft.types import ConfigError, DataError, Rejection
+from audiograft.data.sources.rows import allow_outside_option, audio_root_option, corpus_name, keys_option
+from audiograft.types import ConfigError, DataError, Rejection, Sample
 
 LARGE_SCALE_ASR = "speechbrain/LargeScaleASR"
 
@@ -47,8 +48,9 @@ class HubTable:
         files: names or patterns, in place of what the data set says of its files.
         revision: of the data set on the hub.
         streaming: read from the hub, rather than from a copy in its cache on this machine.
-        columns: see `name_columns`.
-        audio_folder: where the clips lie, where the table has their paths; the data set's own folder by default.
+        keys: see `name_columns`.
+        audio_root: where the clips lie, where the table has their paths; the data set's own folder by default.
+        allow_outside: also take clips that do not lie below it.
     """
 
     name: str
@@ -57,23 +59,25 @@ class HubTable:
     files: tuple[str, ...] = ()
     revision: str | None = None
     streaming: bool = True
-    columns: tuple[str, ...] = ()
-    audio_folder: Path | None = None
+    keys: tuple[str, ...] = ()
+    audio_root: Path | None = None
+    allow_outside: bool = False
 
-    def rows(self, skip: int, recording: Callable[[str, str | None, Mapping[str, Any]], str | None]) -> Iterator[SourceRow | Rejection]:
-        """Rows from `skip` on; `recording` is that of `RowReader`."""
+    def rows(self, skip: int, add: Callable[[Sample, Mapping[str, Any]], Sample]) -> Iterator[SourceRow | Rejection]:
+        """Rows from `skip` on; `add` is that of `TableReader`."""
         builder, files = self._find()
         if isinstance(builder, _packaged_parquet()):
             names, classes, rows = self._parquet(files, skip)
         else:
             names, classes, rows = self._stream(builder, skip)
-        source = Path(self.name).name if os.path.isdir(self.name) else self.name
-        reader = RowReader(source, self.split, names, classes, self._folder(files), _fetcher(files), recording)
+        reader = TableReader(self._corpus(files), self.split, names, classes, self._folder(files), self.allow_outside, _fetcher(files), add)
         for place, row in enumerate(rows, start=skip):
             yield reader.read(row, place)
 
     def _find(self) -> tuple[Any, list[str]]:
         """The builder of `datasets`, and the split's files: paths, or addresses."""
+        if self.name in _formats() and not self.files:  # `datasets` would take whatever lies in the working directory
+            raise DataError(f"{self.name}: a format, of which the files are missing: name them with --files")
         builder = self._builder(self.name, self.config, self.files)
         files = self._files(builder)
         on_hub = [found for file in files if (found := _ON_HUB.fullmatch(file))]
@@ -94,26 +98,29 @@ class HubTable:
 
     def _files(self, builder: Any) -> list[str]:
         splits = {str(name): [str(file) for file in files] for name, files in (builder.config.data_files or {}).items()}
-        if not splits:
-            raise DataError(f"{self.name}: names no files: give them with --files, or the name of a data set")
         if self.split not in splits:
-            raise DataError(f"{self.name}: no split {self.split!r}: it has {', '.join(splits)}")
+            raise DataError(f"{self.name}: no split {self.split!r}: it has {', '.join(splits) or 'none'}")
         return splits[self.split]
 
-    def _folder(self, files: Sequence[str]) -> Path | None:
-        if self.audio_folder is not None:
-            return self.audio_folder
+    def _corpus(self, files: Sequence[str]) -> str:
         if os.path.isdir(self.name):
-            return Path(self.name)
+            return corpus_name(Path(self.name))
+        return corpus_name(Path(files[0])) if self.name in _formats() else self.name
+
+    def _folder(self, files: Sequence[str]) -> Path | None:
+        if self.audio_root is not None:
+            return self.audio_root
+        if os.path.isdir(self.name):
+            return Path(os.path.realpath(self.name))  # as `datasets` names the clips that it finds
         local = [os.path.dirname(os.path.abspath(file)) for file in files if not is_remote(file)]
         return Path(os.path.commonpath(local)) if local else None
 
     def _parquet(self, files: Sequence[str], skip: int) -> _Table:
         schema = arrow_schema(files[0])
-        names = name_columns(schema.names, self.columns, self.name)
+        names = name_columns(schema.names, self.keys, self.name)
         audio = next(theirs for theirs, ours in names.items() if ours == "audio")
         wanted = [column.name for column in schema if column.name == audio or not _holds_bytes(column.type)]
-        given = {pair.partition("=")[0] for pair in self.columns}
+        given = {pair.partition("=")[0] for pair in self.keys}
         needed = [theirs for theirs, ours in names.items() if ours in ("audio", "text") or theirs in given]
         features = _datasets().Features.from_arrow_schema(schema)
         return names, _classes(features), parquet_rows(files, wanted, needed, skip)
@@ -128,100 +135,123 @@ class HubTable:
                 stream.info.features = _datasets().Features({name: _undecoded(feature) for name, feature in stream.features.items()})
         if not columns:
             raise DataError(f"{self.name}: the split {self.split} has no rows: name another")
-        return name_columns(columns, self.columns, self.name), _classes(stream.features or {}), _guarded(stream.skip(skip), self.name)
+        return name_columns(columns, self.keys, self.name), _classes(stream.features or {}), _guarded(stream.skip(skip), self.name)
+
+
+def _dataset_option() -> Any:
+    return option("name on the hub, local folder, or a format (parquet, json, csv, audiofolder) with --files", argument=True)
+
+
+def _files_option() -> Any:
+    return option("read these files or patterns: of a data set from within it, of a format from here; repeatable", ())
+
+
+def _revision_option() -> Any:
+    return option("branch, tag or commit on the hub", None)
+
+
+def _streaming_option() -> Any:
+    return option("read from the hub as it goes, rather than fetch the whole split into its cache first", True)
 
 
 @dataclass(frozen=True)
 class HuggingFace:
     """A data set of the Hugging Face hub, or local files of the same formats.
 
-    NAME is a name on the hub, a folder of Parquet files (or with metadata.csv and clips), or a format (parquet, json, csv, audiofolder) with
-    --files. Columns with usual names are found; map others with --columns, as in --columns utterance=text,wer=wer_percent.
+    DATASET is a name on the hub, a folder of Parquet files (or of clips with a metadata.csv), or a format with --files. Columns with usual names
+    are found; say of others what they are with --keys. All the rest is kept.
 
-    audiograft prepare huggingface openslr/librispeech_asr --config clean --split test --out DIR
+    Example: audiograft prepare huggingface openslr/librispeech_asr --config clean --split test --out corpus
     """
 
     name: ClassVar[str] = "huggingface"
 
-    dataset: str = option("name on the hub, local folder, or parquet, json, csv or audiofolder with --files", argument=True)
+    dataset: str = _dataset_option()
     config: str | None = option("part of the data set, such as clean", None)
     split: str = option("train, test, validation, ...", "train")
-    files: tuple[str, ...] = option("read these files or patterns, within the data set or (of a format) from here", ())
-    columns: tuple[str, ...] = option("theirs=ours: audio, id, text, prompt, response, speaker, recording, language, label, duration_s, or new", ())
-    audio_folder: Path | None = option("where the clips lie, where the table has paths; they may not lead out of it", None)
-    revision: str | None = option("branch, tag or commit on the hub", None)
-    streaming: bool = option("read from the hub as it goes, rather than fetch the whole split into its cache first", True)
+    files: tuple[str, ...] = _files_option()
+    keys: tuple[str, ...] = keys_option()
+    audio_root: Path | None = audio_root_option()
+    allow_outside: bool = allow_outside_option()
+    revision: str | None = _revision_option()
+    streaming: bool = _streaming_option()
 
     def rows(self, skip: int = 0) -> Iterator[SourceRow | Rejection]:
         """See `Source.rows`."""
-        table = HubTable(self.dataset, self.split, self.config, self.files, self.revision, self.streaming, self.columns, self.audio_folder)
-        return table.rows(skip, _reading)
+        table = HubTable(
+            self.dataset, self.split, self.config, self.files, self.revision, self.streaming, self.keys, self.audio_root, self.allow_outside
+        )
+        return table.rows(skip, _with_reading)
 
 
 @dataclass(frozen=True)
 class LargeScaleASR:
-    """English speech of six corpora, 25,000 hours: speechbrain/LargeScaleASR.
+    """speechbrain/LargeScaleASR: 25,000 hours of English from six corpora, with texts in capitals and without punctuation.
 
-    Its texts are in capitals without punctuation: see --text-case. With --split test --limit 200, it is the unseen test set of system A.
+    --split test --limit 200 is the unseen test set of system A; --skip 200 --limit 20000 of the small train split is what it learnt from.
 
-    audiograft prepare large-scale-asr --split test --limit 200 --out DIR
+    Example: audiograft prepare large-scale-asr --split test --limit 200 --out corpus
     """
 
     name: ClassVar[str] = "large-scale-asr"
 
-    dataset: str = option("where it is: on the hub, or a folder of its Parquet files", LARGE_SCALE_ASR)
-    config: Literal["large", "clean", "medium", "small"] = option("how much of the training data; dev and test are the same in all", "small")
+    dataset: str = option("where it is: its name on the hub, or a folder with its files", LARGE_SCALE_ASR)
+    config: Literal["large", "clean", "medium", "small"] = option("how much of the train split; dev and test are the same in all", "small")
     split: str = option("train, dev or test", "train")
-    revision: str | None = option("branch, tag or commit on the hub", None)
-    streaming: bool = option("read from the hub as it goes, rather than fetch the whole split into its cache first", True)
+    files: tuple[str, ...] = _files_option()
+    revision: str | None = _revision_option()
+    streaming: bool = _streaming_option()
 
     def rows(self, skip: int = 0) -> Iterator[SourceRow | Rejection]:
         """See `Source.rows`."""
-        columns = ("wav=audio", "ID=id", "text=text", "spk_id=speaker", "duration=duration_s")
-        # A folder of files without a README has no configurations.
-        config = None if os.path.isdir(self.dataset) and not os.path.isfile(os.path.join(self.dataset, "README.md")) else self.config
-        table = HubTable(self.dataset, self.split, config, (), self.revision, self.streaming, columns)
-        for row in table.rows(skip, _recording_in_id):
-            # All of its corpora are English, and no column says so.
-            yield row if isinstance(row, Rejection) else replace(row, sample=replace(row.sample, language="en"))
+        keys = ("wav=audio", "ID=id", "text=text", "spk_id=speaker", "duration=duration_s")
+        # Only its README says that there are configurations, and a folder may be without.
+        plain = self.files or (os.path.isdir(self.dataset) and not os.path.isfile(os.path.join(self.dataset, "README.md")))
+        table = HubTable(self.dataset, self.split, None if plain else self.config, self.files, self.revision, self.streaming, keys)
+        return table.rows(skip, _of_large_scale_asr)
 
 
 @dataclass(frozen=True)
 class PseudoLabelled:
-    """Speech with a recogniser's transcripts beside the corpus's own, and the word error rate between them in percent (column wer).
+    """Speech with a recogniser's transcript beside its own, and the word error rate between the two in percent (column wer).
 
-    The layout of bofenghuang/stt-pseudo-labeled-whisper-large-v3-multilingual, from which system B learnt. --max-wer drops what differs more.
+    The layout of bofenghuang/stt-pseudo-labeled-whisper-large-v3-multilingual, from which system B learnt. --max-wer drops the rows in which
+    the two differ more, and those that do not state by how much.
 
-    audiograft prepare pseudo-labelled NAME --config en-ls --text-column whisper_transcript --max-wer 5 --out DIR
+    Example: audiograft prepare pseudo-labelled DATASET --config en-ls --text-column whisper_transcript --max-wer 5 --out corpus
     """
 
     name: ClassVar[str] = "pseudo-labelled"
 
-    dataset: str = option("name on the hub, local folder, or parquet with --files", argument=True)
-    text_column: Literal["text", "text_norm", "whisper_transcript", "whisper_transcript_norm"] = option("which transcript to learn", "text")
+    dataset: str = _dataset_option()
+    text_column: Literal["text", "text_norm", "whisper_transcript", "whisper_transcript_norm"] = option("the transcript to be learnt", "text")
     config: str | None = option("part of the data set, such as en-ls", None)
     split: str = option("train, test, validation, ...", "train")
-    files: tuple[str, ...] = option("read these files or patterns, within the data set or (of a format) from here", ())
-    columns: tuple[str, ...] = option("theirs=ours, where other columns have unusual names", ())
-    audio_folder: Path | None = option("where the clips lie, where the table has paths; they may not lead out of it", None)
-    revision: str | None = option("branch, tag or commit on the hub", None)
-    streaming: bool = option("read from the hub as it goes, rather than fetch the whole split into its cache first", True)
+    files: tuple[str, ...] = _files_option()
+    keys: tuple[str, ...] = keys_option()
+    audio_root: Path | None = audio_root_option()
+    allow_outside: bool = allow_outside_option()
+    revision: str | None = _revision_option()
+    streaming: bool = _streaming_option()
 
     def rows(self, skip: int = 0) -> Iterator[SourceRow | Rejection]:
         """See `Source.rows`."""
-        columns = (f"{self.text_column}=text", "wer=wer_percent", *self.columns)
-        table = HubTable(self.dataset, self.split, self.config, self.files, self.revision, self.streaming, columns, self.audio_folder)
-        return table.rows(skip, _reading)
+        keys = (f"{self.text_column}=text", "wer=wer_percent", *self.keys)
+        table = HubTable(self.dataset, self.split, self.config, self.files, self.revision, self.streaming, keys, self.audio_root, self.allow_outside)
+        return table.rows(skip, _with_reading)
 
 
-def _reading(row_id: str, speaker: str | None, row: Mapping[str, Any]) -> str | None:
-    """What must not part in tables of read books. They give the chapter, and chapters of one book by one speaker are one reading."""
-    return speaker if row.get("chapter_id") is not None else None
+def _with_reading(sample: Sample, row: Mapping[str, Any]) -> Sample:
+    """Tables of read books give the chapter. What must not part is the reading of a book, so all that its speaker read."""
+    if sample.recording is not None or row.get("chapter_id") is None:
+        return sample
+    return replace(sample, recording=sample.speaker)
 
 
-def _recording_in_id(row_id: str, speaker: str | None, row: Mapping[str, Any]) -> str | None:
-    """The recording that an id of LargeScaleASR names, by the manner of the corpus that the row comes from."""
-    return next((found[1] for pattern in _RECORDINGS if (found := pattern.fullmatch(row_id))), None)
+def _of_large_scale_asr(sample: Sample, row: Mapping[str, Any]) -> Sample:
+    """Its ids are those of the corpora that it was made of; some name the recording. No column says that all of it is English."""
+    recording = next((found[1] for pattern in _RECORDINGS if (found := pattern.fullmatch(sample.id))), None)
+    return replace(sample, recording=recording, language="en")
 
 
 @cache
@@ -235,10 +265,20 @@ def _datasets() -> Any:
 
 
 def _packaged_parquet() -> type:
+    _datasets()
     from datasets.packaged_modules.parquet.parquet import Parquet
 
     found: type = Parquet
     return found
+
+
+def _formats() -> Collection[str]:
+    """The formats that `datasets` reads, whose names stand for no data set."""
+    _datasets()
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+    formats: Collection[str] = _PACKAGED_DATASETS_MODULES
+    return formats
 
 
 def _undecoded(feature: Any) -> Any:

@@ -19,7 +19,7 @@ from audiograft.types import ConfigError, DataError, Rejection
 OUR_KEYS = MANIFEST_KEYS | {"wer_percent"}
 """What a key of a corpus can stand for. All its other keys are kept under their own names."""
 ALIASES = {
-    "audio": ("audio", "path", "file", "wav", "filename", "file_name", "audio_path", "audio_filepath", "audio_file", "wav_filename", "clip", "flac", "mp3"),
+    "audio": ("audio", "path", "file", "wav", "filename", "file_name", "audio_path", "audio_filepath", "audio_file", "wav_filename", "clip"),
     "text": ("text", "sentence", "transcript", "transcription", "wrd", "normalized_text", "raw_text", "ground_truth"),
     "id": ("id", "utt_id", "utterance_id", "uttid", "segment_id", "audio_id"),
     "speaker": ("speaker", "speaker_id", "client_id", "spk_id", "spk", "speaker_name"),

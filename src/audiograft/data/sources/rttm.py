@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from audiograft.data.sources.cutting import Span
 from audiograft.types import Rejection
 
+_OTHER_TYPES = frozenset(
+    ("SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT", "SU", "IP", "CB", "A/P", "SPKR-INFO")
+)
+"""Lines which say something else than who speaks."""
 _FIELDS = 8
 """What is read ends with the speaker; the last two fields are often left out."""
 
@@ -50,7 +54,7 @@ def parse_rttm(content: bytes, recording: str, place: str) -> tuple[list[Turn], 
     turns, rejections = [], []
     for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), start=1):
         fields = line.split()
-        if not fields or fields[0].startswith(";") or (fields[0].isupper() and fields[0] != "SPEAKER"):
+        if not fields or fields[0].startswith(";") or fields[0] in _OTHER_TYPES:
             continue
         turn = _turn(fields, recording)
         if isinstance(turn, Turn):

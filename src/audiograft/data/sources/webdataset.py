@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from audiograft.audio import AUDIO_SUFFIXES
 from audiograft.data.sources.base import SourceRow, option
 from audiograft.data.sources.rows import RowReader, guess_keys, key_pairs, keys_option, refusal, rename
 from audiograft.data.sources.tars import Group, read_groups
@@ -74,6 +73,8 @@ def find_shards(path: str) -> list[Path]:
 
 
 def _row(group: Group, shard: Path, pairs: dict[str, str], corpus: str) -> SourceRow | Rejection:
+    from audiograft.audio import AUDIO_SUFFIXES  # heavy, and `audiograft prepare --help` loads all sources
+
     # Keys are unique within their shard alone. `..` must not stay in an id, of which file names are made.
     key = posixpath.normpath("/" + group.key).lstrip("/") or "."
     row: dict[str, Any] = {"id": f"{shard.name.partition('.')[0]}/{key}"}

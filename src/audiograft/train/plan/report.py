@@ -56,7 +56,9 @@ def plan_recipe(path: Path, overrides: Sequence[str], options: Options) -> dict[
     recipe = load_recipe(path, overrides)
     config, source, is_new = _find_model(recipe, str(path))
     anatomy = count(config, recipe, is_new)
-    manifests = options.manifests or [name for name in recipe.data.train if Path(name).exists()]
+    manifests = [(name, 1.0) for name in options.manifests] or [
+        (corpus.manifest, corpus.weight) for corpus in recipe.data.corpora if corpus.manifest is not None and Path(corpus.manifest).exists()
+    ]
     # Some of a recipe's manifests would be the cost of another run.
     complete = bool(options.manifests) or len(manifests) == len(recipe.data.train)
     workload = read(anatomy, recipe, manifests, options.on_row) if complete else assume(anatomy, recipe, options.clip_s)

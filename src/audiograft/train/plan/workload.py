@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import soundfile
 
 from audiograft.audio import load_audio
 from audiograft.data.prompts import drawn
-from audiograft.train.batching import partition
+from audiograft.train.batching import mixed, partition
 from audiograft.train.plan.anatomy import Anatomy
 from audiograft.train.plan.flops import Example
 from audiograft.train.plan.memory import Batch
@@ -89,13 +90,13 @@ def _example(anatomy: Anatomy, n_samples: Sequence[int], padded: bool, prompt_to
     return Example(frames, tokens, prompt_tokens, response_tokens, sum(n_samples) / SAMPLE_RATE_HZ)
 
 
-def read(anatomy: Anatomy, recipe: Recipe, manifests: Sequence[str], on_row: Callable[[], None] = lambda: None) -> Workload:
+def read(anatomy: Anatomy, recipe: Recipe, manifests: Sequence[tuple[str, float]], on_row: Callable[[], None] = lambda: None) -> Workload:
     """Rows of manifests, in batches as training makes them. Tokens are estimated from characters, since the tokenizer may not be here.
 
     Args:
         anatomy: of the model.
         recipe: of the stage.
-        manifests: files or folders.
+        manifests: files or folders, and the weight of each.
         on_row: called after each row.
 
     Raises:
@@ -103,20 +104,30 @@ def read(anatomy: Anatomy, recipe: Recipe, manifests: Sequence[str], on_row: Cal
         ConfigError: tokens_per_batch is less than the longest row takes.
     """
     examples: list[Example] = []
-    samples = read_samples(manifests, recipe.prompt)
-    for sample in samples:
-        lengths = _lengths(sample)
-        if lengths is not None and sample.target is not None:
-            padded = drawn(recipe.seed, sample.id) < recipe.pad_to_window_share
-            examples.append(_example(anatomy, lengths, padded, _prompt_tokens(sample), 1 + _tokens(sample.target)))
-        on_row()
+    manifest_of: list[int] = []
+    n_left_out = 0
+    for number, (manifest, _) in enumerate(manifests):
+        for sample in read_samples([manifest], recipe.prompt, allow_outside=recipe.data.allow_outside):
+            lengths = _lengths(sample)
+            if lengths is not None and sample.target is not None:
+                padded = drawn(recipe.seed, sample.id) < recipe.pad_to_window_share
+                examples.append(_example(anatomy, lengths, padded, _prompt_tokens(sample), 1 + _tokens(sample.target)))
+                manifest_of.append(number)
+            else:
+                n_left_out += 1
+            on_row()
+    examples = [examples[row] for row in mixed(np.array(manifest_of), [weight for _, weight in manifests], recipe.seed)]
     if not examples:
-        raise DataError(f"{', '.join(manifests)}: no row can be trained on: clips of up to 30 s with a text or a response are needed")
+        raise DataError(
+            f"{', '.join(name for name, _ in manifests)}: no row can be trained on: clips of up to 30 s with a text or a response are needed"
+        )
     batches = partition([example.positions for example in examples], recipe.tokens_per_batch, recipe.seed)
     steps_per_epoch = math.ceil(len(batches) / recipe.gradient_accumulation_steps)
     steps = recipe.max_steps or math.ceil(steps_per_epoch * recipe.epochs)
-    source = f"{', '.join(manifests)}: {len(examples)} rows; tokens of text are estimated, {_CHARACTERS_PER_TOKEN} characters each"
-    return Workload(examples, _largest(anatomy, examples, batches), len(examples) / steps_per_epoch, steps, len(samples) - len(examples), source)
+    source = (
+        f"{', '.join(name for name, _ in manifests)}: {len(examples)} rows; tokens of text are estimated, {_CHARACTERS_PER_TOKEN} characters each"
+    )
+    return Workload(examples, _largest(anatomy, examples, batches), len(examples) / steps_per_epoch, steps, n_left_out, source)
 
 
 def _largest(anatomy: Anatomy, examples: Sequence[Example], batches: Sequence[Sequence[int]]) -> Batch:

@@ -1,0 +1,248 @@
+"""What training data and test data share, found from the traces of both.
+
+Shared are speakers, recordings, texts, and audio: the same samples, or near copies by their fingerprints. Speakers and recordings are the same where
+their names are, unless both rows name a corpus and these differ: speaker 19 of one corpus is nobody in another.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any
+
+from audiograft.data.fingerprint import Index
+from audiograft.data.traces import SHORT_TEXT_BYTES, ClipTrace, Trace
+from audiograft.types import DataError
+
+LEAKAGE_KINDS = ("speakers", "recordings", "texts", "audio")
+"""What may be allowed to be shared. `audio` is the same samples or a near copy."""
+COUNTS_OF = {
+    "speakers": ("speakers",),
+    "recordings": ("recordings",),
+    "texts": ("texts",),
+    "audio": ("same_audio", "near_audio"),
+}
+"""The counts of a report that make up each of `LEAKAGE_KINDS`. Short texts are counted, and are no leakage."""
+
+COUNTED = ("speakers", "recordings", "texts", "short_texts", "same_audio", "near_audio")
+"""The counts of a report."""
+_MAX_EXAMPLES = 5
+_BLOCK_PEAKS = 100_000
+_INDEX_CLIPS = 4096
+"""Clips indexed at once: bounds what sorting needs."""
+_Names = dict[str, dict[str | None, list[int]]]
+"""Rows by name and corpus."""
+
+
+@dataclass(frozen=True)
+class Touch:
+    """Two rows that share something.
+
+    Attributes:
+        test: id of the row in the test data.
+        train: id of the row in the training data.
+        origin: where that is.
+        name: of the speaker or recording that they share.
+        overlap_s: length of the sound that they share, of near copies.
+    """
+
+    test: str
+    train: str
+    origin: str
+    name: str | None = None
+    overlap_s: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, without what there is not."""
+        return {key: value for key, value in vars(self).items() if value}
+
+    def __str__(self) -> str:
+        shared = f" ({self.name})" if self.name is not None else f" ({self.overlap_s:.1f} s)" if self.overlap_s else ""
+        return f"{self.test}, training row {self.train} of {self.origin}{shared}"
+
+
+@dataclass
+class Side:
+    """What was compared of training or test data.
+
+    Attributes:
+        rows: rows that were read.
+        clips: their clips.
+        refused: rows that do not fit, and so were not compared.
+        unreadable: clips that could not be decoded, and so were not compared by sound.
+        silent: clips without sound, of which there is nothing to compare.
+        without_speaker: rows that name no speaker, so that a shared one can't be seen.
+        without_recording: likewise.
+        without_text: likewise.
+        examples: the first of the rows refused and the clips unreadable.
+    """
+
+    rows: int = 0
+    clips: int = 0
+    refused: int = 0
+    unreadable: int = 0
+    silent: int = 0
+    without_speaker: int = 0
+    without_recording: int = 0
+    without_text: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, trace: Trace) -> None:
+        """Count a row."""
+        self.rows += 1
+        self.clips += len(trace.clips)
+        unreadable = sum(clip.n_samples == 0 for clip in trace.clips)
+        self.unreadable += unreadable
+        self.silent += sum(clip.digest is None for clip in trace.clips) - unreadable
+        self.without_speaker += trace.speaker is None
+        self.without_recording += trace.recording is None
+        self.without_text += trace.text is None
+        if unreadable and len(self.examples) < _MAX_EXAMPLES:
+            self.examples.append(f"row {trace.id}: a clip can't be read")
+
+    def refuse(self, error: DataError) -> None:
+        """Count a row that does not fit."""
+        self.refused += 1
+        if len(self.examples) < _MAX_EXAMPLES:
+            self.examples.append(str(error))
+
+
+@dataclass(frozen=True)
+class LeakageReport:
+    """What training and test data share.
+
+    Attributes:
+        train: what was compared of the training data.
+        test: what was compared of the test data.
+        counts: by kind. `speakers`, `recordings`, `texts` and `short_texts` (under 16 bytes of letters: many people say "yes") are those
+            shared; `same_audio` and `near_audio` are test clips of which the samples, or else the sound, are in the training data.
+        rows: by kind, test rows that are touched.
+        examples: by kind, the first few.
+    """
+
+    train: Side
+    test: Side
+    counts: dict[str, int]
+    rows: dict[str, int]
+    examples: dict[str, list[Touch]]
+
+    @property
+    def touches(self) -> tuple[str, ...]:
+        """Those of `LEAKAGE_KINDS` that training and test data share."""
+        return tuple(kind for kind in LEAKAGE_KINDS if self.count(kind))
+
+    def count(self, kind: str) -> int:
+        """How many of one of `LEAKAGE_KINDS` are shared."""
+        return sum(self.counts[name] for name in COUNTS_OF[kind])
+
+    def first(self, kind: str) -> Touch:
+        """An example of one of `LEAKAGE_KINDS` that is shared."""
+        return next(touch for name in COUNTS_OF[kind] for touch in self.examples[name])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        shared = {
+            name: {"shared": self.counts[name], "test_rows": self.rows[name], "examples": [touch.as_dict() for touch in self.examples[name]]}
+            for name in self.counts
+        }
+        return {"touches": list(self.touches), "shared": shared, "train": vars(self.train), "test": vars(self.test)}
+
+
+class Gate:
+    """Test data, to which training data is compared piece by piece. Training data is not kept; of test data, 10 s of speech take some 30 kB.
+
+    Args:
+        test: the traces of the test data.
+        side: where rows are counted, those of the test data that did not fit among them.
+    """
+
+    def __init__(self, test: Iterable[Trace], side: Side | None = None) -> None:
+        self.train, self._test = Side(), side or Side()
+        self._ids: list[str] = []
+        self._speakers: _Names = defaultdict(lambda: defaultdict(list))
+        self._recordings: _Names = defaultdict(lambda: defaultdict(list))
+        self._texts: dict[str, list[int]] = defaultdict(list)
+        self._clips: dict[str, list[int]] = defaultdict(list)
+        self._owners: list[int] = []
+        # What is shared, by kind: the rows of the test data that it touches, and an example.
+        self._found: dict[str, dict[Any, tuple[list[int], Touch]]] = {kind: {} for kind in COUNTED}
+        clips = chain.from_iterable(map(self._keep, test))
+        self._indexes = [Index(first) for first in iter(lambda: [clip.peaks for clip in islice(clips, _INDEX_CLIPS)], [])]
+
+    def _keep(self, trace: Trace) -> Sequence[ClipTrace]:
+        """Keep all of a test row but its clips, which are handed on."""
+        row = len(self._ids)
+        self._ids.append(trace.id)
+        self._test.add(trace)
+        if trace.speaker is not None:
+            self._speakers[trace.speaker][trace.source].append(row)
+        if trace.recording is not None:
+            self._recordings[trace.recording][trace.source].append(row)
+        if trace.text is not None:
+            self._texts[trace.text].append(row)
+        for clip in trace.clips:
+            if clip.digest is not None:
+                self._clips[clip.digest].append(len(self._owners))
+            self._owners.append(row)
+        return trace.clips
+
+    def add(self, train: Iterable[Trace], origin: str) -> None:
+        """Compare training data with the test data.
+
+        Args:
+            train: its traces.
+            origin: what it is called in the report.
+        """
+        heard: list[tuple[str, ClipTrace]] = []
+        n_peaks = 0
+        for trace in train:
+            self.train.add(trace)
+            self._compare_names("speakers", self._speakers, trace.speaker, trace, origin)
+            self._compare_names("recordings", self._recordings, trace.recording, trace, origin)
+            if trace.text in self._texts:
+                kind = "texts" if trace.text_bytes >= SHORT_TEXT_BYTES else "short_texts"
+                self._share(kind, trace.text, self._texts[trace.text], trace.id, origin)
+            for clip in trace.clips:
+                for same in self._clips.get(clip.digest or "", ()):
+                    self._share("same_audio", same, [self._owners[same]], trace.id, origin)
+                heard.append((trace.id, clip))
+                n_peaks += len(clip.peaks)
+            if n_peaks >= _BLOCK_PEAKS:
+                self._compare_sound(heard, origin)
+                heard, n_peaks = [], 0
+        self._compare_sound(heard, origin)
+
+    def _compare_names(self, kind: str, names: _Names, name: str | None, trace: Trace, origin: str) -> None:
+        if name is not None and name in names:
+            for source, rows in names[name].items():
+                if source is None or trace.source is None or source == trace.source:
+                    self._share(kind, (name, source), rows, trace.id, origin, name)
+
+    def _compare_sound(self, heard: Sequence[tuple[str, ClipTrace]], origin: str) -> None:
+        peaks = [clip.peaks for _, clip in heard]
+        for number, index in enumerate(self._indexes):
+            for match in index.search(peaks):
+                clip = number * _INDEX_CLIPS + match.indexed
+                known = self._found["near_audio"].get(clip)
+                if known is None or known[1].overlap_s < match.overlap_s:
+                    self._found["near_audio"].pop(clip, None)
+                    self._share("near_audio", clip, [self._owners[clip]], heard[match.query][0], origin, overlap_s=match.overlap_s)
+
+    def _share(self, kind: str, thing: Any, rows: list[int], train: str, origin: str, name: str | None = None, overlap_s: float = 0.0) -> None:
+        if thing not in self._found[kind]:
+            self._found[kind][thing] = (rows, Touch(self._ids[rows[0]], train, origin, name, overlap_s))
+
+    def report(self) -> LeakageReport:
+        """What was found to be shared so far."""
+        found = dict(self._found)
+        # A clip whose samples are there has its sound there too: it is told once.
+        found["near_audio"] = {clip: what for clip, what in found["near_audio"].items() if clip not in found["same_audio"]}
+        return LeakageReport(
+            train=self.train,
+            test=self._test,
+            counts={kind: len(things) for kind, things in found.items()},
+            rows={kind: len({row for rows, _ in things.values() for row in rows}) for kind, things in found.items()},
+            examples={kind: [touch for _, touch in islice(things.values(), _MAX_EXAMPLES)] for kind, things in found.items()},
+        )

@@ -1,0 +1,264 @@
+"""Where the rows of a run come from: manifests and sources, mixed by weight, checked against held-out data, indexed once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from audiograft import provenance
+from audiograft.data.leakage import TRAINING_TRACES, check_training, save_traces
+from audiograft.data.manifest import find_manifest, replace_text
+from audiograft.data.prepare import prepare_source
+from audiograft.train.batching import mixed
+from audiograft.train.checkpoints import writing
+from audiograft.train.deafness import require_clips
+from audiograft.train.index import ManifestFile, RowIndex, Rules, build_index, index_key, load_index, save_index, unchanged
+from audiograft.train.kl import can_be_taught
+from audiograft.train.lost import lost_rows
+from audiograft.train.parallel import is_main_process
+from audiograft.train.recipe import Corpus, Recipe
+from audiograft.train.rows import Row, Wording
+from audiograft.train.validation import draw
+from audiograft.types import ConfigError, DataError
+
+REJECTED = "rejected.jsonl"
+"""In output_dir: rows that can't be used, one JSON object a line."""
+_FOLDER = "index"
+_GATE = "leakage.json"
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Usable rows.
+
+    Attributes:
+        train: each row as often as its weight says.
+        validation: those that are scored during the run.
+        scored: those of the deafness check, from validation data or, where there is none, from training data.
+        scored_source: which of the two.
+        n_rejected: rows that can't be used.
+        fingerprint: SHA-256 of what is learnt from.
+    """
+
+    train: Sequence[Row]
+    validation: Sequence[Row]
+    scored: Sequence[Row]
+    scored_source: str
+    n_rejected: int
+    fingerprint: str
+
+
+@contextmanager
+def counting(console: Console, what: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """A progress bar; yields what to call after each item."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
+
+
+def training_manifests(recipe: Recipe, console: Console) -> list[Path]:
+    """The manifests of `data.train`; sources are prepared first, each in a folder of output_dir that is named by its options.
+
+    Raises:
+        AudiograftError: a manifest that is not there, or a source that can't be prepared.
+    """
+    found = []
+    for entry in recipe.data.corpora:
+        if entry.manifest is not None:
+            found.append(find_manifest(entry.manifest))
+            continue
+        digest = hashlib.sha256(json.dumps(entry.options, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        folder = Path(recipe.output_dir) / "data" / f"{entry.source}-{digest}"
+        with counting(console, f"preparing {entry.source}", None) as advance:
+            found.append(_prepared(entry, folder, advance))
+    return found
+
+
+def _prepared(corpus: Corpus, folder: Path, on_row: Callable[[], None]) -> Path:
+    assert corpus.source is not None
+    return prepare_source(corpus.source, corpus.options, folder, lambda rejection: on_row())
+
+
+def check_leakage(recipe: Recipe, manifests: Sequence[Path], console: Console) -> dict[str, Any]:
+    """The leakage gate: stops where held-out data share too much, and writes the record of the training data into output_dir.
+
+    A run that is resumed finds both as they were, and decodes nothing again.
+
+    Args:
+        recipe: of the run.
+        manifests: of its training data.
+        console: where progress is shown.
+
+    Returns:
+        For train.json, see `audiograft.data.leakage.check_training`.
+
+    Raises:
+        DataError: held-out data share what is not allowed, or something can't be read.
+    """
+    output_dir, data = Path(recipe.output_dir), recipe.data
+    stored = output_dir / _FOLDER / _GATE
+    others = [find_manifest(path) for path in (*([data.validation] if data.validation else ()), *data.held_out)]
+    files = [ManifestFile.open(path, data.allow_outside) for path in (*manifests, *others)]
+    key = index_key(files, [len(manifests), bool(data.validation), data.allow_leakage, recipe.model, provenance.versions()])
+    try:
+        found = json.loads(stored.read_text(encoding="utf-8"))
+        if found["key"] == key and (output_dir / TRAINING_TRACES).is_file():
+            leakage: dict[str, Any] = found["leakage"]
+            return leakage
+    except (OSError, ValueError, KeyError):
+        pass
+    with counting(console, "looking for leakage", sum(file.n_lines for file in files) if others else None) as advance:
+        leakage = check_training(manifests, data.validation, data.held_out, data.allow_leakage, allow_outside=data.allow_outside, on_row=advance)
+        save_traces(output_dir, manifests, Path(recipe.model) if recipe.model else None, allow_outside=data.allow_outside)
+    with writing(output_dir, "what the leakage gate found"):
+        stored.parent.mkdir(exist_ok=True)
+        replace_text(stored, json.dumps({"key": key, "leakage": leakage}, ensure_ascii=False) + "\n")
+    return leakage
+
+
+class _Indexer:
+    """Opens the indices of a run: those that it left behind when it was interrupted, or new ones.
+
+    Attributes:
+        n_rejected: rows that can't be used, so far.
+    """
+
+    def __init__(self, recipe: Recipe, processor: Any, console: Console, keep: bool, resuming: bool) -> None:
+        self._recipe = recipe
+        self._processor = processor
+        self._console = console
+        self._keep = keep
+        self._resuming = resuming
+        self._folder = Path(recipe.output_dir) / _FOLDER
+        self._settings = [recipe.prompt, recipe.seed, recipe.loss, provenance.versions(), _settings_of(processor)] if keep else []
+        self.n_rejected = 0
+        self.rejected: list[Path] = []
+
+    def open(self, name: str, paths: Sequence[Path], pad_share: float) -> RowIndex:
+        """The index of some manifests.
+
+        Raises:
+            ConfigError: the recipe's prompt holds the audio token.
+            DataError: no row is usable, or too few are.
+        """
+        recipe = self._recipe
+        if recipe.prompt is not None and self._processor.audio_token in recipe.prompt:
+            raise ConfigError(f"prompt contains {self._processor.audio_token}, which stands for a clip: take it out of the recipe")
+        manifests = [ManifestFile.open(path, recipe.data.allow_outside) for path in paths]
+        wording = Wording.read(recipe.prompt, recipe.data.prompts, recipe.seed)
+        useless = can_be_taught if recipe.loss == "kl" else lambda row: None
+        rules = Rules(self._processor, wording, pad_share, recipe.seed, useless)
+        if not self._keep:
+            return self._build(manifests, rules, None)
+        key = index_key(manifests, [*self._settings, pad_share, wording.prompts])
+        path, rejected = self._folder / f"{name}.npz", self._folder / f"{name}.{REJECTED}"
+        self.rejected.append(rejected)
+        stored = load_index(path, key, manifests, wording)
+        if stored is not None and rejected.is_file() and (self._resuming or not stored[1]):
+            index = unchanged(stored[0], rules, keep_lost=self._resuming)
+            if index is not None:
+                self.n_rejected += stored[1]
+                if index is not stored[0] and is_main_process():
+                    save_index(path, index, key, stored[1])
+                return index
+        if not is_main_process():
+            return self._build(manifests, rules, None)
+        before = self.n_rejected
+        with writing(self._folder, "the index of rows"):
+            self._folder.mkdir(exist_ok=True)
+            path.unlink(missing_ok=True)
+            index = self._build(manifests, rules, rejected)
+            save_index(path, index, key, self.n_rejected - before)
+        return index
+
+    def _build(self, manifests: Sequence[ManifestFile], rules: Rules, rejected: Path | None) -> RowIndex:
+        with counting(self._console, "checking rows", sum(manifest.n_lines for manifest in manifests)) as advance:
+            index, n_rejected, first = build_index(manifests, rules, rejected, self._recipe.data.max_rejected, advance)
+        self.n_rejected += n_rejected
+        if not len(index):
+            names = ", ".join(str(manifest.path) for manifest in manifests)
+            reason = "" if first is None else f"; the first of {n_rejected}: {first.audio}: {first.reason}"
+            raise DataError(f"{names}: no usable clip{reason}")
+        return index
+
+
+def _settings_of(processor: Any) -> str:
+    """SHA-256 of all that decides which ids a text becomes, and how many frames a clip."""
+    digest = hashlib.sha256()
+    with tempfile.TemporaryDirectory() as folder:
+        processor.save_pretrained(folder)
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file():
+                digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def index_training_rows(recipe: Recipe, processor: Any, manifests: Sequence[Path], console: Console) -> RowIndex:
+    """The rows of an epoch, with nothing kept on the disk."""
+    index = _Indexer(recipe, processor, console, keep=False, resuming=False).open("train", manifests, recipe.pad_to_window_share)
+    return index.take(mixed(index.rows["manifest"], [corpus.weight for corpus in recipe.data.corpora], recipe.seed))
+
+
+def read_data(recipe: Recipe, processor: Any, manifests: Sequence[Path], console: Console, resuming: bool) -> RunData:
+    """Index training and validation data, or open the indices of the run that is resumed; what can't be used is named in rejected.jsonl.
+
+    Args:
+        recipe: of the run.
+        processor: of its model.
+        manifests: of its training data.
+        console: where progress is shown.
+        resuming: whether there is a checkpoint, so that no row may come or go.
+
+    Raises:
+        AudiograftError: see `_Indexer.open`; or too few rows with clips for the deafness check.
+    """
+    indexer = _Indexer(recipe, processor, console, keep=True, resuming=resuming)
+    rows = indexer.open("train", manifests, recipe.pad_to_window_share)
+    numbers = mixed(rows.rows["manifest"], [corpus.weight for corpus in recipe.data.corpora], recipe.seed)
+    if not len(numbers):
+        raise DataError("data.train: its weights leave no row: raise them")
+    validation = indexer.open("validation", [find_manifest(recipe.data.validation)], 0.0) if recipe.data.validation else None
+    if is_main_process():
+        _name_rejected(Path(recipe.output_dir) / REJECTED, indexer, console)
+    # Of training rows each but once: a clip that came twice would be shuffled with itself.
+    source, candidates = ("training", rows.take(np.unique(numbers))) if validation is None else ("validation", validation)
+    heard = candidates.take(np.flatnonzero(candidates.n_clips))
+    require_clips(heard, source)
+    train = rows.take(numbers)
+    return RunData(
+        train=train,
+        validation=[] if validation is None else draw(validation, recipe.data.validation_clips, recipe.seed),
+        scored=draw(heard, recipe.deafness.clips, recipe.seed),
+        scored_source=source,
+        n_rejected=indexer.n_rejected,
+        fingerprint=train.fingerprint(),
+    )
+
+
+def _name_rejected(path: Path, indexer: _Indexer, console: Console) -> None:
+    """Put all rejected rows into one file. What is behind them there, rows that were lost during the run, stays."""
+    lost = lost_rows(path)
+    with writing(path.parent, REJECTED):
+        staged = path.with_name(f"{path.name}.part")
+        with staged.open("wb") as file:
+            for part in indexer.rejected:
+                with part.open("rb") as rejected:
+                    shutil.copyfileobj(rejected, file)
+            for line in lost.values():
+                file.write(line)
+        staged.replace(path)
+    if indexer.n_rejected:
+        with path.open("rb") as file:
+            first = json.loads(file.readline())
+        console.print(f"{indexer.n_rejected} rows are left out, see {path}; the first: {first['audio']}: {first['reason']}")
