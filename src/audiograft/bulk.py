@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -291,7 +292,10 @@ def _quiet_data() -> Iterator[None]:
     from ray.data import DataContext
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = DataContext.get_current().copy()
+    with warnings.catch_warnings():
+        # It warns of its own settings when they are copied.
+        warnings.simplefilter("ignore")
+        context = DataContext.get_current().copy()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     context.print_on_execution_start = False

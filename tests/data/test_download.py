@@ -193,6 +193,13 @@ def test_without_a_published_checksum_the_first_one_seen_counts(server: FileServ
     assert fetch(wanted(server, None), tmp_path).read_bytes() == b"another edition"
 
 
+def test_a_file_that_changed_on_the_disk_is_seen_though_its_size_is_the_same(server: FileServer, tmp_path: Path) -> None:
+    path = fetch(wanted(server, None), tmp_path)
+    path.write_bytes(CONTENT[::-1])
+    with pytest.raises(DataError, match="came the first time"):
+        fetch(wanted(server, None), tmp_path)
+
+
 def test_a_length_that_nobody_states_is_taken_as_it_comes(server: FileServer, tmp_path: Path) -> None:
     server.lengths = False
     assert fetch(wanted(server), tmp_path).read_bytes() == CONTENT

@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 
 from audiograft.audio import load_audio
 from audiograft.data import clips, prepare, sources
-from audiograft.data.examine import Examiner, Kept
 from audiograft.data.filters import Filters
 from audiograft.data.ledger import manifest_row, to_line
 from audiograft.data.manifest import read_manifest
@@ -88,11 +87,11 @@ def mixed(tmp_path: Path, listed: Callable[..., Listed]) -> Listed:
     return listed(
         *good[:3],
         Sample("gone", (str(tmp_path / "gone.wav"),), text="gone"),
-        SourceRow(Sample("bytes", ("table#1",), text="bytes"), audio=raw),
+        SourceRow(Sample("bytes", ("table#1",), text="bytes", recording="r"), audio=raw),
         Rejection("line-6", "line-6", "broken line", "row"),
         good[3],
         Sample("good-1", (good[4].audio,), text="same id as another"),
-        SourceRow(Sample("span", (good[5].audio,), text="span"), span=(0.05, 0.15)),
+        SourceRow(Sample("span", (good[5].audio,), text="span", recording="r"), span=(0.05, 0.15)),
         *good[4:6],
         Sample("null", (good[6].audio,)),
         Sample("binary", (good[6].audio,), text="a\0b"),
@@ -110,9 +109,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """Every file of a finished corpus; the card's page has the folder's name, and the state what need not be the same."""
-    found = {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
-    return {name: data.replace(out.name.encode(), b"OUT") for name, data in found.items()}
+    """Every file of a finished corpus. The card's page has the name of the folder, so corpora that are compared need the same."""
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
 def test_each_row_becomes_one_line_of_the_manifest_or_the_rejected(mixed: Listed, tmp_path: Path) -> None:
@@ -155,7 +153,7 @@ def test_traces_are_those_of_the_clips_that_the_manifest_names(mixed: Listed, tm
         (lambda clip: Sample("a", (str(clip),), text="t", duration_s=0.31), "short", "0.20 s where 0.31 s"),
         (lambda clip: Sample("a", (str(clip),)), "text", "neither text"),
         (lambda clip: Sample("a", (str(clip),), text="caf\ufffd"), "text", "not UTF-8"),
-        (lambda clip: Sample("a", (str(clip),), text="caf\udce9"), "text", "not UTF-8"),
+        (lambda clip: Sample("a", (str(clip),), response="caf\udce9"), "text", "the response was not UTF-8"),
         (lambda clip: Sample("a", (str(clip),), text="cafÃ©"), "text", "Latin-1"),
         (lambda clip: Sample("a", (str(clip),), text="itâ€™s"), "text", "Latin-1"),
         (lambda clip: Sample("a", (str(clip),), text="a\x1bb"), "text", "U+001B"),
@@ -297,10 +295,10 @@ def interrupted(source: Listed, chosen: PrepareOptions, at: int, error: BaseExce
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_reading_that_breaks_anywhere_goes_on_to_the_same_bytes(mixed: Listed, tmp_path: Path, workers: int) -> None:
-    whole = tmp_path / "whole"
+    whole = tmp_path / "whole/corpus"
     prepare.prepare(mixed, options(whole, max_repeats=2, audio="flac"))
     for at in range(len(Listed.found)):
-        broken = tmp_path / f"broken-{at:02d}"
+        broken = tmp_path / f"broken-{at:02d}" / "corpus"
         chosen = options(broken, max_repeats=2, audio="flac", workers=workers)
         interrupted(mixed, chosen, at, ConnectionResetError("peer went away"))
         if at + 2 < len(Listed.found):
@@ -320,13 +318,11 @@ def test_the_error_of_a_broken_stream_is_one_line_that_says_how_far_it_came(mixe
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=12)
 @given(at=st.integers(1, 13), cut=st.integers(0, 60), extra=st.binary(max_size=20))
-def test_a_half_written_line_is_written_again(
-    mixed: Listed, tmp_path_factory: pytest.TempPathFactory, at: int, cut: int, extra: bytes
-) -> None:
+def test_a_half_written_line_is_written_again(mixed: Listed, tmp_path_factory: pytest.TempPathFactory, at: int, cut: int, extra: bytes) -> None:
     """As a killed process leaves it: the trace is written, its line of the manifest in part or not at all."""
     folder = tmp_path_factory.mktemp("half")
-    prepare.prepare(mixed, options(folder / "whole", workers=1))
-    broken = folder / "broken"
+    prepare.prepare(mixed, options(folder / "whole/corpus", workers=1))
+    broken = folder / "broken/corpus"
     interrupted(mixed, options(broken, workers=1), at, OSError("stop"))
     part = broken / "manifest.jsonl.part"
     rows = part.read_bytes().splitlines(keepends=True)
@@ -339,7 +335,7 @@ def test_a_half_written_line_is_written_again(
     with (broken / "manifest.traces.part").open("ab") as file:
         file.write(extra)
     prepare.prepare(mixed, options(broken, workers=1))
-    assert contents(broken) == contents(folder / "whole")
+    assert contents(broken) == contents(folder / "whole/corpus")
 
 
 KILLED = """
@@ -374,27 +370,26 @@ def test_a_killed_process_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
         write_clip(tmp_path / f"{n}.wav", 1600 + n, n)
 
     def run(out: str, kill_at: int) -> int:
-        words = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path), str(tmp_path / out), str(kill_at)]
+        words = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path), str(tmp_path / out / "corpus"), str(kill_at)]
         return subprocess.run(words, check=False).returncode
 
     assert run("whole", -1) == 0
     for kill_at in (0, 17, 39):
         assert run("killed", kill_at) == -signal.SIGKILL
-        assert not any((tmp_path / "killed" / name).exists() for name in FILES)
+        assert not any((tmp_path / "killed/corpus" / name).exists() for name in FILES)
     assert run("killed", -1) == 0
-    # The folder's name has another length, which the page shows and no other file.
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "killed/corpus") == contents(tmp_path / "whole/corpus")
 
 
 @pytest.mark.parametrize("splits", [(), ("train=0.5,test=0.5",)])
 def test_an_end_that_is_interrupted_anywhere_is_made_again(
     mixed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: tuple[str, ...]
 ) -> None:
-    prepare.prepare(mixed, options(tmp_path / "whole", splits=splits))
+    prepare.prepare(mixed, options(tmp_path / "whole/corpus", splits=splits))
     true_replace = Path.replace
     n_steps = 0
     for stop_at in range(1, 40):
-        out = tmp_path / f"stop-{stop_at}"
+        out = tmp_path / f"stop-{stop_at}" / "corpus"
         count = 0
 
         def replace_or_stop(path: Path, target: Path, stop_at: int = stop_at) -> Path:
@@ -412,12 +407,72 @@ def test_an_end_that_is_interrupted_anywhere_is_made_again(
             n_steps += 1
         monkeypatch.setattr(Path, "replace", true_replace)
         prepare.prepare(mixed, options(out, splits=splits))
-        assert contents(out) == contents(tmp_path / "whole")
+        assert contents(out) == contents(tmp_path / "whole/corpus")
     assert n_steps >= 6
 
 
+def speech(folder: Path, n_rows: int) -> list[Sample]:
+    """Rows of six speakers and twelve recordings, of one label or the other."""
+    return [
+        Sample(
+            f"{n}", (str(write_clip(folder / f"{n}.wav", 3200 + n, n)),), text=f"sentence number {n}", speaker=f"s{n % 6}", recording=f"r{n % 12}",
+            label="ab"[n % 6 < 2],
+        )
+        for n in range(n_rows)
+    ]  # fmt: skip
+
+
+def test_splits_take_the_place_of_the_manifest_and_no_group_parts(listed: Callable[..., Listed], tmp_path: Path) -> None:
+    samples = speech(tmp_path / "clips", 48)
+    chosen = {"splits": ("train=0.5", "dev=0.25,test=0.25"), "seed": 3}
+    out = tmp_path / "out"
+    summary = prepare.prepare(listed(*samples), options(out, **chosen))
+    assert summary.manifests == {name: out / f"{name}.jsonl" for name in ("train", "dev", "test")}
+    assert not (out / "manifest.jsonl").exists()
+    assert not (out / "manifest.traces").exists()
+    parts = {name: read_manifest(path) for name, path in summary.manifests.items()}
+    assert sorted(sample.id for part in parts.values() for sample in part) == sorted(sample.id for sample in samples)
+    speakers = [{sample.speaker for sample in part} for part in parts.values()]
+    assert all(speakers)
+    assert not speakers[0] & speakers[1] | speakers[0] & speakers[2] | speakers[1] & speakers[2]
+    for name, part in parts.items():
+        assert [trace.id for trace in read_traces(out / f"{name}.traces")] == [sample.id for sample in part]
+        assert summary.card["splits"][name]["rows"] == len(part)
+    assert {pair: report["touches"] for pair, report in summary.card["leakage"].items()} == {
+        "train and dev": [], "train and test": [], "dev and test": [],
+    }  # fmt: skip
+    other = prepare.prepare(listed(*samples), options(tmp_path / "other", **chosen | {"seed": 4}))
+    assert [sample.id for sample in read_manifest(other.manifests["test"])] != [sample.id for sample in parts["test"]]
+
+
+def test_the_card_says_where_splits_touch(listed: Callable[..., Listed], tmp_path: Path) -> None:
+    samples = speech(tmp_path / "clips", 12)
+    twins = [replace(sample, id=f"{sample.id}-twin", speaker=f"{sample.speaker}-twin", recording=f"{sample.recording}-twin") for sample in samples]
+    summary = prepare.prepare(listed(*samples, *twins), options(tmp_path / "out", splits=("train=0.5,test=0.5",)))
+    assert "audio" in summary.card["leakage"]["train and test"]["touches"]
+    assert "texts" in summary.card["leakage"]["train and test"]["touches"]
+
+
+def test_what_is_read_at_the_end_may_change_before_it(listed: Callable[..., Listed], tmp_path: Path) -> None:
+    samples = [replace(sample, speaker=None, recording=None, extra={"place": f"p{n % 4}"}) for n, sample in enumerate(speech(tmp_path / "clips", 12))]
+    source, out = listed(*samples), tmp_path / "out"
+    with pytest.raises(DataError, match="row '0' has neither speaker nor recording.*--group-by"):
+        prepare.prepare(source, options(out, splits=("train=0.5,test=0.5",)))
+    with pytest.raises(DataError, match='has no "corner"'):
+        prepare.prepare(source, options(out, splits=("train=0.5,test=0.5",), group_by=("place",), stratify_by="corner"))
+    Listed.read.clear()
+    summary = prepare.prepare(source, options(out, splits=("learn=0.5", "dev=0.25", "test=0.25"), group_by=("place",), stratify_by="label"))
+    assert not Listed.read
+    assert sorted(path.name for path in out.glob("*.jsonl*")) == ["dev.jsonl", "learn.jsonl", "rejected.jsonl", "test.jsonl"]
+    assert summary.kept == 12
+    assert len({sample.extra["place"] for sample in read_manifest(out / "learn.jsonl")}) == 2
+    # Replacing it removes splits that the new run doesn't have.
+    prepare.prepare(source, options(out, overwrite=True))
+    assert sorted(path.name for path in out.glob("*.jsonl*")) == ["manifest.jsonl", "rejected.jsonl"]
+
+
 def test_a_full_disk_is_one_line_and_the_run_goes_on(mixed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare.prepare(mixed, options(tmp_path / "whole", audio="flac"))
+    prepare.prepare(mixed, options(tmp_path / "whole/corpus", audio="flac"))
     true_write, count = Path.write_bytes, 0
 
     def write_or_fail(path: Path, data: bytes) -> int:
@@ -429,28 +484,28 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(mixed: Listed, tmp_path: Pa
         return true_write(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", write_or_fail)
-    out = tmp_path / "out"
+    out = tmp_path / "out/corpus"
     with pytest.raises(DataError, match=r"audio/0000/\S+\.flac: can't be written \(No space left on device\): free some space"):
         prepare.prepare(mixed, options(out, audio="flac"))
     prepare.prepare(mixed, options(out, audio="flac"))
-    assert contents(out) == contents(tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole/corpus")
 
 
 @pytest.mark.parametrize("limit_bytes", [150, 700, 1_200, 4_000])
 def test_a_file_that_can_grow_no_more_is_one_line_and_the_run_goes_on(mixed: Listed, tmp_path: Path, limit_bytes: int) -> None:
     """The system's own limit on the size of files cuts a line where it stands, as a full disk does."""
-    prepare.prepare(mixed, options(tmp_path / "whole"))
-    out = tmp_path / "out"
+    prepare.prepare(mixed, options(tmp_path / "whole/corpus"))
+    out = tmp_path / "out/corpus"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
     try:
-        with pytest.raises(DataError, match=r"out/\S+: can't be written \(File too large\)"):
+        with pytest.raises(DataError, match=r"corpus/\S+: can't be written \(File too large\)"):
             prepare.prepare(mixed, options(out))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not any((out / name).exists() for name in FILES)
     prepare.prepare(mixed, options(out))
-    assert contents(out) == contents(tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole/corpus")
 
 
 def test_a_share_of_rejected_rows_stops_the_run_and_can_be_let_through(listed: Callable[..., Listed], tmp_path: Path) -> None:
@@ -471,8 +526,8 @@ def test_a_share_of_rejected_rows_stops_the_run_and_can_be_let_through(listed: C
     assert len(Listed.read) < 300
     assert len(lines(out / "rejected.jsonl.part")) == 80
     # Rows whose file is missing may be left out of the share; the others are still too many for 5 %.
-    with pytest.raises(TooManyRejectedError, match="70 of 1000 rows"):
-        prepare.prepare(source, options(out, max_rejected=0.0699, skip_missing=True))
+    with pytest.raises(TooManyRejectedError, match="rows .* are rejected"):
+        prepare.prepare(source, options(out, max_rejected=0.06, skip_missing=True))
     summary = prepare.prepare(source, options(out, max_rejected=0.1, skip_missing=True))
     assert (summary.rows, summary.rejected) == (1000, {"missing": 333, "text": 67})
 
@@ -631,9 +686,9 @@ def test_a_ray_cluster_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)  # Ray's workers run elsewhere
     source = sources.find_source("csv")(Path("rows.csv"))
     for engine in ("local", "ray"):
-        prepare.prepare(source, options(Path(engine), engine=engine))
+        prepare.prepare(source, options(Path(engine) / "corpus", engine=engine))
     # Paths in reasons are absolute where workers run elsewhere.
-    local, ray = contents(Path("local")), contents(Path("ray"))
+    local, ray = contents(Path("local/corpus")), contents(Path("ray/corpus"))
     assert local.keys() == ray.keys()
     assert [name for name in local if local[name] != ray[name]] == ["card.html", "card.json", "rejected.jsonl"]
-    assert {row["id"] for row in lines(Path("ray/rejected.jsonl"))} == {row["id"] for row in lines(Path("local/rejected.jsonl"))}
+    assert {row["id"] for row in lines(Path("ray/corpus/rejected.jsonl"))} == {row["id"] for row in lines(Path("local/corpus/rejected.jsonl"))}

@@ -248,6 +248,15 @@ def test_a_row_without_reference_is_named_before_any_work(run: Callable[..., Any
     assert engine.asked == []
 
 
+def test_clips_outside_the_folder_need_the_switch(run: Callable[..., Any], corpus: Path) -> None:
+    write_manifest(corpus / "manifest.jsonl", [ROWS[0] | {"audio": "../clips/a.wav"}, ROWS[1] | {"audio": "/clips/b.wav"}])
+    engine = FakeEngine(ANSWERS)
+    with pytest.raises(DataError, match=r"manifest\.jsonl:1: the clip \.\./clips/a\.wav leaves the folder .* allow it with --allow-outside"):
+        run(engine)
+    assert engine.asked == []
+    assert run(engine, allow_outside=True)["n_clips"] == 2
+
+
 def test_an_unknown_normaliser_stops_before_any_work(run: Callable[..., Any]) -> None:
     engine = FakeEngine(ANSWERS)
     with pytest.raises(ConfigError, match="unknown normaliser 'upper'"):

@@ -19,7 +19,7 @@ from audiograft.model import load_model
 from audiograft.model.adapters import save_adapter
 from audiograft.model.lora import LoraSettings, inject_lora, lora_modules
 from audiograft.model.quantise import decoder_linears, quantise_in_place
-from audiograft.types import ConfigError
+from audiograft.types import ConfigError, DataError
 
 CLIPS = Path(__file__).resolve().parents[1] / "data" / "clips"
 
@@ -205,6 +205,13 @@ def test_bad_input(tmp_path: Path) -> None:
     few = builders.write_clips(tmp_path, [builders.tone(1.0)] * 2, ["one", "two"])
     with pytest.raises(ConfigError, match="2 usable clips"):
         selftest("tiny", data=str(few))
+    (tmp_path / "deep").mkdir()
+    outside = tmp_path / "deep" / "manifest.jsonl"
+    outside.write_text(few.read_text(encoding="utf-8").replace('"audio": "', '"audio": "../'), encoding="utf-8")
+    with pytest.raises(DataError, match="allow it with --allow-outside"):
+        selftest("tiny", data=str(outside))
+    with pytest.raises(ConfigError, match="2 usable clips"):
+        selftest("tiny", data=str(outside), allow_outside=True)
 
 
 def test_quantising_in_place_keeps_the_count(tmp_path: Path) -> None:

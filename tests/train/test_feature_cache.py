@@ -1,70 +1,68 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import builders
-import numpy as np
 import pytest
-import soundfile
 import torch
 
-from audiograft.model import AudioGraftProcessor
-from audiograft.train.feature_cache import build_cache
-from audiograft.train.rows import index_rows, load_clips, read_samples
-from audiograft.types import AudiograftError
+from audiograft.inference.caching import fill_cache, open_cache
+from audiograft.train.collator import Collator
+from audiograft.train.dataset import SpeechDataset
+from audiograft.train.recipe import Recipe
+from audiograft.train.rows import Row, index_rows, read_samples
 
 
 @pytest.fixture
-def made(tmp_path: Path):
+def made(tmp_path: Path) -> tuple[Any, Any, list[Row], Any]:
+    """A model, its processor, rows of which some are padded, and their cache."""
     manifest = builders.write_clips(tmp_path / "made", [builders.tone(length) for length in (0.5, 0.13, 1.1, 0.3)], ["one"] * 4)
-
-    def build(projector: str = "swiglu"):
-        model, processor = builders.graft(projector=projector)
-        rows, _ = index_rows(read_samples([str(manifest)], None), processor, pad_share=0.4, seed=3)
-        computed: list[None] = []
-        cache = build_cache(tmp_path / "cache", model, processor, rows, on_clip=lambda: computed.append(None))
-        return model, processor, rows, cache, len(computed)
-
-    return build
-
-
-@pytest.mark.parametrize("projector", ["swiglu", "pool-linear"])
-def test_cached_states_are_the_towers_of_each_clip_alone(made, projector: str) -> None:
-    model, processor, rows, cache, computed = made(projector)
-    assert computed == 4
+    model, processor = builders.graft()
+    rows, _ = index_rows(read_samples([str(manifest)], None), processor, pad_share=0.4, seed=3)
     assert len({row.padded for row in rows}) == 2
-    for index, row in enumerate(rows):
-        [clip], [cached] = load_clips(row), cache.states(index)
-        with torch.no_grad():
-            states = model.encode_audio(**processor.pad_features([processor.features(clip, pad_to_window=row.padded)]))[0]
-        assert cached.shape == states.shape
-        np.testing.assert_allclose(cached.astype(np.float32), states.numpy(), atol=4e-3)
+    cache = open_cache(tmp_path / "cache", model, processor, torch.float32, "float32")
+    fill_cache(cache, [(row.sample.audio, row.padded) for row in rows], lambda: (model, processor), torch.float32)
+    return model, processor, rows, cache
 
 
-def test_a_cache_is_reused_until_a_clip_changes(made) -> None:
-    rows, first = made()[2], made()[3]
-    before = first.states(0)[0]
-    *_, computed = made()
-    assert computed == 0
-    soundfile.write(rows[0].sample.audio, builders.tone(0.5, 1234.0), 16_000)
-    *_, second, computed = made()
-    assert computed == 4
-    assert not np.array_equal(second.states(0)[0], before)
-
-
-def test_a_cache_of_another_tower_is_not_used(made, tmp_path: Path) -> None:
-    model, processor, rows, _, _ = made()
+def loss(model: Any, processor: Any, items: list[dict[str, Any]]) -> float:
+    batch = Collator(processor)(items)
     with torch.no_grad():
-        model.audio_tower.conv1.weight[0, 0, 0] += 1
-    computed: list[None] = []
-    build_cache(tmp_path / "cache", model, processor, rows, on_clip=lambda: computed.append(None))
-    assert len(computed) == 4
+        return float(model(**{key: value for key, value in batch.items() if key not in ("ids", "audio_s", "lost")}).loss)
 
 
-def test_states_beyond_float16_are_refused(made, tmp_path: Path) -> None:
-    model, processor, rows, _, _ = made()
-    assert isinstance(processor, AudioGraftProcessor)
-    with torch.no_grad():
-        model.audio_tower.layer_norm.weight.fill_(1e6)
-    with pytest.raises(AudiograftError, match="clip-1: its features overflow float16: set feature_cache to null"):
-        build_cache(tmp_path / "other", model, processor, rows)
+def test_a_batch_of_cached_rows_has_the_loss_of_one_that_listens(made) -> None:
+    model, processor, rows, cache = made
+    usual, cached = SpeechDataset(rows, processor), SpeechDataset(rows, processor, cache)
+    expected = loss(model, processor, [usual[index] for index in range(4)])
+    assert loss(model, processor, [cached[index] for index in range(4)]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_cached_row_outlives_its_clip_and_one_that_changed_is_lost_alone(made) -> None:
+    model, processor, rows, cache = made
+    cached = SpeechDataset(rows, processor, cache)
+    expected = loss(model, processor, [cached[2], cached[0]])
+    Path(rows[2].sample.audio).unlink()
+    assert loss(model, processor, [cached[2], cached[0]]) == expected
+    builders.soundfile.write(rows[1].sample.audio, builders.tone(0.13, 999.0), 16_000)
+    items = [cached[2], cached[0], cached[1]]
+    assert [("lost" in item) for item in items] == [False, False, True]
+    assert "1.wav: is not in the feature cache" in items[2]["lost"].reason
+    assert len(items[2]["states"][0]) == processor.front_end.encoder_frames(rows[1].feature_frames[0])
+    assert loss(model, processor, items) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_run_uses_what_the_verb_made_and_both_stages_share_it(recipe: Recipe, run_quietly: Callable[..., Any], tmp_path: Path) -> None:
+    from audiograft.cli import main
+
+    folder, cache = Path(recipe.output_dir), tmp_path / "cache"
+    losses = [line["loss"] for line in run_quietly(recipe)["log"] if "loss" in line]
+    assert main(["cache-features", "--model", str(recipe.model), "--data", str(recipe.data.train[0]), "--out", str(cache)]) == 0
+    shards = {path: path.stat().st_mtime_ns for path in cache.glob("*/*.safetensors")}
+    assert shards
+    cached = run_quietly(recipe, output_dir=str(tmp_path / "cached"), feature_cache=str(cache))
+    assert [line["loss"] for line in cached["log"] if "loss" in line] == pytest.approx(losses, rel=2e-3)
+    run_quietly(recipe, stage="finetune", model=str(folder), output_dir=str(tmp_path / "tuned"), feature_cache=str(cache))
+    assert {path: path.stat().st_mtime_ns for path in cache.glob("*/*.safetensors")} == shards

@@ -201,7 +201,7 @@ def test_rows_that_teach_nothing_are_named(kl, run_quietly: Callable[..., dict[s
     useful = [{"text": "one", "response": "two"}] * 8
     manifest = write_rows(tmp_path, [*useful, {"text": None, "response": "two"}, {"audio": ["0.wav", "1.wav"], "response": "two"}])
     result = run_quietly(kl, data=DataRecipe((str(manifest),)), max_steps=1)
-    assert result["rows"] == {"train": 8, "validation": 0, "rejected": 2}
+    assert result["rows"] == {"train": 8, "validation": 0, "rejected": 2, "lost": 0}
     rejected = [json.loads(line) for line in (Path(kl.output_dir) / "rejected.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["reason"] for row in rejected] == [
         "loss: kl needs what is said for the teacher to read: add text to the row",

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from audiograft.inference.caching import fill_cache, open_cache
 from audiograft.inference.engine import Engine
 from audiograft.model import graft_in_memory
 from audiograft.model.checkpoint import save_graft
-from audiograft.train.feature_cache import build_cache
 from audiograft.train.recipe import DataRecipe
 from audiograft.train.rows import index_rows, read_samples
 from audiograft.types import ConfigError
@@ -64,14 +64,15 @@ def test_the_cache_holds_what_the_tower_gives(grafts, mixed: Path, tmp_path: Pat
     engine = Engine.load(grafts[kind], device="cpu")
     rows, rejected = index_rows(read_samples([str(mixed)]), engine.processor)
     assert not rejected
-    cache = build_cache(tmp_path / "cache", engine.model, engine.processor, rows)
-    for index, row in enumerate(rows):
+    cache = open_cache(tmp_path / "cache", engine.model, engine.processor, torch.float32)
+    fill_cache(cache, [(row.sample.audio, False) for row in rows], lambda: (engine.model, engine.processor), torch.float32)
+    for row in rows:
         waveform = builders.soundfile.read(row.sample.audio, dtype="float32")[0]
         features = engine.processor.features(waveform)
         assert (features.shape[1],) == row.feature_frames
         with torch.no_grad():
-            expected = engine.model.encode_audio(torch.from_numpy(features)[None])[0].to(torch.float16).numpy()
-        np.testing.assert_allclose(cache.states(index)[0], expected, atol=2e-3)
+            expected = engine.model.encode_audio(torch.from_numpy(features)[None])[0].to(torch.float16)
+        torch.testing.assert_close(cache.states(row.sample.audio, False), expected, rtol=0, atol=2e-3)
 
 
 def test_losses_with_and_without_a_cache_agree(recipe, run_quietly, grafts, mixed: Path, tmp_path: Path) -> None:

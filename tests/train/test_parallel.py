@@ -194,7 +194,7 @@ def test_shares_of_processes_are_the_batches_of_one() -> None:
     sampler = TokenBatchSampler(partition([7] * 20, 21, seed=3), seed=3)
     assert len(sampler) == 7
     shares = [ProcessShare(sampler, 20, process, 3) for process in range(3)]
-    sampler.set_epoch(1)
+    sampler.start_at(1)
     turns = list(zip(*shares, strict=True))
     assert [len(share) for share in shares] == [len(turns)] * 3 == [3, 3, 3]
     assert [batch for turn in turns for batch in turn][:7] == list(sampler)

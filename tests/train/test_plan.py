@@ -454,6 +454,15 @@ class TestCommandLine:
         assert plan["gpus"][0]["step_s"] == pytest.approx(plan["flops_per_step"] / (165.2e12 * 0.5), rel=1e-6)
         assert plan["lora_params"] == count(tiny.config, load_recipe(tiny.path, ["lora.rank=2"]), True).lora_params
 
+    def test_clips_outside_the_folder_of_a_manifest(self, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        tiny.write()
+        (tmp_path / "rows.jsonl").write_text('{"audio": "/a.wav", "text": "one", "duration_s": 2.0}\n')
+        command = ["plan", str(tiny.path), "--data", str(tmp_path / "rows.jsonl"), "--json"]
+        assert main(command) == 2
+        assert "allow it with --allow-outside" in capsys.readouterr().err
+        assert main([*command, "--allow-outside"]) == 0
+        assert json.loads(capsys.readouterr().out)["audio_s_per_example"] == 2.0
+
     def test_tables(self, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         builders.write_clips(tmp_path / "clips", [builders.tone(0.5)], ["one"])
         tiny.write()

@@ -154,7 +154,7 @@ def test_rejected_rows_are_counted_and_named(recipe, run_quietly, tmp_path: Path
     tones = [builders.tone(0.4, 200.0 * 1.4**number) for number in range(8)]
     manifest = builders.write_clips(tmp_path / "made", [*tones, np.zeros(4000, np.float32), builders.tone(31)], ["one"] * 10)
     result = run_quietly(recipe, data=DataRecipe((str(manifest),)))
-    assert result["rows"] == {"train": 8, "validation": 0, "rejected": 2}
+    assert result["rows"] == {"train": 8, "validation": 0, "rejected": 2, "lost": 0}
     rejected = [json.loads(line) for line in (Path(recipe.output_dir) / "rejected.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["id"] for row in rejected] == ["clip-8", "clip-9"]
     assert all(row["reason"] for row in rejected)

@@ -1,6 +1,6 @@
 """The command line. One module a verb, loaded when the verb is called, so that `audiograft --help` answers at once.
 
-The module of a verb has its name and defines `app`, a Typer application; what a verb needs of the package is imported inside its function.
+The module of a verb has its name, with _ for -, and defines `app`, a Typer application; what a verb needs of the package is imported inside its function.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ VERBS = {
     "graft": "Join an audio encoder and a language model into a new model.",
     "prepare": "Make a corpus: clips and their manifest.",
     "leakage": "Find what training and test data share.",
+    "cache-features": "Run the frozen encoder over a corpus once, so that training need not.",
     "plan": "Say what a recipe costs: parameters, memory, arithmetic, hours.",
     "train": "Run one training stage from a recipe.",
     "push": "Upload a model to the Hugging Face hub, with a card.",
@@ -55,7 +56,7 @@ class _LazyVerbs(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, placeholder, rest = super().resolve_command(ctx, args)
-        return name, get_command(import_module(f"audiograft.cli.{name}").app) if name else placeholder, rest
+        return name, get_command(import_module(f"audiograft.cli.{name.replace('-', '_')}").app) if name else placeholder, rest
 
 
 app = typer.Typer(cls=_LazyVerbs, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})

@@ -36,7 +36,8 @@ def made_of(declared: type[Declared], values: Mapping[str, Any], **more: Any) ->
         values: by the names of the fields; others are passed over.
         more: values that come from elsewhere.
     """
-    own = {item.name: values[item.name] for item in fields(declared) if item.name in values}  # type: ignore[arg-type]
+    # Typer gives None for what was left out and has no default, and for an empty tuple.
+    own = {item.name: values[item.name] for item in fields(declared) if values.get(item.name) is not None}  # type: ignore[arg-type]
     return declared(**{name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}, **more)
 
 
@@ -81,7 +82,7 @@ def _parameter(item: Field[Any], hint: Any, panel: str | None) -> inspect.Parame
 def _sentence(item: Field[Any], hint: Any) -> str:
     """The help with a capital, unless it begins with something to be typed, and a full stop."""
     text: str = item.metadata["help"]
-    first = text.split(maxsplit=1)[0].rstrip(",:;")
+    first = text.split(maxsplit=1)[0].rstrip(",:;.")
     typed = not first.isalpha() or first == item.default or any(first in get_args(part) for part in (hint, *_members(hint)))
     return f"{text if typed else text[:1].upper() + text[1:]}".removesuffix(".") + "."
 

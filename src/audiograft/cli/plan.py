@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from audiograft.cli.options import AllowOutsideOption
 from audiograft.cli.terminal import progress, quiet_libraries
 
 app = typer.Typer(add_completion=False)
@@ -21,6 +22,7 @@ def plan(
         list[str] | None,
         typer.Option(metavar="MANIFEST", help="What is trained on; by default the recipe's own, where they exist; repeatable."),
     ] = None,
+    allow_outside: AllowOutsideOption = False,
     clip_s: Annotated[float | None, typer.Option(min=0.01, max=30, help="Length of the clips, where there is no manifest; 10 s by default.")] = None,
     gpu: Annotated[str | None, typer.Option(help="One GPU alone, such as rtx4090, l4, a100-80 or h200.")] = None,
     mfu: Annotated[float, typer.Option(min=0.001, max=1, help="Share of a GPU's arithmetic that training gets out of it.")] = 0.4,
@@ -41,7 +43,8 @@ def plan(
 
     with progress("reading rows", _count_rows(data or [])) as advance:
         options = Options(gpus, mfu, data or (), clip_s, advance)
-        result = (plan_folder if recipe.is_dir() else plan_recipe)(recipe, overrides or [], options)
+        settings = [*(overrides or []), *(["data.allow_outside=true"] if allow_outside else [])]
+        result = (plan_folder if recipe.is_dir() else plan_recipe)(recipe, settings, options)
     if as_json:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
@@ -53,6 +56,6 @@ def plan(
 
 
 def _count_rows(manifests: list[str]) -> int:
-    from audiograft.data.manifest import read_manifest
+    from audiograft.data.manifest import find_manifest, iterate_rows
 
-    return sum(len(read_manifest(manifest)) for manifest in manifests)
+    return sum(1 for manifest in manifests for _ in iterate_rows(find_manifest(manifest)))

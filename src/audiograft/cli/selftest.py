@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from audiograft.cli.options import DeviceOption
+from audiograft.cli.options import AllowOutsideOption, DeviceOption
 from audiograft.cli.terminal import quiet_libraries
 
 app = typer.Typer(add_completion=False)
@@ -19,6 +19,7 @@ def selftest(
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Wins over the recipe; repeatable.")] = None,
     data: Annotated[str | None, typer.Option(help="Manifest of clips with references; the recipe's validation data by default.")] = None,
     clips: Annotated[int, typer.Option(min=8, help="So many of them are heard.")] = 20,
+    allow_outside: AllowOutsideOption = False,
     device: DeviceOption = "auto",
     dtype: Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="Of the weights; auto: fp32 on a CPU, bf16 elsewhere.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -47,7 +48,16 @@ def selftest(
     place = find_device(device)
     precisions = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     precisions["auto"] = precisions["fp32" if place.type == "cpu" else "bf16"]
-    report = run_selftest(target, overrides=overrides or [], data=data, clips=clips, device=place, dtype=precisions[dtype], on_check=show)
+    report = run_selftest(
+        target,
+        overrides=overrides or [],
+        data=data,
+        clips=clips,
+        allow_outside=allow_outside,
+        device=place,
+        dtype=precisions[dtype],
+        on_check=show,
+    )
     typer.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) if as_json else report.markdown())
     if not report.passed:
         raise typer.Exit(1)

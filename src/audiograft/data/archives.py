@@ -76,7 +76,7 @@ class _Stage:
             path.symlink_to(target)
         root = self.folder.resolve()
         for path, target in self.links.items():
-            if os.path.isabs(target) or not Path(os.path.realpath(path)).is_relative_to(root):
+            if not Path(os.path.realpath(path)).is_relative_to(root):
                 raise self.unsafe(str(path.relative_to(self.folder)), f"links to {target!r} outside the folder")
 
     def unsafe(self, name: str, why: str) -> ArchiveError:
@@ -146,7 +146,7 @@ def _unzip(stage: _Stage) -> None:
 
 def _untar(stage: _Stage) -> None:
     with tarfile.open(stage.archive) as archive:
-        for member in _members(archive):
+        for member in tar_members(archive):
             if member.isdir():
                 stage.add_folder(member.name)
             elif member.issym():
@@ -159,7 +159,7 @@ def _untar(stage: _Stage) -> None:
                 raise stage.unsafe(member.name, "is no file")
 
 
-def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def tar_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """The members one after the other, forgotten when they are done with; then a look at what follows the last.
 
     `tarfile` takes a broken header for the end of the archive and says nothing.

@@ -104,9 +104,7 @@ class Examiner:
         encoded = row.audio is not None or row.span is not None or self._options.audio == "flac"
         if encoded:
             waveforms = [clips.as_16_bit(waveform) for waveform in waveforms]
-        names = [
-            clips.clip_name(number, sample, place, ".flac" if encoded else Path(clip).suffix.lower()) for place, clip in enumerate(sample.clips)
-        ]
+        names = [clips.clip_name(number, sample, place, ".flac" if encoded else Path(clip).suffix.lower()) for place, clip in enumerate(sample.clips)]
         for name, clip, waveform in zip(names, sample.clips, waveforms, strict=True):
             self._place(clip, self._options.out / name, waveform if encoded else None)
         trace = make_trace(sample, waveforms)

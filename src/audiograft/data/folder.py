@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -19,7 +19,7 @@ from audiograft.data.clips import AUDIO_FOLDER
 from audiograft.data.examine import unwritable
 from audiograft.data.ledger import in_progress
 from audiograft.data.manifest import MANIFEST_NAME, replace_text
-from audiograft.data.options import RUNNING, PrepareOptions, plain
+from audiograft.data.options import AT_THE_END, RUNNING, PrepareOptions, plain
 from audiograft.data.sources.base import Source
 from audiograft.data.traces import traces_path
 from audiograft.types import DataError
@@ -47,7 +47,8 @@ class Folder:
         self.whole = path / MANIFEST_NAME
         self.rejected = path / REJECTED_NAME
         self.traces = traces_path(self.whole)
-        self.manifests = {name: path / f"{name}.jsonl" for name in splits} or {"manifest": self.whole}
+        names = list(splits)
+        self.manifests = dict(zip(names, self._manifests_of(names), strict=True)) or {"manifest": self.whole}
 
     def finished_by(self, made_by: Mapping[str, Any]) -> bool:
         """Whether the corpus is here, made with these options.
@@ -83,8 +84,8 @@ class Folder:
             elif state["finished"]:
                 raise DataError(f"{self.path}: holds a finished corpus: name another folder, or replace it with --overwrite")
             else:
-                self._require_same(state["made_by"], made_by)
-                self._take_back()
+                self._require_same(state["made_by"], made_by, AT_THE_END)
+                self._take_back(state["splits"])
             self._write_state(made_by, finished=False)
             yield
 
@@ -97,8 +98,12 @@ class Folder:
         for path in (self.whole, self.traces):
             in_progress(path).unlink(missing_ok=True)
 
-    def _take_back(self) -> None:
-        """Undo a `publish` that was interrupted."""
+    def _take_back(self, splits: Iterable[str]) -> None:
+        """Undo a `publish` that was interrupted. Splits are made anew, perhaps other ones."""
+        for manifest in self._manifests_of(splits):
+            for path in (manifest, traces_path(manifest)):
+                path.unlink(missing_ok=True)
+                in_progress(path).unlink(missing_ok=True)
         for path in (self.rejected, self.traces, self.whole):
             if path.exists() and not in_progress(path).exists():
                 path.replace(in_progress(path))
@@ -136,7 +141,7 @@ class Folder:
             value = getattr(source, item.name)
             if isinstance(value, str | Path) and str(value) and Path(value).exists() and Path(value).resolve().is_relative_to(inside):
                 raise DataError(f"{value}: the source lies in {self.path}, which --overwrite would remove: choose another folder")
-        manifests = {self.whole, *(self.path / f"{name}.jsonl" for name in state["splits"])}
+        manifests = {self.whole, *self._manifests_of(state["splits"])}
         files = {self.rejected, *manifests, *map(traces_path, manifests), self.path / CARD_JSON, self.path / CARD_HTML}
         try:
             shutil.rmtree(self.path / AUDIO_FOLDER, ignore_errors=True)
@@ -146,10 +151,13 @@ class Folder:
         except OSError as error:
             raise unwritable(self.path, error) from error
 
-    def _require_same(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    def _manifests_of(self, splits: Iterable[str]) -> list[Path]:
+        return [self.path / f"{name}.jsonl" for name in splits]
+
+    def _require_same(self, before: Mapping[str, Any], now: Mapping[str, Any], may_differ: Collection[str] = ()) -> None:
         for key in (*now, *before):
             old, new = before.get(key), now.get(key)
-            if old != new:
+            if old != new and key not in may_differ:
                 raise DataError(
                     f"{self.path}: was begun with {key} {json.dumps(old)}, not {json.dumps(new)}: give that again, choose another folder, "
                     "or start anew with --overwrite"

@@ -24,9 +24,9 @@ class PrepareOptions:
         "clips that are files of their own are linked (hard, else symbolic), copied, or written as FLAC of 16 kHz as all others are", "link"
     )
     text_case: TextCase = option("sentence: texts in capitals or in small letters alone begin with a capital and go on in small letters", "as-is")
-    prompts: Path | None = option("text file of instructions, one a line, of which each row without one of its own draws one", None)
+    prompts: Path | None = option("file of instructions, one a line, of which rows without one draw theirs; instructions: 16 in the package", None)
     splits: tuple[str, ...] = option("write several manifests: train=0.8,dev=0.1,test=0.1 are shares of the duration", ())
-    group_by: tuple[str, ...] = option("rows that share one of these never part: speaker, recording, or another key", ("speaker", "recording"))
+    group_by: tuple[str, ...] = option("rows that share one of these keys never part; by default speaker and recording, where a row has them", ())
     stratify_by: str | None = option("spread the values of this key, such as label, evenly over the splits", None)
     seed: int = option("of splits and of the instructions that are drawn", 0)
     max_rejected: float = option("stop where a larger share of the rows than this is rejected; 1 never stops", 0.2)
@@ -49,7 +49,9 @@ class PrepareOptions:
 
 
 RUNNING = ("out", "overwrite", "workers", "engine", "address", "max_rejected", "skip_missing")
-"""Options which decide how a run goes and not what it writes, so that they may change when it goes on."""
+"""Options which decide how a run goes and not what it writes."""
+AT_THE_END = ("splits", "group_by", "stratify_by")
+"""Options that are not read before all rows are written down, so that they may still change when a run goes on."""
 
 
 def plain(declared: Any) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def prepare_source(name: str, settings: Mapping[str, Any], out: Path, on_row: On
 
     Args:
         name: of the source, as in `audiograft prepare NAME`.
-        settings: options of the source, of `Filters`, and those of `PrepareOptions` that choose and change rows; all that is left out has its default.
+        settings: options of the source, of `Filters`, and those of `PrepareOptions` that choose and change rows.
         out: the folder, for this source and these settings alone.
         on_row: called for each row that is prepared, with its rejection or None.
 
@@ -179,8 +179,8 @@ def _refuse_too_many(ledger: Ledger, options: PrepareOptions) -> None:
     if not ledger.rows or counted / ledger.rows <= options.max_rejected:
         return
     headline = (
-        f"{options.out}: {counted} of {ledger.rows} rows ({counted / ledger.rows:.1%}) are rejected, more than --max-rejected {options.max_rejected:g}: "
-        "mend them, or go on with --max-rejected 1; all are in rejected.jsonl.part"
+        f"{options.out}: {counted} of {ledger.rows} rows ({counted / ledger.rows:.1%}) are rejected, more than --max-rejected "
+        f"{options.max_rejected:g}: mend them, or go on with --max-rejected 1; all are in rejected.jsonl.part"
     )
     reasons = []
     for kind, count in ledger.rejected.most_common():

@@ -5,19 +5,33 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 from audiograft.types import TRANSCRIBE_PROMPT, DataError, Sample
+
+PACKAGED_PROMPTS = "instructions"
+"""Names 16 ways to ask for a transcript, which are in the package, wherever no file is called so."""
+
+
+def find_prompts(path: str | Path) -> Path:
+    """The file of instructions that a path or `PACKAGED_PROMPTS` names; it may be missing."""
+    if str(path) == PACKAGED_PROMPTS and not Path(path).is_file():
+        return Path(str(files("audiograft") / "assets" / f"{PACKAGED_PROMPTS}.txt"))
+    return Path(path)
 
 
 def read_prompts(path: str | Path) -> list[str]:
     """Instructions, one a line; blank lines are left out.
 
+    Args:
+        path: of the file, or `PACKAGED_PROMPTS`.
+
     Raises:
         DataError: the file is missing, no text, or empty.
     """
     try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").split("\n")]
+        lines = [line.strip() for line in find_prompts(path).read_text(encoding="utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: can't be read as instructions, one a line: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
     if not any(lines):

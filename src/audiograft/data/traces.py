@@ -162,11 +162,17 @@ class TraceWriter:
         try:
             end = _end_of_record(path, records) if records else 0
             self._file = path.open("r+b" if records else "wb")
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
             self._file.truncate(end)
             self._file.seek(end)
             if not records:
                 self._file.write(_HEADER if complete else _PARTIAL_HEADER)
+                self._file.flush()
         except OSError as error:
+            with suppress(OSError):
+                self._file.close()
             raise self._unwritable(error) from error
 
     def append(self, trace: Trace) -> None:

@@ -99,6 +99,7 @@ def selftest(
     overrides: Sequence[str] = (),
     data: str | None = None,
     clips: int = CLIPS,
+    allow_outside: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     on_check: Callable[[Check], None] = lambda check: None,
@@ -110,6 +111,7 @@ def selftest(
         overrides: `key=value` for the recipe.
         data: manifest of clips with references; by default the recipe's validation data, and for `tiny` clips made with espeak-ng and flite.
         clips: so many of them.
+        allow_outside: also take clips that do not lie below the manifest's folder, as a recipe's `data.allow_outside` does.
         device: where a model is opened. A recipe's start is opened where it would be trained.
         dtype: of its weights.
         on_check: called after each check.
@@ -118,6 +120,7 @@ def selftest(
         AudiograftError: the recipe, the model or the clips can't be used.
     """
     subject = open_subject(target, overrides, torch.device(device), dtype)
+    allow_outside = allow_outside or (subject.recipe is not None and subject.recipe.data.allow_outside)
     checks: list[Check] = []
 
     def add(check: Check) -> None:
@@ -127,7 +130,7 @@ def selftest(
     with torch.no_grad():
         for make in (_parameters, _tower, _without_audio, _quantised):
             add(make(subject))
-        for check in _listening(subject, data, clips):
+        for check in _listening(subject, data, clips, allow_outside):
             add(check)
         # Last, since it changes the weights.
         add(_merging(subject))
@@ -248,7 +251,7 @@ def _trained_in_4_bits(name: str) -> list[str]:
     return []
 
 
-def _listening(subject: Subject, data: str | None, clips: int) -> Iterator[Check]:
+def _listening(subject: Subject, data: str | None, clips: int, allow_outside: bool) -> Iterator[Check]:
     """The deafness check and the word error rate, on the same clips."""
     if data is None and subject.is_start:
         why = "not trained yet: run the recipe first"
@@ -259,7 +262,7 @@ def _listening(subject: Subject, data: str | None, clips: int) -> Iterator[Check
         if manifest is None:
             yield from (Check(name, "skipped", what) for name in ("deafness", "word error rate"))
             return
-        rows = _rows(subject, manifest, clips)
+        rows = _rows(subject, manifest, clips, allow_outside)
         report = check_deafness(subject.model, subject.processor, rows, what, _PERMUTATIONS, _SEED)
         shown = ", ".join(f"{row.audio} audio: loss {row.loss:.3f}, WER {row.wer:.1%}" for row in report.conditions)
         yield Check("deafness", "failed" if report.deaf else "passed", f"{report.verdict()}; {shown}")
@@ -288,8 +291,8 @@ def _find_clips(subject: Subject, data: str | None, clips: int, scratch: Path) -
     return str(prepare_synthetic(scratch, split="test", voices="training", rows=clips, seed=1)), "synthetic"
 
 
-def _rows(subject: Subject, manifest: str, clips: int) -> list[Row]:
-    rows, rejected = index_rows(islice(read_samples([manifest]), clips), subject.processor)
+def _rows(subject: Subject, manifest: str, clips: int, allow_outside: bool) -> list[Row]:
+    rows, rejected = index_rows(islice(read_samples([manifest], allow_outside=allow_outside), clips), subject.processor)
     heard = [row for row in rows if row.n_samples]
     if len(heard) < MIN_DEAFNESS_CLIPS:
         reason = f"; the first of {len(rejected)} that can't be used: {rejected[0].audio}: {rejected[0].reason}" if rejected else ""

@@ -45,5 +45,5 @@ class Collator:
             return batch
         if "features" in items[0]:
             return batch | self.processor.pad_features([clip for item in items for clip in item["features"]])
-        states = [torch.from_numpy(clip).float() for item in items for clip in item["states"]]
+        states = [clip.float() for item in items for clip in item["states"]]
         return batch | {"encoder_states": pad_sequence(states, batch_first=True), "feature_lengths": torch.tensor(lengths)}

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
+from audiograft.inference.feature_cache import FeatureCache
 from audiograft.model import AudioGraftProcessor
 from audiograft.train.batching import muted
-from audiograft.train.feature_cache import FeatureCache
 from audiograft.train.rows import Row, Waveform, load_clips, tokens
 from audiograft.types import SAMPLE_RATE_HZ, DataError, Rejection
 
@@ -58,4 +59,18 @@ class SpeechDataset(Dataset[dict[str, Any]]):
             except DataError as error:
                 return silent_example(row, error, self.processor)
             return example(row, clips, row.padded, self.processor)
-        return tokens(row, row.feature_frames, self.processor) | {"states": self.cache.states(index), "audio_s": row.duration_s}
+        return _cached_example(row, self.cache, self.processor)
+
+
+def _cached_example(row: Row, cache: FeatureCache, processor: AudioGraftProcessor) -> dict[str, Any]:
+    """A row with the `states` of its clips in place of `features`; of a row whose clips are lost, as `silent_example` does."""
+    frames = [processor.front_end.encoder_frames(n_frames) for n_frames in row.feature_frames]
+    item = tokens(row, row.feature_frames, processor) | {"audio_s": row.duration_s}
+    try:
+        states = [cache.states(clip, row.padded) for clip in row.sample.clips]
+        if list(map(len, states)) != frames:
+            raise DataError(f"row {row.sample.id}: {row.sample.audio} has changed since the run began: start it again")
+    except DataError as error:
+        silence = [torch.zeros(n_frames, cache.width) for n_frames in frames]
+        return muted(item | {"states": silence}) | {"lost": Rejection(row.sample.id, row.sample.audio, str(error), "lost")}
+    return item | {"states": states}

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import yaml
 
 from audiograft.data.declarations import OpenSection, build, convert, unknown_key, wrong_value
+from audiograft.data.prompts import find_prompts
 from audiograft.data.sources import find_source
 from audiograft.types import ConfigError
 
@@ -304,7 +305,7 @@ def _check_values(recipe: Recipe, source: str) -> None:
         for key in keys:
             if not holds(_look_up(recipe, key)):
                 raise wrong_value(key, expected, _look_up(recipe, key), source)
-    if recipe.data.prompts is not None and not Path(recipe.data.prompts).is_file():
+    if recipe.data.prompts is not None and not find_prompts(recipe.data.prompts).is_file():
         raise ConfigError(f"{source}: data.prompts: {recipe.data.prompts}: no such file: write instructions into it, one a line")
     _check_parts(recipe, source)
     _check_stage(recipe, source)

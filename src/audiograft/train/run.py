@@ -17,6 +17,7 @@ from rich.console import Console
 from transformers import set_seed
 from transformers.trainer_callback import TrainerState
 
+from audiograft.inference.caching import fill_cache, open_cache
 from audiograft.model.lora import merge_lora
 from audiograft.train.batching import TokenBatchSampler, partition
 from audiograft.train.callbacks import LogLine
@@ -24,7 +25,6 @@ from audiograft.train.checkpoints import STATE, find_checkpoint, load_trained, r
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import SpeechDataset
 from audiograft.train.deafness import DeafnessReport, check_deafness
-from audiograft.train.feature_cache import build_cache
 from audiograft.train.finish import conclude, export, summary
 from audiograft.train.index import RowIndex
 from audiograft.train.kl import RESPONSES, DistillationCollator, DistillationDataset, responses_sha256, unanswered, with_responses
@@ -33,7 +33,7 @@ from audiograft.train.parallel import check_parallel, is_main_process, join_proc
 from audiograft.train.preview import draw_batch
 from audiograft.train.recipe import Recipe
 from audiograft.train.rows import Row
-from audiograft.train.setup import DTYPES, Start, open_model, open_processor, prepare, training_device
+from audiograft.train.setup import DTYPES, Start, check_output, open_model, open_processor, prepare, training_device
 from audiograft.train.sources import REJECTED, RunData, check_leakage, counting, index_training_rows, read_data, training_manifests
 from audiograft.train.stages import frozen_parts
 from audiograft.train.trainer import GraftTrainer
@@ -59,6 +59,7 @@ def train(recipe: Recipe, on_log: Callable[[LogLine], None] = lambda line: None,
     check_parallel(recipe)
     console = console or Console(stderr=True, quiet=not is_main_process())
     output_dir = Path(recipe.output_dir)
+    check_output(recipe)
     with writing(output_dir, "the output folder"):
         output_dir.mkdir(parents=True, exist_ok=True)
     set_seed(recipe.seed)
@@ -178,7 +179,10 @@ def _build_trainer(
         model.audio_tower.to(trainer.args.device)
         n_clips = sum(len(row.n_samples) for row in data.train)
         with counting(console, "caching features", n_clips) as advance, trainer.accelerator.main_process_first():
-            dataset.cache = build_cache(Path(recipe.feature_cache), model, processor, data.train, DTYPES[recipe.precision], on_clip=advance)
+            precision = DTYPES[recipe.precision]
+            dataset.cache = open_cache(recipe.feature_cache, model, processor, precision)
+            clips = ((clip, row.padded) for row in data.train for clip in row.sample.clips)
+            fill_cache(dataset.cache, clips, lambda: (model, processor), precision, on_clip=advance)
     return trainer
 
 

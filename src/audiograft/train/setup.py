@@ -66,7 +66,7 @@ def open_model(recipe: Recipe, console: Console) -> Start:
     Raises:
         ConfigError: it can't be opened or trained as the recipe says, or the output would take the place of another model.
     """
-    _check_output(recipe)
+    check_output(recipe)
     if recipe.quantisation is not None:
         require_bitsandbytes()
         _require_no_lora(recipe)
@@ -121,8 +121,12 @@ def _load(recipe: Recipe, dtype: torch.dtype) -> tuple[Any, Any]:
     return graft_in_memory(**asdict(recipe.graft), seed=recipe.seed, dtype=dtype, device=device, language_model_options=options)
 
 
-def _check_output(recipe: Recipe) -> None:
-    """The run may write over nothing that it starts from, nor beside a model of the other kind that no run wrote."""
+def check_output(recipe: Recipe) -> None:
+    """The run may write over nothing that it starts from, nor beside a model of the other kind that no run wrote.
+
+    Raises:
+        ConfigError: it would.
+    """
     base, output_dir = base_of(recipe), Path(recipe.output_dir)
     parts = ("model",) if "model" in base else ("audio_encoder", "language_model")
     sources = [str(base.get("graft", base)[part]) for part in parts]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from audiograft.train.parallel import is_main_process
 from audiograft.train.recipe import Corpus, Recipe
 from audiograft.train.rows import Row, Wording
 from audiograft.train.validation import draw
-from audiograft.types import ConfigError, DataError
+from audiograft.types import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES, ConfigError, DataError
 
 REJECTED = "rejected.jsonl"
 """In output_dir: rows that can't be used, one JSON object a line."""
@@ -194,14 +193,19 @@ class _Indexer:
 
 
 def _settings_of(processor: Any) -> str:
-    """SHA-256 of all that decides which ids a text becomes, and how many frames a clip."""
-    digest = hashlib.sha256()
-    with tempfile.TemporaryDirectory() as folder:
-        processor.save_pretrained(folder)
-        for path in sorted(Path(folder).rglob("*")):
-            if path.is_file():
-                digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
-    return digest.hexdigest()
+    """SHA-256 of what decides which ids a text becomes, and how many frames a clip."""
+    tokenizer, front_end = processor.tokenizer, processor.front_end
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    frames = [front_end.feature_frames(n_samples) for n_samples in (1, HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES)]
+    parts = [
+        type(processor).__name__,
+        backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()),
+        tokenizer.chat_template,
+        getattr(processor.vision_processor, "chat_template", None),
+        [processor.audio_token, processor.end_of_turn, processor.response_prefix, processor.pad_to_window],
+        [(n_frames, front_end.audio_tokens(n_frames)) for n_frames in frames],
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def index_training_rows(recipe: Recipe, processor: Any, manifests: Sequence[Path], console: Console) -> RowIndex:

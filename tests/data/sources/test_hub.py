@@ -3,6 +3,8 @@ from __future__ import annotations
 import gc
 import io
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,9 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from builders import tone
+from hub_server import DATA_SET, HubServer
+from hub_server import hub as hub_of
 
 from audiograft.audio import load_audio
 from audiograft.data.filters import Filters
+from audiograft.data.options import PrepareOptions
+from audiograft.data.prepare import prepare
 from audiograft.data.sources import find_source, hub, parquet
 from audiograft.data.sources.base import SourceRow
 from audiograft.data.sources.hub import HuggingFace, LargeScaleASR, PseudoLabelled
@@ -296,6 +302,20 @@ def test_a_cut_off_shard_is_named_after_the_rows_before_it(large_scale):
     assert "\n" not in str(caught.value)
 
 
+def test_prepare_goes_on_behind_a_shard_that_was_cut_off(large_scale, tmp_path):
+    shard = large_scale / "small" / "train-00001-of-00003.parquet"
+    whole = shard.read_bytes()
+    options = PrepareOptions(out=tmp_path / "out", filters=Filters(min_duration_s=0))
+    shard.write_bytes(whole[:-100])
+    with pytest.raises(DataError, match="train-00001-of-00003"):
+        prepare(LargeScaleASR(str(large_scale)), options)
+    shard.write_bytes(whole)
+    prepare(LargeScaleASR(str(large_scale)), options)
+
+    written = [json.loads(line)["text"] for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
+    assert written == [f"NUMBER {number}" for number in range(15)]
+
+
 def test_a_shard_that_lacks_a_column_is_named(large_scale):
     write(large_scale / "small" / "train-00001-of-00003.parquet", [{"ID": "1", "wav": clip()}])
 
@@ -425,6 +445,16 @@ def test_max_wer_leaves_what_is_at_or_below_it(pseudo):
     assert [verdict and verdict[0] for verdict in verdicts] == [None, None, "wer", "wer", "wer"]
 
 
+def test_prepare_with_max_wer_writes_no_row_above_it(pseudo, tmp_path):
+    options = PrepareOptions(out=tmp_path / "out", max_rejected=1, filters=Filters(max_wer=5.0, min_duration_s=0))
+    summary = prepare(PseudoLabelled(pseudo), options)
+    kept = [json.loads(line)["wer_percent"] for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
+    rejected = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
+
+    assert (summary.rows, summary.kept, kept) == (5, 2, [0.0, 4.5])
+    assert [(row["id"], row["kind"]) for row in rejected] == [(f"train-0000000{number}", "wer") for number in (2, 3, 4)]
+
+
 def test_a_set_without_word_error_rates_is_no_pseudo_labelled_one(tmp_path):
     write(tmp_path / "train.parquet", [{"audio": clip(), "text": "a"}])
 
@@ -453,3 +483,42 @@ def test_a_remote_file_is_tried_again_from_the_row_at_which_it_failed(tmp_path, 
 
     assert [row["text"] for row in rows] == [str(n) for n in range(6)]
     assert len(waits) == 2
+
+
+_READ = """
+import json, sys
+from audiograft.data.sources.hub import HuggingFace
+from audiograft.types import DataError
+
+for settings, skip in json.loads(sys.argv[1]):
+    try:
+        print(json.dumps([row.sample.id for row in HuggingFace(**settings).rows(skip)]))
+    except DataError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+@pytest.mark.slow
+def test_a_set_on_a_hub_is_read_in_ranges_or_from_the_cache(tmp_path):
+    for shard in range(2):
+        rows = [large_scale_row(6 * shard + number, wav={"bytes": clip(5.0, seed=number), "path": None}) for number in range(6)]
+        write(tmp_path / f"train-{shard:05d}-of-00002.parquet", rows, LARGE_SCALE)
+    files = {path.name: path.read_bytes() for path in sorted(tmp_path.iterdir())}
+    row_group = max(map(len, files.values())) / 3
+    everything = [f"1272-128104-{number:04d}" for number in range(12)]
+
+    def read_there(shop: HubServer, *reads: tuple[dict[str, Any], int]) -> list[Any]:
+        offline = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+        env = offline | {"HF_ENDPOINT": shop.address, "HF_HOME": str(tmp_path / "home")}
+        done = subprocess.run([sys.executable, "-c", _READ, json.dumps(reads)], env=env, capture_output=True, text=True, check=True)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    with hub_of(files) as shop:
+        streamed, nowhere = read_there(shop, ({"dataset": DATA_SET}, 9), ({"dataset": "someone/else"}, 0))
+        n_bytes = sum(length for _, length in shop.fetched)
+        cached, again = read_there(shop, ({"dataset": DATA_SET, "streaming": False}, 0), ({"dataset": DATA_SET, "streaming": False}, 10))
+
+    assert streamed == everything[9:]
+    assert n_bytes < 2.5 * row_group + 3 * 65_536  # two row groups of the last shard, and the ends of both
+    assert nowhere.startswith("someone/else: Dataset 'someone/else' doesn't exist on the Hub")
+    assert (cached, again) == (everything, everything[10:])

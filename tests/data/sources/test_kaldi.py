@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,8 +21,8 @@ def folder(path: Path, **files: str | bytes) -> Path:
     return path
 
 
-def read(path: Path, **options: Path | bool) -> list[SourceRow | Rejection]:
-    source = Kaldi(path, **options)  # type: ignore[arg-type]
+def read(path: Path, **options: Any) -> list[SourceRow | Rejection]:
+    source = Kaldi(path, **options)
     rows = list(source.rows())
     for skip in range(len(rows) + 2):
         assert list(source.rows(skip)) == rows[skip:]
@@ -100,10 +102,8 @@ def test_what_can_not_be_used_is_named_and_commands_never_run(tmp_path: Path) ->
     reasons = {row.id: row.reason for row in rows if isinstance(row, Rejection)}
     assert reasons["piped"] == f"{data}/text:1: wav.scp has a command for piped, which is not run: run it yourself, and name the file that it writes"
     assert reasons["silent"] == f"{data}/wav.scp:9: silent has no transcript in {data}/text: add it"
-    assert [(row.sample.text, row.sample.audio) for row in rows if isinstance(row, SourceRow)] == [
-        ("yes", str(data / "a.wav")),
-        ("", str(data / "e.wav")),
-    ]
+    kept = [(row.sample.text, row.sample.audio) for row in rows if isinstance(row, SourceRow)]
+    assert kept == [("yes", str(data / "a.wav")), ("", str(data / "e.wav"))]
     allowed = [row.sample.audio for row in Kaldi(data, allow_outside=True).rows() if isinstance(row, SourceRow)]
     assert allowed[:2] == [str(data / "../../etc/passwd"), "/etc/passwd"]
 
@@ -137,8 +137,6 @@ def test_utterances_in_segments_alone_are_rejected(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_no_utf_8_stays_what_it_is(tmp_path: Path) -> None:
-    import os
-
     data = folder(tmp_path / "d", wav_scp=b"u1 caf\xe9.wav\n", text="u1 x\n")
     (row,) = read(data)
     assert isinstance(row, SourceRow)

@@ -45,9 +45,10 @@ def archive(members: dict[str, bytes]) -> bytes:
 
 def archives() -> dict[str, bytes]:
     """The three files as their publishers have them."""
+    annotations = {f"voxconverse-master/{name}.rttm": text.encode() for name, text in RTTM.items()}
     dev = {f"audio/{name}.wav": wav(LENGTHS_S[name]) for name in ("abjxc", "bkwns")}
     return {
-        "voxconverse-master.zip": archive({f"voxconverse-master/{name}.rttm": text.encode() for name, text in RTTM.items()}),
+        "voxconverse-master.zip": archive(annotations | {"__MACOSX/voxconverse-master/dev/._abjxc.rttm": b"x"}),
         "voxconverse_dev_wav.zip": archive(dev | {"__MACOSX/audio/._abjxc.wav": b"x"}),
         "voxconverse_test_wav.zip": archive({"voxconverse_test_wav/aepyx.wav": wav(LENGTHS_S["aepyx"])}),
     }

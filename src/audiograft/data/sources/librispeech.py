@@ -60,32 +60,39 @@ class LibriSpeech:
         return islice(self._rows(), skip, None)
 
     def _rows(self) -> Iterator[SourceRow | Rejection]:
-        if self.download:
-            for subset in self.subsets:
+        sexes, books = None, None
+        for subset in self.subsets or self._found():
+            if self.download:
                 fetch(ARCHIVES[subset], self.path.parent if self.path.name == _FOLDER else self.path, self.mirror)
-        root = self.path / _FOLDER if (self.path / _FOLDER).is_dir() else self.path
-        subsets = self._subsets(root)
-        sexes = {fields[0]: fields[1] for fields in _table(root / "SPEAKERS.TXT", 5)}
-        books = {fields[0]: fields[5] or f"project-{fields[4]}" for fields in _table(root / "CHAPTERS.TXT", 8)}
-        if not books:
-            sys.stderr.write(f"{root}: no CHAPTERS.TXT to say which chapters are of one book: all that a speaker read counts as one recording\n")
-        for subset in subsets:
+            root = self._root()
+            if not (root / subset).is_dir():
+                raise DataError(f"{root}: no folder {subset}: unpack {subset}.tar.gz there, or fetch it with --download")
+            if sexes is None or books is None:
+                sexes = {fields[0]: fields[1] for fields in _table(root / "SPEAKERS.TXT", 5)}
+                books = _books(root)
             for speaker in _numbered_folders(root / subset):
+                known = {"subset": subset} | ({"sex": sexes[speaker.name]} if speaker.name in sexes else {})
                 for chapter in _numbered_folders(speaker):
-                    known = {"subset": subset, "chapter": chapter.name}
-                    if speaker.name in sexes:
-                        known["sex"] = sexes[speaker.name]
                     book = books.get(chapter.name)
-                    yield from _chapter(chapter, f"{speaker.name}-book-{book}" if book else speaker.name, known)
+                    yield from _chapter(chapter, f"{speaker.name}-book-{book}" if book else speaker.name, known | {"chapter": chapter.name})
 
-    def _subsets(self, root: Path) -> tuple[str, ...]:
-        there = tuple(subset for subset in SUBSETS if (root / subset).is_dir())
-        lacking = [subset for subset in self.subsets if subset not in there]
-        if lacking:
-            raise DataError(f"{root}: no folder {lacking[0]}: unpack {lacking[0]}.tar.gz there, or fetch it with --download")
-        if not there:
-            raise DataError(f"{root}: none of LibriSpeech's folders ({', '.join(SUBSETS)}): correct the path, or fetch some with --download")
-        return self.subsets or there
+    def _root(self) -> Path:
+        return self.path / _FOLDER if (self.path / _FOLDER).is_dir() else self.path
+
+    def _found(self) -> list[str]:
+        """The subsets that are there."""
+        found = [subset for subset in SUBSETS if (self._root() / subset).is_dir()]
+        if not found:
+            raise DataError(f"{self._root()}: none of LibriSpeech's folders ({', '.join(SUBSETS)}): correct the path, or fetch some with --download")
+        return found
+
+
+def _books(root: Path) -> dict[str, str]:
+    """Number of the book by that of the chapter."""
+    books = {fields[0]: fields[5] or f"project-{fields[4]}" for fields in _table(root / "CHAPTERS.TXT", 8)}
+    if not books:
+        sys.stderr.write(f"{root}: no CHAPTERS.TXT to say which chapters are of one book: all that a speaker read counts as one recording\n")
+    return books
 
 
 def _table(path: Path, n_fields: int) -> Iterator[list[str]]:

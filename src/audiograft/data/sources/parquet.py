@@ -114,8 +114,9 @@ def _opened(file: str) -> Iterator[Any]:
         return
     import fsspec
 
-    # A small buffer would make the columns take turns in fetching; a row group in one go is one request a column.
-    with fsspec.open(file, "rb") as stream, pyarrow.parquet.ParquetFile(stream, pre_buffer=True) as parquet:
+    files, path = fsspec.url_to_fs(file)
+    # Arrow asks for the columns of a row group in as few pieces as it can, so that a cache would only fetch what nobody wants.
+    with files.open(path, "rb", cache_type="none") as stream, pyarrow.parquet.ParquetFile(stream, pre_buffer=True) as parquet:
         yield parquet
 
 

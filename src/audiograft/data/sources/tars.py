@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from audiograft.data.archives import tar_members
 from audiograft.types import DataError
 
 MAX_MEMBER_BYTES = 1 << 30
 """A larger one is no clip, and would fill the memory."""
-_ZERO_BLOCK = bytes(tarfile.BLOCKSIZE)
 
 
 @dataclass
@@ -56,8 +56,7 @@ def read_groups(path: Path, skip: int = 0, split: Callable[[str], tuple[str, str
         with tarfile.open(path, "r:*") as archive:
             n_groups = 0
             group: Group | None = None
-            while (member := archive.next()) is not None:
-                vars(archive)["members"].clear()  # else a million members stay in memory
+            for member in tar_members(archive):
                 if member.isdir():
                     continue
                 key, suffix = split(member.name.removeprefix("./"))
@@ -68,14 +67,14 @@ def read_groups(path: Path, skip: int = 0, split: Callable[[str], tuple[str, str
                     group = Group(key)
                 if n_groups >= skip:
                     _add(group, suffix, archive, member)
-            _check_end(archive)
             if group is not None:
                 yield group
     # gzip and bzip2 report damage as an OSError without a number.
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{path}: can't be read ({error.strerror}): correct the path or its permissions") from error
-        raise DataError(f"{path}: breaks off, or is no tar archive ({error}): get it again, then run this once more to go on") from error
+        why = str(error).partition("\n")[0].rstrip(":")  # tarfile tells of each compression on a line of its own
+        raise DataError(f"{path}: breaks off, or is no tar archive ({why}): get it again, then run this once more to go on") from error
 
 
 def _add(group: Group, suffix: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
@@ -88,11 +87,3 @@ def _add(group: Group, suffix: str, archive: tarfile.TarFile, member: tarfile.Ta
         group.fault = f"{member.name!r} has {member.size} bytes, where {MAX_MEMBER_BYTES} are the most: cut it into clips"
     else:
         group.members[suffix] = content.read()
-
-
-def _check_end(archive: tarfile.TarFile) -> None:
-    """`tarfile` takes a broken header for the end of the archive, and says nothing."""
-    assert archive.fileobj is not None
-    archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(tarfile.BLOCKSIZE) != _ZERO_BLOCK:
-        raise tarfile.ReadError("it ends without its end mark")
