@@ -62,7 +62,7 @@ speedrun: .venv/.installed  ## graft, align, finetune, evaluate, transcribe in t
 	@mkdir -p benchmarks/results
 	@cp runs/speedrun/speedrun.json benchmarks/results/speedrun.json
 
-bench: .venv/.installed  ## the speed and memory ratios; writes benchmarks/results/latest.json
+bench: .venv/.installed-dev  ## the speed and memory ratios; writes benchmarks/results/latest.json
 	@$(BIN)/python benchmarks/bench.py
 
 results: .venv/.installed  ## word error rates of the shipped model (needs espeak-ng and flite); writes benchmarks/results/tiny.json

@@ -11,6 +11,12 @@ step together. On a CPU 4 bits save memory and cost time, since bitsandbytes unp
 
 Transcription: the shipped `tiny` on the same clips, in batches at their own length, against one clip at a time padded to 30 s.
 
+Decoding: files to samples at 16 kHz in two workers, against `datasets` and `librosa`; see decoding.py.
+
+Cache: a pass of training from the cache of encoder features against one that listens, what filling it takes, and its size; see caching.py.
+
+Rows: memory and time that it takes to know the rows of a run, 1k to 100k of them, against a list of rows; see memory.py.
+
 Rounds of both alternate and medians are compared: these machines are noisy, ratios less so. Peak memory is read from /proc, so this runs on
 Linux only.
 """
@@ -211,6 +217,20 @@ def bench_transcription(rounds: int, batch_size: int) -> list[dict[str, Any]]:
     return [row("transcribe_audio_s_per_s", *values, values[0] / values[1], "audio s/s")]
 
 
+def bench_decoding(rounds: int) -> list[dict[str, Any]]:
+    """Seconds of audio that two workers decode in a second: all formats and each of them against the usual way, then against two others."""
+    import decoding
+
+    found = decoding.rates(rounds)
+    ours, usual, *others = found
+    compared = [(usual, name, "" if name == decoding.ALL else f": {name}") for name in found[ours]]
+    compared += [(other, decoding.ALL, f": against {other}") for other in others]
+    rows = []
+    for way, name, remark in compared:
+        rows.append(row(f"decode_audio_s_per_s{remark}", found[ours][name], found[way][name], found[ours][name] / found[way][name], "audio s/s"))
+    return rows
+
+
 def row(name: str, ours: float, reference: float, ratio: float, unit: str) -> dict[str, Any]:
     return {"name": name, "ours": round(ours, 3), "reference": round(reference, 3), "ratio": round(ratio, 2), "unit": unit}
 
@@ -221,11 +241,14 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=40)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "latest.json")
     args = parser.parse_args()
+    import caching
+    import memory
     import torch
 
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, float32")
     print(f"dimensions: {json.dumps(DIMENSIONS)}\nclips: {', '.join(map(str, CLIP_SECONDS))} s\n")
-    rows = bench_training(args.rounds) + bench_steps(args.rounds) + bench_transcription(args.rounds, args.batch_size)
+    rows = bench_training(args.rounds) + bench_steps(args.rounds) + bench_transcription(args.rounds, args.batch_size) + bench_decoding(args.rounds)
+    rows += caching.bench_caching(args.rounds) + memory.bench_memory()
     print(f"{'figure':<52}{'ours':>12}{'reference':>12}{'ratio':>9}  unit")
     for item in rows:
         print(f"{item['name']:<52}{item['ours']:>12.2f}{item['reference']:>12.2f}{item['ratio']:>8.1f}x  {item['unit']}")

@@ -121,12 +121,12 @@ def test_opposite_channels_cancel() -> None:
 
 
 def test_at_16_khz_samples_come_back_unchanged_across_blocks() -> None:
-    waveform = noise(600_001)  # more than two blocks
+    waveform = noise(2_200_001)  # more than two blocks
     np.testing.assert_array_equal(load_audio(wav_bytes(waveform, subtype="FLOAT")).waveform, waveform)
 
 
 def test_resampling_in_blocks_equals_resampling_at_once() -> None:
-    waveform = noise(700_001)
+    waveform = noise(2_200_001)
     np.testing.assert_allclose(load_audio((waveform, 44_100)).waveform, soxr.resample(waveform, 44_100, 16_000), atol=1e-5)
 
 
@@ -242,7 +242,7 @@ def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("audiograft.audio.open", refuse, raising=False)  # root may read everything, so chmod proves nothing
+    monkeypatch.setattr("audiograft.audio.decode.open", refuse, raising=False)  # root may read everything, so chmod proves nothing
     assert refusal(path).startswith(f"{path}: permission denied")
 
 
@@ -308,6 +308,69 @@ def test_truncated_mp3(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100, 48_000])
+@pytest.mark.parametrize("name", ["a.mp3", "it's: [0] a,b;c=d%20\\.mp3", "é.mp3"])
+def test_a_whole_mp3_is_decoded_in_one_go_to_the_same_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate_hz: int, name: str) -> None:
+    stereo = noise(rate_hz * 14).reshape(-1, 2)
+    whole = encode(tmp_path / "made.mp3", "libmp3lame", rate_hz, stereo).rename(tmp_path / name).read_bytes()
+    packet_by_packet = load_audio(whole)
+    monkeypatch.setattr("audiograft.audio.ffmpeg.av.open", None)
+    clip = load_audio(tmp_path / name)
+    np.testing.assert_array_equal(clip.waveform, packet_by_packet.waveform)
+    assert clip.native_rate_hz == rate_hz
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(load_audio(name).waveform, clip.waveform)
+
+
+def test_an_mp3_on_disk_that_is_cut_joined_or_oddly_named_is_read_as_its_bytes_are(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    whole = encode(tmp_path / "a.mp3", "libmp3lame", 44_100, noise(44_100 * 3)).read_bytes()
+    path = tmp_path / "b.mp3"
+    for percent in (20, 50, 90):
+        path.write_bytes(whole[: len(whole) * percent // 100])
+        assert "cut off" in refusal(path)
+    for data in (whole + whole, whole + bytes(3_000), whole[:20_000] + bytes(200) + whole[20_200:]):
+        path.write_bytes(data)
+        np.testing.assert_array_equal(load_audio(path).waveform, load_audio(data).waveform)
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp3"))
+    odd.write_bytes(whole)
+    np.testing.assert_array_equal(load_audio(odd).waveform, load_audio(whole).waveform)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_was_decoded_before_a_late_error_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = encode(tmp_path / "a.mp3", "libmp3lame", 44_100, noise(44_100)).read_bytes()
+    expected = load_audio(whole)
+    true_open = av.open
+
+    class Breaking:
+        """A container that fails with an error of its own behind its last packet."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self.container = true_open(*args, **options)
+
+        def __enter__(self) -> Breaking:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.container.close()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.container, name)
+
+        def demux(self, stream: Any) -> Any:
+            yield from self.container.demux(stream)
+            raise av.error.EOFError(1, "the end")
+
+    monkeypatch.setattr("audiograft.audio.ffmpeg.av.open", Breaking)
+    np.testing.assert_array_equal(load_audio(whole).waveform, expected.waveform)
+
+
+def test_a_clip_knows_the_rate_it_was_stored_at(tmp_path: Path) -> None:
+    assert [load_audio(wav_bytes(tone(rate_hz), rate_hz)).native_rate_hz for rate_hz in RATES_HZ] == list(RATES_HZ)
+    assert load_audio(encode(tmp_path / "a.m4a", "aac", 22_050, tone(22_050))).native_rate_hz == 22_050
+    assert load_audio((tone(8_000), 8_000)).native_rate_hz == 8_000
+
+
 def test_mp3_without_a_stated_length_is_read_to_its_end(tmp_path: Path) -> None:
     assert_is_tone(load_audio(encode(tmp_path / "a.mp3", "libmp3lame", 44_100, tone(44_100), write_xing="0")), slack_s=0.1)
 
@@ -348,7 +411,7 @@ def test_zero_samples_in_an_array(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nan_or_infinite_samples(bad: float) -> None:
-    samples = noise(300_000)
+    samples = noise(1_200_000)
     samples[-1] = bad
     assert "NaN or infinite" in refusal((samples, 44_100))
     assert "NaN or infinite" in refusal(wav_bytes(samples, subtype="FLOAT"))

@@ -183,3 +183,49 @@ def test_bench_tells_each_step_in_units_of_the_one_before(bench: ModuleType, mon
         "step_cost: 4-bit + LoRA over align": (6.0, 2.0, 3.0),
         "step_memory: 4-bit + LoRA over align": (2.0, 4.0, 0.5),
     }
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # librosa imports modules that Python 3.13 drops
+def test_every_way_of_decoding_decodes_everything() -> None:
+    """At a size that shows nothing but that all of it runs; `rates` itself checks that no way leaves a clip out."""
+    pytest.importorskip("datasets")
+    decoding = load("decoding")
+    found = decoding.rates(rounds=1, clips_each=2, passes=1)
+    assert list(found) == list(decoding.WAYS)
+    assert all(list(by_format) == [*decoding.FORMATS, decoding.ALL] and min(by_format.values()) > 0 for by_format in found.values())
+
+
+def test_bench_tells_how_fast_clips_are_decoded_against_each_other_way(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding = load("decoding")
+    rates = {"ours": 600.0, "usual": 200.0, "other": 300.0, "bare": 400.0}
+    monkeypatch.setattr(decoding, "rates", lambda rounds: {way: {"FLAC": rate / 2, decoding.ALL: rate} for way, rate in rates.items()})
+    found = {row["name"]: (row["ours"], row["reference"], row["ratio"]) for row in bench.bench_decoding(1)}
+    assert found == {
+        "decode_audio_s_per_s": (600, 200, 3),
+        "decode_audio_s_per_s: FLAC": (300, 100, 3),
+        "decode_audio_s_per_s: against other": (600, 300, 2),
+        "decode_audio_s_per_s: against bare": (600, 400, 1.5),
+    }
+
+
+@pytest.mark.slow
+def test_the_caching_benchmark_gives_the_same_loss_both_ways_and_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    caching = load("caching")
+    found = caching.measure(1, copies=1)
+    assert found["clips"] == 20
+    assert found["cached_loss"] == pytest.approx(found["uncached_loss"], rel=5e-3)
+    assert 0 < found["cached_s"] < found["uncached_s"]
+    monkeypatch.setattr(caching, "measure", lambda rounds: found)
+    assert len(caching.bench_caching(1)) == 5
+
+
+def test_memory_knows_the_same_rows_in_each_way(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "bench", bench)
+    memory = load("memory")
+    manifest = memory.write_corpus(tmp_path / "corpus", 40)
+    lines = [{"rows": 40, "how": how, **memory.know_rows(manifest, how)} for how in ("index", "again", "list")]
+    assert all(line["peak_mb"] >= line["before_mb"] > 0 for line in lines)
+    assert len(memory.draw(lines).splitlines()) == 4
+    more = [{**line, "rows": 1040, "peak_mb": line["peak_mb"] + 0.2} for line in lines]
+    assert memory.growth_bytes([*lines, *more], "index") == pytest.approx(200)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+import socket
 import subprocess
 import sys
 import threading
@@ -168,6 +170,32 @@ def test_on_ray_a_killed_worker_costs_nothing_and_errors_stay_one_line(tmp_path:
     done = subprocess.run([sys.executable, "-c", RAY_SCRIPT, str(tmp_path / "killed")], capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stdout, done.stderr) == (0, "row 70: bad\n", "")
     assert (tmp_path / "killed").exists()
+
+
+def test_an_address_where_nothing_is_is_told_at_once() -> None:
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for scheme in ("", "ray://"):
+        with pytest.raises(ConfigError, match=f"nothing answers at {scheme}127.0.0.1:{port} .*ray start --head"):
+            next(spread(squares, [1], engine="ray", address=f"{scheme}127.0.0.1:{port}"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_on_a_cluster_with_gpus_each_worker_has_one_where_it_asks() -> None:
+    ray = pytest.importorskip("ray")
+    bulk._require_ray()
+    ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+
+        def make() -> Callable[[int], tuple[int, list[int]]]:
+            return lambda item: (item, ray.get_gpu_ids())
+
+        assert list(spread(make, range(6), engine="ray", on_gpus=True)) == [(item, [0]) for item in range(6)]
+        assert list(spread(make, range(6), engine="ray")) == [(item, []) for item in range(6)]
+    finally:
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import pickle
+import socket
 import threading
 import warnings
 from collections import deque
@@ -29,6 +30,7 @@ _IN_FLIGHT_PER_WORKER = 3
 _BLOCK_ITEMS = 8192
 _BLOCK_BYTES = 1 << 28
 """What Ray is given at once, whichever comes first: its workers start anew for each block, so blocks are large."""
+_ANSWER_S = 10
 _TASK_ITEMS = 16
 """What a worker is given at once. All of it is done again where the worker is killed."""
 
@@ -68,14 +70,24 @@ def spread(
     Raises:
         ConfigError: an engine that is none, an address without `ray`, or Ray is not installed or can't be reached.
     """
+    check_engine(engine, address)
+    if engine == "local":
+        return _in_threads(make_worker, items, workers or available_cores())
+    return _on_ray(make_worker, items, address, workers, on_gpus)
+
+
+def check_engine(engine: EngineName, address: str | None) -> None:
+    """Refuse at once what `spread` would refuse.
+
+    Raises:
+        ConfigError: an engine that is none, an address without `ray`, or Ray is not installed.
+    """
     if engine not in get_args(EngineName):
         raise ConfigError(f"engine {engine}: choose {' or '.join(get_args(EngineName))}")
-    if engine == "local":
-        if address is not None:
-            raise ConfigError(f"address {address}: it is that of a Ray cluster: set the engine to ray, or leave it out")
-        return _in_threads(make_worker, items, workers or available_cores())
-    _require_ray()
-    return _on_ray(make_worker, items, address, workers, on_gpus)
+    if engine == "ray":
+        _require_ray()
+    elif address is not None:
+        raise ConfigError(f"address {address}: it is that of a Ray cluster: set the engine to ray, or leave it out")
 
 
 def available_cores() -> int:
@@ -218,7 +230,7 @@ def _run_block(block: list[tuple[int, bytes]], maker: bytes, workers: int, on_gp
         tables.append(pyarrow.table({"number": numbers, "item": pyarrow.array(items, pyarrow.large_binary())}))
     results = ray.data.from_arrow(tables).map_batches(
         _RayWorker,
-        batch_size=None,
+        batch_size=1,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(tables))),
         fn_constructor_args=(maker,),
@@ -257,6 +269,8 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    if address is not None:
+        _require_answer(address)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         with _silent_stderr():
@@ -266,11 +280,26 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
                 ray.init(address, **quiet)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise ConfigError(f"engine ray: no cluster at {address or 'this machine'} ({reason}): start one with ray start --head") from error
+        if address is None:
+            raise ConfigError(f"engine ray: Ray does not start here ({reason}): use the engine local") from error
+        mend = "set RAY_AUTH_MODE=token where it asks for one, or start one with ray start --head"
+        raise ConfigError(f"engine ray: no cluster at {address} ({reason}): {mend}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself would wait for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+        except (OSError, OverflowError) as error:
+            raise ConfigError(
+                f"engine ray: nothing answers at {address} ({error}): correct the address, or start one with ray start --head"
+            ) from error
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def test_help_lists_each_verb_with_its_summary(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_summary_is_the_first_line_of_the_verbs_own_help(verb: str) -> None:
-    command = get_command(import_module(f"audiograft.cli.{verb}").app)
+    command = get_command(import_module(f"audiograft.cli.{verb.replace('-', '_')}").app)
     assert command.help
     assert command.help.splitlines()[0] == VERBS[verb]
 

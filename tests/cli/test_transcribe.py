@@ -269,3 +269,25 @@ def test_a_file_name_that_is_no_utf_8_can_be_written_into_a_folder(engine: EchoE
         pytest.skip("this file system takes UTF-8 names alone")
     assert main(["transcribe", "bad\udcff.wav", "--out", "texts"]) == 0
     assert Path("texts", "bad\udcff.txt").read_text() == "this is bad\\udcff\n"
+
+
+def test_a_manifest_stands_for_its_clips(engine: EchoEngine, clip: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    clip("made/a.wav")
+    clip("made/b.wav")
+    clip("c.wav")
+    rows = [{"id": "pair", "audio": ["b.wav", "a.wav"], "prompt": "same?", "response": "yes"}, {"id": "text", "prompt": "x", "response": "y"}]
+    Path("made/manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["transcribe", "made/manifest.jsonl", "c.wav"]) == 0
+    assert engine.calls[0][0] == ["made/b.wav", "made/a.wav", "c.wav"]
+    Path("made/manifest.jsonl").write_text(json.dumps({"id": "out", "audio": "../c.wav", "text": "x"}) + "\n")
+    assert main(["transcribe", "made/manifest.jsonl"]) == 2
+    assert "--allow-outside" in capsys.readouterr().err
+    assert main(["transcribe", "made/manifest.jsonl", "--allow-outside"]) == 0
+    assert len(engine.calls) == 2
+
+
+def test_an_engine_that_can_not_be_is_one_line_before_a_model_is_loaded(clip: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", clip("a.wav"), "--address", "x"]) == 2
+    assert "address x: it is that of a Ray cluster" in capsys.readouterr().err
+    assert main(["transcribe", "a.wav", "--engine", "ray", "--timing"]) == 2
+    assert "leave out --engine" in capsys.readouterr().err

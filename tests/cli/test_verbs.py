@@ -52,7 +52,7 @@ def test_evaluate_prints_rates_counts_and_speakers(evaluation: Any, capsys: pyte
     assert main(["evaluate", "--data", str(manifest), "--out", "run", "--normaliser", "none", "--batch-size", "2"]) == 0
     assert seen | {"returns": None} == {
         "returns": None, "manifest": manifest, "out": Path("run"), "normaliser": "none", "batch_size": 2, "prompt": None,
-        "audio": "true",
+        "audio": "true", "allow_outside": False,
     }  # fmt: skip
     printed = capsys.readouterr().out
     for part in ("WER", "CER", "12.50 %", "5.00 % to 20.00 %", "substitutions", "anna", "[bold]", "2 rows"):

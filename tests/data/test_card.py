@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from audiograft.data.card import make_card, render_card, write_card
 from audiograft.data.counting import Spread, TopCounts
-from audiograft.data.leakage import LeakageReport, Side, Touch
+from audiograft.data.gate import LeakageReport, Side, Touch
 from audiograft.types import DataError
 
 ROWS = [

@@ -246,6 +246,8 @@ def test_english_by_any_name(name: str) -> None:
     assert language_code(name) == "en"
 
 
-@pytest.mark.parametrize(("name", "code"), [("Français", "fr"), ("zh-CN", "zh"), ("cmn", "zh"), ("sv-SE", "sv"), ("xx-YY", "xx"), ("Klingon", "klingon")])
+@pytest.mark.parametrize(
+    ("name", "code"), [("Français", "fr"), ("zh-CN", "zh"), ("cmn", "zh"), ("sv-SE", "sv"), ("xx-YY", "xx"), ("Klingon", "klingon")]
+)
 def test_other_languages(name: str, code: str) -> None:
     assert language_code(name) == code

@@ -65,11 +65,10 @@ def test_copies_are_found_and_nothing_else(clips: list[Waveform], change: Callab
         assert share * shorter_s < match.overlap_s < shorter_s + 0.05
 
 
-@pytest.mark.parametrize(("n_samples", "recall"), [(8_000, 0.7), (16_000, 0.9)])
-def test_most_short_pieces_are_found(clips: list[Waveform], n_samples: int, recall: float) -> None:
-    found = matches([clip[11_111:][:n_samples] for clip in clips], clips)
+def test_most_pieces_of_a_second_are_found(clips: list[Waveform]) -> None:
+    found = matches([clip[11_111:27_111] for clip in clips], clips)
     assert all(match.query == match.indexed for match in found)
-    assert len(found) >= recall * len(clips)
+    assert len(found) >= 0.9 * len(clips)
 
 
 def test_other_sound_is_no_copy(clips: list[Waveform]) -> None:

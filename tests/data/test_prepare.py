@@ -1,4 +1,4 @@
-"""What `prepare` makes of rows of every kind, and that it goes on where it was interrupted, whatever interrupted it."""
+"""What `prepare` makes of rows of every kind, of splits, and of the sources of recipes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import errno
 import json
 import os
 import re
-import resource
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from listed import Listed, contents, lines, options, write_clip
 
 from audiograft.audio import load_audio
 from audiograft.data import clips, prepare, sources
@@ -28,89 +25,9 @@ from audiograft.data.ledger import manifest_row, to_line
 from audiograft.data.manifest import read_manifest
 from audiograft.data.options import PrepareOptions
 from audiograft.data.prepare import TooManyRejectedError, prepare_source
-from audiograft.data.sources.base import SourceRow, option
+from audiograft.data.sources.base import SourceRow
 from audiograft.data.traces import make_trace, read_traces
 from audiograft.types import ConfigError, DataError, Rejection, Sample
-
-FILES = ("manifest.jsonl", "rejected.jsonl", "manifest.traces", "card.json", "card.html")
-
-
-def write_clip(path: Path, n_samples: int = 3200, seed: int = 0, rate_hz: int = 16_000) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    samples = np.random.default_rng(seed).uniform(-0.5, 0.5, n_samples).astype(np.float32)
-    soundfile.write(path, samples, rate_hz, subtype="PCM_16")
-    return path
-
-
-@dataclass(frozen=True)
-class Listed:
-    """Rows that a test wrote down, of clips in a folder.
-
-    Attributes:
-        fail_at: row at which the reading breaks, which is no option: it is gone at the next try.
-    """
-
-    name: ClassVar[str] = "listed"
-    found: ClassVar[list[SourceRow | Rejection]] = []
-    read: ClassVar[list[int]] = []
-    fail_at: ClassVar[dict[int, BaseException]] = {}
-
-    folder: Path = option("Of the clips.", argument=True)
-    scale: float = option("A number.", 1.0)
-    tags: tuple[str, ...] = option("Several.", ())
-
-    def rows(self, skip: int = 0) -> Iterator[SourceRow | Rejection]:
-        """See `Source.rows`."""
-        for number, row in enumerate(self.found[skip:], start=skip):
-            if number in self.fail_at:
-                raise self.fail_at.pop(number)
-            self.read.append(number)
-            yield row
-
-
-@pytest.fixture
-def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Listed]:
-    def listed(*rows: SourceRow | Rejection | Sample) -> Listed:
-        found = [SourceRow(row) if isinstance(row, Sample) else row for row in rows]
-        for name, value in (("found", found), ("read", []), ("fail_at", {})):
-            monkeypatch.setattr(Listed, name, value)
-        return Listed(tmp_path)
-
-    return listed
-
-
-@pytest.fixture
-def mixed(tmp_path: Path, listed: Callable[..., Listed]) -> Listed:
-    """Fourteen rows of every fate, of which five can't be used."""
-    good = [Sample(f"good-{n}", (str(write_clip(tmp_path / f"{n}.wav", 3200 + n, n)),), text=f"text {n % 3}", speaker=f"s{n % 4}") for n in range(8)]
-    raw = (tmp_path / "3.wav").read_bytes()
-    return listed(
-        *good[:3],
-        Sample("gone", (str(tmp_path / "gone.wav"),), text="gone"),
-        SourceRow(Sample("bytes", ("table#1",), text="bytes", recording="r"), audio=raw),
-        Rejection("line-6", "line-6", "broken line", "row"),
-        good[3],
-        Sample("good-1", (good[4].audio,), text="same id as another"),
-        SourceRow(Sample("span", (good[5].audio,), text="span", recording="r"), span=(0.05, 0.15)),
-        *good[4:6],
-        Sample("null", (good[6].audio,)),
-        Sample("binary", (good[6].audio,), text="a\0b"),
-        good[7],
-    )
-
-
-def options(out: Path, **chosen: Any) -> PrepareOptions:
-    filters = {name: chosen.pop(name) for name in list(chosen) if name in Filters.__dataclass_fields__}
-    return PrepareOptions(**{"out": out, "max_rejected": 1.0, "workers": 2, "filters": Filters(**filters), **chosen})
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    """Every file of a finished corpus. The card's page has the name of the folder, so corpora that are compared need the same."""
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
 def test_each_row_becomes_one_line_of_the_manifest_or_the_rejected(mixed: Listed, tmp_path: Path) -> None:
@@ -286,131 +203,6 @@ def test_filters_and_repeated_texts_reject_in_the_order_of_the_source(mixed: Lis
     assert summary.kept == 7
 
 
-def interrupted(source: Listed, chosen: PrepareOptions, at: int, error: BaseException) -> None:
-    Listed.fail_at[at] = error
-    with pytest.raises((DataError, KeyboardInterrupt)):
-        prepare.prepare(source, chosen)
-    assert not any((chosen.out / name).exists() for name in FILES)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_reading_that_breaks_anywhere_goes_on_to_the_same_bytes(mixed: Listed, tmp_path: Path, workers: int) -> None:
-    whole = tmp_path / "whole/corpus"
-    prepare.prepare(mixed, options(whole, max_repeats=2, audio="flac"))
-    for at in range(len(Listed.found)):
-        broken = tmp_path / f"broken-{at:02d}" / "corpus"
-        chosen = options(broken, max_repeats=2, audio="flac", workers=workers)
-        interrupted(mixed, chosen, at, ConnectionResetError("peer went away"))
-        if at + 2 < len(Listed.found):
-            interrupted(mixed, chosen, at + 2, KeyboardInterrupt())
-        Listed.read.clear()
-        prepare.prepare(mixed, chosen)
-        assert min(Listed.read, default=99) >= at  # what was done is not done again
-        assert contents(broken) == contents(whole)
-
-
-def test_the_error_of_a_broken_stream_is_one_line_that_says_how_far_it_came(mixed: Listed, tmp_path: Path) -> None:
-    Listed.fail_at[7] = ConnectionResetError("peer went away")
-    with pytest.raises(DataError, match=r"listed: broke off behind row 7 \(ConnectionResetError: peer went away\): run the same command again"):
-        prepare.prepare(mixed, options(tmp_path / "out"))
-    assert len(lines(tmp_path / "out/manifest.jsonl.part")) + len(lines(tmp_path / "out/rejected.jsonl.part")) == 7
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=12)
-@given(at=st.integers(1, 13), cut=st.integers(0, 60), extra=st.binary(max_size=20))
-def test_a_half_written_line_is_written_again(mixed: Listed, tmp_path_factory: pytest.TempPathFactory, at: int, cut: int, extra: bytes) -> None:
-    """As a killed process leaves it: the trace is written, its line of the manifest in part or not at all."""
-    folder = tmp_path_factory.mktemp("half")
-    prepare.prepare(mixed, options(folder / "whole/corpus", workers=1))
-    broken = folder / "broken/corpus"
-    interrupted(mixed, options(broken, workers=1), at, OSError("stop"))
-    part = broken / "manifest.jsonl.part"
-    rows = part.read_bytes().splitlines(keepends=True)
-    outcome_of_last = Listed.found[at - 1]
-    if isinstance(outcome_of_last, SourceRow) and rows and json.loads(rows[-1])["id"] == outcome_of_last.sample.id:
-        part.write_bytes(b"".join(rows[:-1]) + rows[-1][: max(0, len(rows[-1]) - 1 - cut)])
-    else:
-        with (broken / "rejected.jsonl.part").open("ab") as file:
-            file.write(extra.replace(b"\n", b""))
-    with (broken / "manifest.traces.part").open("ab") as file:
-        file.write(extra)
-    prepare.prepare(mixed, options(broken, workers=1))
-    assert contents(broken) == contents(folder / "whole/corpus")
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from dataclasses import dataclass
-from typing import ClassVar
-from audiograft.data.options import PrepareOptions
-from audiograft.data.prepare import prepare
-from audiograft.data.sources.base import SourceRow, option
-from audiograft.types import Sample
-
-@dataclass(frozen=True)
-class Killing:
-    name: ClassVar[str] = "killing"
-    folder: Path = option("Of the clips.")
-
-    def rows(self, skip=0):
-        for n in range(skip, 40):
-            if n == int(sys.argv[4]):
-                os.kill(os.getpid(), signal.SIGKILL)
-            name = "gone" if n % 7 == 3 else str(n % 5)
-            yield SourceRow(Sample(str(n), (str(self.folder / f"{name}.wav"),), text=f"text {n}"))
-
-prepare(Killing(Path(sys.argv[2])), PrepareOptions(out=Path(sys.argv[3]), workers=2, audio="flac"))
-"""
-
-
-def test_a_killed_process_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    for n in range(5):
-        write_clip(tmp_path / f"{n}.wav", 1600 + n, n)
-
-    def run(out: str, kill_at: int) -> int:
-        words = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path), str(tmp_path / out / "corpus"), str(kill_at)]
-        return subprocess.run(words, check=False).returncode
-
-    assert run("whole", -1) == 0
-    for kill_at in (0, 17, 39):
-        assert run("killed", kill_at) == -signal.SIGKILL
-        assert not any((tmp_path / "killed/corpus" / name).exists() for name in FILES)
-    assert run("killed", -1) == 0
-    assert contents(tmp_path / "killed/corpus") == contents(tmp_path / "whole/corpus")
-
-
-@pytest.mark.parametrize("splits", [(), ("train=0.5,test=0.5",)])
-def test_an_end_that_is_interrupted_anywhere_is_made_again(
-    mixed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: tuple[str, ...]
-) -> None:
-    prepare.prepare(mixed, options(tmp_path / "whole/corpus", splits=splits))
-    true_replace = Path.replace
-    n_steps = 0
-    for stop_at in range(1, 40):
-        out = tmp_path / f"stop-{stop_at}" / "corpus"
-        count = 0
-
-        def replace_or_stop(path: Path, target: Path, stop_at: int = stop_at) -> Path:
-            nonlocal count
-            count += 1
-            if count == stop_at:
-                raise KeyboardInterrupt
-            return true_replace(path, target)
-
-        monkeypatch.setattr(Path, "replace", replace_or_stop)
-        try:
-            prepare.prepare(mixed, options(out, splits=splits))
-            break
-        except KeyboardInterrupt:
-            n_steps += 1
-        monkeypatch.setattr(Path, "replace", true_replace)
-        prepare.prepare(mixed, options(out, splits=splits))
-        assert contents(out) == contents(tmp_path / "whole/corpus")
-    assert n_steps >= 6
-
-
 def speech(folder: Path, n_rows: int) -> list[Sample]:
     """Rows of six speakers and twelve recordings, of one label or the other."""
     return [
@@ -471,43 +263,6 @@ def test_what_is_read_at_the_end_may_change_before_it(listed: Callable[..., List
     assert sorted(path.name for path in out.glob("*.jsonl*")) == ["manifest.jsonl", "rejected.jsonl"]
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on(mixed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare.prepare(mixed, options(tmp_path / "whole/corpus", audio="flac"))
-    true_write, count = Path.write_bytes, 0
-
-    def write_or_fail(path: Path, data: bytes) -> int:
-        nonlocal count
-        count += 1
-        if count == 4:
-            true_write(path, data[:10])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return true_write(path, data)
-
-    monkeypatch.setattr(Path, "write_bytes", write_or_fail)
-    out = tmp_path / "out/corpus"
-    with pytest.raises(DataError, match=r"audio/0000/\S+\.flac: can't be written \(No space left on device\): free some space"):
-        prepare.prepare(mixed, options(out, audio="flac"))
-    prepare.prepare(mixed, options(out, audio="flac"))
-    assert contents(out) == contents(tmp_path / "whole/corpus")
-
-
-@pytest.mark.parametrize("limit_bytes", [150, 700, 1_200, 4_000])
-def test_a_file_that_can_grow_no_more_is_one_line_and_the_run_goes_on(mixed: Listed, tmp_path: Path, limit_bytes: int) -> None:
-    """The system's own limit on the size of files cuts a line where it stands, as a full disk does."""
-    prepare.prepare(mixed, options(tmp_path / "whole/corpus"))
-    out = tmp_path / "out/corpus"
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
-    try:
-        with pytest.raises(DataError, match=r"corpus/\S+: can't be written \(File too large\)"):
-            prepare.prepare(mixed, options(out))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert not any((out / name).exists() for name in FILES)
-    prepare.prepare(mixed, options(out))
-    assert contents(out) == contents(tmp_path / "whole/corpus")
-
-
 def test_a_share_of_rejected_rows_stops_the_run_and_can_be_let_through(listed: Callable[..., Listed], tmp_path: Path) -> None:
     clip = str(write_clip(tmp_path / "a.wav"))
     rows = [Sample(f"{n}", (clip if n % 3 else f"{clip}{n}",), text=f"{n}" if n % 10 else None) for n in range(1, 1001)]
@@ -540,49 +295,15 @@ def test_few_rows_are_held_against_the_share_at_the_end(listed: Callable[..., Li
         prepare.prepare(listed(*rows[:3], Rejection("x", "x", "why", "row")), options(tmp_path / "three", max_rejected=0.2))
 
 
+def test_rows_that_a_worker_swallows_are_missed(mixed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "spread", lambda make, rows, **how: (make()(row) for row in rows if row[0] != 3))
+    with pytest.raises(DataError, match="14 rows were read and 13 written down"):
+        prepare.prepare(mixed, options(tmp_path / "out"))
+
+
 def test_a_source_without_rows_is_refused(listed: Callable[..., Listed], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rows"):
         prepare.prepare(listed(), options(tmp_path / "out"))
-
-
-def test_other_options_do_not_go_on_where_these_ended(mixed: Listed, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    interrupted(mixed, options(out), 5, OSError("stop"))
-    for chosen, source, named in (
-        ({"limit": 3}, mixed, "limit null, not 3"),
-        ({"max_duration_s": 3.0}, mixed, "max_duration_s 30.0, not 3.0"),
-        ({}, replace(mixed, scale=2.0), "listed.scale 1.0, not 2.0"),
-    ):
-        with pytest.raises(DataError, match=rf"{named}.*--overwrite"):
-            prepare.prepare(source, options(out, **chosen))
-    # How it runs may change.
-    prepare.prepare(mixed, options(out, workers=1, max_rejected=0.9))
-
-
-def test_what_is_there_is_not_written_over(mixed: Listed, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    prepare.prepare(mixed, options(out, limit=4))
-    with pytest.raises(DataError, match="finished corpus.*--overwrite"):
-        prepare.prepare(mixed, options(out))
-    assert prepare.prepare(mixed, options(out, overwrite=True, limit=3)).kept == 3
-    assert len(list((out / "audio").rglob("*.wav"))) == 3
-    inside = Listed(out / "audio")
-    with pytest.raises(DataError, match="the source lies in"):
-        prepare.prepare(inside, options(out, overwrite=True))
-    (tmp_path / "theirs").mkdir()
-    for name in ("manifest.jsonl", "audio"):
-        (tmp_path / "theirs" / name).mkdir()
-        with pytest.raises(DataError, match=f"{name}: is there already.*choose another folder"):
-            prepare.prepare(mixed, options(tmp_path / "theirs", overwrite=True))
-        (tmp_path / "theirs" / name).rmdir()
-
-
-def test_two_runs_do_not_share_a_folder(mixed: Listed, tmp_path: Path) -> None:
-    def other_run(rejection: Rejection | None) -> None:
-        with pytest.raises(DataError, match="another run"):
-            prepare.prepare(mixed, options(tmp_path / "out"))
-
-    prepare.prepare(mixed, options(tmp_path / "out", limit=1), other_run)
 
 
 @pytest.mark.parametrize(

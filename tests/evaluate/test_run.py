@@ -193,7 +193,7 @@ def test_metrics_on_disk_are_those_returned_and_can_be_had_again_from_the_predic
     metrics = run()
     assert loaded(tmp_path / "run" / "metrics.json") == metrics
     again = score(tmp_path / "run" / "predictions.jsonl", "lower")
-    assert metrics == again | {"wall_s": metrics["wall_s"], "rtfx": metrics["rtfx"]}
+    assert metrics == again | {"wall_s": metrics["wall_s"], "rtfx": metrics["rtfx"], "leakage": metrics["leakage"]}
 
 
 def test_run_json_says_what_was_run(run: Callable[..., Any], corpus: Path, tmp_path: Path) -> None:

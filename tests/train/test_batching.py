@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiograft.train.batching import TokenBatchSampler, partition
+from audiograft.train.batching import ProcessShare, TokenBatchSampler, partition
 from audiograft.types import ConfigError
 
 
@@ -43,3 +43,38 @@ def test_the_seed_decides_which_rows_come_together() -> None:
 def test_a_row_over_the_budget_is_an_error_that_says_what_would_do() -> None:
     with pytest.raises(ConfigError, match="tokens_per_batch: 100 is less than the longest row takes: set it to 101 or more"):
         partition([5, 101], 100, seed=0)
+
+
+class Counted(list[list[int]]):
+    """Batches that remember how often one was asked for."""
+
+    asked = 0
+
+    def __getitem__(self, number):
+        self.asked += 1
+        return super().__getitem__(number)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_what_is_done_of_an_epoch_is_passed_over_without_a_look(processes: int) -> None:
+    batches = Counted([number] for number in range(1000))
+    sampler = TokenBatchSampler(batches, seed=3)
+    sampler.start_at(2)
+    whole = [list(ProcessShare(sampler, 1000, process, processes)) for process in range(processes)]
+    batches.asked = 0
+    done = 1000 // processes - 10
+    sampler.start_at(2, done)
+    rest = [list(ProcessShare(sampler, 1000, process, processes)) for process in range(processes)]
+    # The Trainer counts batches off, so they come, but empty.
+    assert [share[:done] for share in rest] == [[[]] * done] * processes
+    assert [share[done:] for share in rest] == [share[done:] for share in whole]
+    assert batches.asked <= 3 * 11 * processes
+
+
+def test_batches_are_a_sequence() -> None:
+    batches = partition([3, 1, 2], 3, seed=0)
+    assert [len(batch) for batch in batches] == [1, 1, 1]
+    assert batches[-1] == batches[2] == [0]
+    assert batches[1:] == [[2], [0]]
+    with pytest.raises(IndexError):
+        batches[3]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import soundfile
 from audiograft.data.traces import traces_of
 from audiograft.train import index as index_module
 from audiograft.train import rows as rows_module
-from audiograft.train.index import ManifestFile, RowIndex, Rules, build_index, index_key, load_index, save_index, unchanged
+from audiograft.train.index import ManifestFile, RowIndex, Rules, build_index
+from audiograft.train.kept_index import index_key, load_index, save_index, unchanged
+from audiograft.train.recipe import DataRecipe
 from audiograft.train.rows import Row, Wording, index_rows, read_samples
 from audiograft.types import DataError, Rejection
 
@@ -24,7 +27,9 @@ from audiograft.types import DataError, Rejection
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
     """Rows with one clip, with several, with none, with a conversation; some lines blank, one with a line separator inside."""
-    path = builders.write_clips(tmp_path, [builders.tone(0.2 + 0.05 * number, 200 + 50 * number) for number in range(4)], ["one", "two", "three", "é\u2028"])
+    path = builders.write_clips(
+        tmp_path, [builders.tone(0.2 + 0.05 * number, 200 + 50 * number) for number in range(4)], ["one", "two", "three", "é\u2028"]
+    )
     rows: list[dict[str, Any]] = [
         {"id": "pair", "audio": ["0.wav", "1.wav"], "prompt": "same?", "response": "no"},
         {"id": "text", "prompt": "hello", "response": "hello"},
@@ -96,10 +101,12 @@ def test_rows_that_do_not_fit_are_named_and_cost_nothing_else(graft, rules: Rule
     assert first is not None
     assert first.reason.startswith(f"{manifest}:4: not valid JSON")
     assert "data.allow_outside" in named[6]["reason"]
-    assert "0.30 s where its row states 0.90 s" in named[8]["reason"]
+    assert "lasts 0.30 s where 0.90 s are declared" in named[8]["reason"]
     outside, *_ = build_index([ManifestFile.open(manifest, allow_outside=True)], rules, None, 1.0)
     assert "out" in [row.sample.id for row in outside]
-    with pytest.raises(DataError, match=r"9 of 13 rows can't be used, more than data\.max_rejected 0\.5 allows: .*the first: .*:4: .* all are in ") as caught:
+    with pytest.raises(
+        DataError, match=r"9 of 13 rows can't be used, more than data\.max_rejected 0\.5 allows: .*the first: .*:4: .* all are in "
+    ) as caught:
         indexed(manifest, rules, rejected=rejected, max_rejected=0.5)
     assert "\n" not in str(caught.value)
 
@@ -206,11 +213,9 @@ def test_a_manifest_that_changes_during_the_run_is_named(manifest: Path, rules: 
 
 def test_a_run_that_is_resumed_finds_its_rows_again(recipe, run_quietly: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the whole of `train`: neither the rows nor the leakage gate decode or tokenise anything before the first batch."""
-    from dataclasses import replace
-
-    from audiograft.train.recipe import DataRecipe
-
-    manifest = builders.write_clips(tmp_path / "corpus", [builders.tone(0.4, 300 + 40 * n) for n in range(9)] + [np.zeros(4000, np.float32)], ["one"] * 10)
+    manifest = builders.write_clips(
+        tmp_path / "corpus", [builders.tone(0.4, 300 + 40 * n) for n in range(9)] + [np.zeros(4000, np.float32)], ["one"] * 10
+    )
     recipe = replace(recipe, data=DataRecipe((str(manifest),), validation=str(manifest)))
 
     def stop(line: dict[str, float]) -> None:
@@ -223,7 +228,7 @@ def test_a_run_that_is_resumed_finds_its_rows_again(recipe, run_quietly: Callabl
     # Also from another copy of the traces' folder, of which there are none.
     (manifest.parent / "manifest.traces").unlink()
     monkeypatch.setattr(index_module, "check_row", lambda *args: pytest.fail("a row was looked at again"))
-    monkeypatch.setattr("audiograft.data.leakage.traces_of", lambda *args, **options: pytest.fail("the gate ran again"))
+    monkeypatch.setattr("audiograft.train.sources.check_training", lambda *args, **options: pytest.fail("the gate ran again"))
     result = run_quietly(recipe)
     assert result["rows"] == {"train": 9, "validation": 9, "rejected": 2, "lost": 0}
     assert (Path(recipe.output_dir) / "rejected.jsonl").read_bytes() == before

@@ -209,4 +209,4 @@ def test_rows_that_teach_nothing_are_named(kl, run_quietly: Callable[..., dict[s
     ]
     manifest = write_rows(tmp_path / "none", [{"text": None, "response": "two"}])
     with pytest.raises(DataError, match="no usable clip; the first of 1: .*loss: kl needs what is said"):
-        run_quietly(kl, data=DataRecipe((str(manifest),)))
+        run_quietly(kl, data=DataRecipe((str(manifest),)), output_dir=f"{kl.output_dir}-none")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from audiograft.train.batching import mixed
-from audiograft.train.recipe import Corpus, DataRecipe, load_recipe
+from audiograft.train.recipe import Corpus, DataRecipe, DeafnessRecipe, load_recipe
 from audiograft.train.run import dry_run
 from audiograft.train.sources import index_training_rows, training_manifests
 from audiograft.types import AudiograftError, ConfigError, DataError
@@ -72,7 +72,7 @@ def test_weights_of_a_recipe_are_those_of_an_epoch(graft, recipe, corpora: tuple
 
 def test_a_mixed_run_counts_and_scores_no_clip_twice(recipe, run_quietly: Callable[..., Any], corpora: tuple[Path, Path]) -> None:
     data = DataRecipe((str(corpora[0]), Corpus(manifest=str(corpora[1]), weight=3.0)))
-    result = run_quietly(recipe, data=data, max_steps=2)
+    result = run_quietly(recipe, data=data, max_steps=2, deafness=DeafnessRecipe(clips=100, permutations=300))
     assert result["rows"] == {"train": 20, "validation": 0, "rejected": 0, "lost": 0}
     assert result["deafness"]["clips"] == 12
     assert result["recipe"]["data"]["train"] == (str(corpora[0]), {"manifest": str(corpora[1]), "weight": 3.0})

@@ -16,6 +16,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
+from audiograft.train import rows
 from audiograft.train.checkpoints import STAGING, WEIGHTS, weights_sha256, writing
 from audiograft.train.recipe import DataRecipe, LoraRecipe
 from audiograft.types import AudiograftError, ConfigError
@@ -65,6 +66,82 @@ def test_interrupted_and_resumed_equals_uninterrupted(recipe, run_quietly, tmp_p
     before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "whole", Path(recipe.output_dir)))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_no_clip_before_the_cursor_is_opened(recipe, run_quietly, tmp_path: Path, monkeypatch) -> None:
+    opened: list[str] = []
+    load_audio = rows.load_audio
+
+    def remembered(path: str):
+        opened.append(Path(path).name)
+        return load_audio(path)
+
+    def until_step(step: int):
+        """Stops at a log line: what was opened by then was opened for training."""
+        opened.clear()
+        with pytest.raises(KeyboardInterrupt):
+            run_quietly(recipe, stop_after(step), max_steps=11)
+        return list(opened)
+
+    monkeypatch.setattr(rows, "load_audio", remembered)
+    recipe = replace(recipe, save_steps=6)
+    until_step(1)
+    # Four batches of two rows an epoch: the checkpoint is in the middle of the second.
+    shutil.rmtree(Path(recipe.output_dir) / "checkpoint-1", ignore_errors=True)
+    whole = until_step(9)
+    assert len(whole) == 2 * 9
+    assert sorted(whole[:8]) == sorted(whole[8:16])
+    assert until_step(9) == whole[2 * 6 :]
+
+
+def test_a_clip_that_is_lost_is_named_and_neither_stops_nor_shifts_the_run(recipe, run_quietly, clips: Path, tmp_path: Path) -> None:
+    shutil.copytree(clips.parent, tmp_path / "clips")
+    data = DataRecipe((str(tmp_path / "clips" / clips.name),), validation=str(clips))
+    recipe = replace(recipe, data=data, max_steps=9, save_steps=3)
+    lost = tmp_path / "clips" / "3.wav"
+    content = lost.read_bytes()
+
+    def lose(stop: int):
+        def on_log(line: dict[str, float]) -> None:
+            if line["step"] == 4:
+                lost.unlink(missing_ok=True)
+            if line["step"] == stop:
+                raise KeyboardInterrupt
+
+        return on_log
+
+    unharmed = run_quietly(recipe, output_dir=str(tmp_path / "unharmed"))
+    whole = run_quietly(recipe, lose(0), output_dir=str(tmp_path / "whole"))
+    assert whole["rows"] == {"train": 8, "validation": 8, "rejected": 0, "lost": 1}
+    named = [json.loads(line) for line in (tmp_path / "whole" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(row["id"], row["kind"]) for row in named] == [("clip-3", "lost")]
+    assert "the clip was readable when the run began and is not now" in named[0]["reason"]
+    assert {step: loss for step, loss in losses(whole).items() if step <= 4} == {step: loss for step, loss in losses(unharmed).items() if step <= 4}
+    assert losses(whole) != losses(unharmed)
+    lost.write_bytes(content)
+    with pytest.raises(KeyboardInterrupt):
+        run_quietly(recipe, lose(8))
+    resumed = run_quietly(recipe)
+    assert losses(resumed) == losses(whole)
+    assert resumed["rows"]["lost"] == 1
+    assert resumed["data_fingerprint"] == unharmed["data_fingerprint"]
+    assert len((Path(recipe.output_dir) / "rejected.jsonl").read_text(encoding="utf-8").splitlines()) == 1
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "kl"])
+def test_a_step_of_lost_rows_alone_changes_no_loss_into_nan(recipe, run_quietly, clips: Path, tmp_path: Path, loss: str) -> None:
+    shutil.copytree(clips.parent, tmp_path / "clips")
+    manifest = tmp_path / "clips" / clips.name
+    data = DataRecipe((str(manifest),), validation=str(clips), max_rejected=1.0)
+
+    def lose_all(line: dict[str, float]) -> None:
+        for path in manifest.parent.glob("*.wav"):
+            path.unlink()
+
+    # One row a batch.
+    result = run_quietly(recipe, lose_all, data=data, tokens_per_batch=60 if loss == "cross_entropy" else 500, loss=loss, max_steps=3)
+    assert losses(result)[2] == losses(result)[3] == 0
+    assert result["rows"]["lost"] == 2
 
 
 def test_a_finished_run_is_not_trained_further(recipe, run_quietly) -> None:

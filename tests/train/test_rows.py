@@ -11,7 +11,7 @@ import soundfile
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import SpeechDataset
 from audiograft.train.rows import Row, index_rows, load_clips, read_samples
-from audiograft.types import DataError
+from audiograft.types import DataError, Rejection
 
 
 @pytest.fixture

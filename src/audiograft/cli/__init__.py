@@ -1,6 +1,7 @@
 """The command line. One module a verb, loaded when the verb is called, so that `audiograft --help` answers at once.
 
-The module of a verb has its name, with _ for -, and defines `app`, a Typer application; what a verb needs of the package is imported inside its function.
+The module of a verb has its name, with _ for -, and defines `app`, a Typer application; what a verb needs of the package is imported inside its
+function.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ VERBS = {
     "graft": "Join an audio encoder and a language model into a new model.",
     "prepare": "Make a corpus: clips and their manifest.",
     "leakage": "Find what training and test data share.",
-    "cache-features": "Run the frozen encoder over a corpus once, so that training need not.",
-    "plan": "Say what a recipe costs: parameters, memory, arithmetic, hours.",
+    "cache-features": "Run the frozen encoder over a corpus, once for all training.",
+    "plan": "Say what a recipe costs: parameters, memory, FLOPs, hours.",
     "train": "Run one training stage from a recipe.",
     "push": "Upload a model to the Hugging Face hub, with a card.",
     "selftest": "Check that a model is, on this machine, what it should be.",

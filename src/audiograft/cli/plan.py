@@ -28,7 +28,7 @@ def plan(
     mfu: Annotated[float, typer.Option(min=0.001, max=1, help="Share of a GPU's arithmetic that training gets out of it.")] = 0.4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a recipe costs: parameters, memory, arithmetic, hours.
+    """Say what a recipe costs: parameters, memory, FLOPs, hours.
 
     Loads no weights and needs no network: the model is built of the real classes without its numbers. For a folder, all stages and their sum.
     Backbones that audiograft does not know by name are given as a folder that holds their config.json.

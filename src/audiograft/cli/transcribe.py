@@ -7,20 +7,25 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from audiograft.bulk import EngineName, check_engine
 from audiograft.cli.listening import checked_decoding, find_clips, in_order, load_engine, writable
 from audiograft.cli.options import (
+    AddressOption,
+    AllowOutsideOption,
     BatchSizeOption,
     DeviceOption,
+    EngineOption,
     MaxNewTokensOption,
     ModelOption,
     NumBeamsOption,
     SeedOption,
     TemperatureOption,
     TopPOption,
+    WorkersOption,
 )
 from audiograft.cli.terminal import print_error, progress, quiet_libraries
 from audiograft.types import TRANSCRIBE_PROMPT, AudioError, Transcript
@@ -37,7 +42,9 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def transcribe(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Audio files, folders (searched for audio files), or globs.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH", help="Audio files, folders (searched for audio files), globs, manifests (.jsonl).")
+    ],
     model: ModelOption = "tiny",
     file_format: Annotated[Format, typer.Option("--format", "-f", help="What to write; srt and vtt are subtitles.")] = "text",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write one file a clip into this folder, as each is done.")] = None,
@@ -49,13 +56,17 @@ def transcribe(
     top_p: TopPOption = None,
     max_new_tokens: MaxNewTokensOption = None,
     seed: SeedOption = 0,
+    allow_outside: AllowOutsideOption = False,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     timing: Annotated[bool, typer.Option("--timing", help="One clip at a time, each with its duration and real-time factor.")] = False,
 ) -> None:
     """Write down what is said in audio files.
 
     Text and jsonl are printed as clips are done, in the order given. A clip that can't be used gives an error line, the others are still
-    done, and the exit code is 1.
+    done, and the exit code is 1. With --engine ray the clips are shared among the workers of a cluster, which have to see them under the same paths.
 
     Example: audiograft transcribe talk.mp3 recordings/ --format srt --out subtitles
     """
@@ -63,19 +74,47 @@ def transcribe(
         raise typer.BadParameter(f"--json and --format {file_format} exclude each other: leave one out")
     if timing and (as_json or out or file_format != "text"):
         raise typer.BadParameter("--timing prints text: leave out --format, --json and --out")
+    if timing and engine != "local":
+        raise typer.BadParameter("--timing times one clip after the other on this machine: leave out --engine")
+    check_engine(engine, address)
     quiet_libraries()
     decoding = checked_decoding({"num_beams": num_beams, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed})
-    files, complete = find_clips(paths)
+    files, complete = find_clips(_with_manifests(paths, allow_outside))
     if files:
         if out:
             out.mkdir(parents=True, exist_ok=True)
-        decode = partial(load_engine(model, device).transcribe_many, prompt=prompt, **decoding)
+        decode = partial(_decode_with(model, device, engine, address, workers), prompt=prompt, **decoding)
         if timing:
             complete &= _print_timed(decode, files)
         else:
             complete &= _transcribe(decode, files, "json" if as_json else file_format, out, batch_size)
     if not complete:
         raise typer.Exit(1)
+
+
+def _with_manifests(paths: list[str], allow_outside: bool) -> list[str]:
+    """The paths, with the clips of a manifest in its place."""
+    from audiograft.data.manifest import iterate_rows, row_to_sample
+
+    found = []
+    for path in paths:
+        manifest = Path(path)
+        if manifest.suffix != ".jsonl" or not manifest.is_file():
+            found.append(path)
+            continue
+        for number, _, row in iterate_rows(manifest):
+            found += row_to_sample(row, number, manifest.parent, f"{path}:{number}", allow_outside).clips
+    return found
+
+
+def _decode_with(model: str, device: str, engine: EngineName, address: str | None, workers: int | None) -> Decode:
+    if engine == "local":
+        return load_engine(model, device).transcribe_many
+    from audiograft.inference.engine import Engine
+    from audiograft.inference.spreading import transcribe_spread
+
+    options: dict[str, Any] = {"engine": engine, "address": address, "workers": workers, "on_gpus": device != "cpu"}
+    return partial(transcribe_spread, partial(Engine.load, model, device), **options)
 
 
 def _transcribe(decode: Decode, files: list[str], file_format: str, out: Path | None, batch_size: int) -> bool:

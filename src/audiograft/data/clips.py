@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from audiograft.audio import Waveform
+from audiograft.audio import AUDIO_SUFFIXES, Waveform
 from audiograft.types import SAMPLE_RATE_HZ, Sample
 
 AUDIO_FOLDER = "audio"
@@ -30,9 +30,16 @@ def clip_name(number: int, sample: Sample, place: int, suffix: str) -> str:
         place: of the clip in its row, from 0.
         suffix: with its dot.
     """
-    words = _NOT_IN_NAMES.sub("_", sample.id)[-_NAME_CHARACTERS:].strip("._-")
+    stem, dot, ending = sample.id.rpartition(".")
+    name = stem if f"{dot}{ending.lower()}" in AUDIO_SUFFIXES else sample.id  # rows without an id are called by their clip
+    words = _NOT_IN_NAMES.sub("_", name)[-_NAME_CHARACTERS:].strip("._-")
     several = f"-{place + 1}" if len(sample.clips) > 1 else ""
     return f"{AUDIO_FOLDER}/{number // _CLIPS_IN_FOLDER:04d}/{number:07d}_{words}{several}{suffix}"
+
+
+def row_number(clip: str) -> int:
+    """The number of the row in a name of `clip_name`."""
+    return int(clip.rpartition("/")[2].partition("_")[0])
 
 
 def as_16_bit(waveform: Waveform) -> Waveform:
@@ -47,12 +54,18 @@ def write_flac(waveform: Waveform, target: Path) -> None:
         OSError: it can't be written.
     """
     # Encoded in memory, since soundfile meets a full disk with an assertion.
-    encoded = io.BytesIO()
-    soundfile.write(encoded, _pcm(waveform), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    encoded = flac_bytes(waveform)
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = target.with_name(target.name + ".part")
-    staged.write_bytes(encoded.getbuffer())
+    staged.write_bytes(encoded)
     staged.replace(target)
+
+
+def flac_bytes(waveform: Waveform) -> bytes:
+    """(n_samples,) at 16 kHz as the bytes of a 16-bit FLAC."""
+    encoded = io.BytesIO()
+    soundfile.write(encoded, _pcm(waveform), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    return encoded.getvalue()
 
 
 def link(clip: str, target: Path) -> None:

@@ -24,6 +24,19 @@ _SLACK_SHARE = 0.01
 
 
 @dataclass(frozen=True)
+class Heard:
+    """A row that passed all checks and filters.
+
+    Attributes:
+        sample: with its texts in their case, and its instruction.
+        clips: decoded; of a part of a clip, that part.
+    """
+
+    sample: Sample
+    clips: list[Clip]
+
+
+@dataclass(frozen=True)
 class Kept:
     """A row that goes into the manifest.
 
@@ -83,24 +96,34 @@ class Examiner:
             DataError: the corpus can't be written to.
         """
         number, row = item
-        if isinstance(row, Rejection):
-            return Rejected(row)
-        try:
-            return self._kept(number, row)
-        except _RejectedError as rejected:
-            sample = row.sample
-            return Rejected(Rejection(sample.id, sample.audio or sample.id, str(rejected), rejected.kind), sample.target)
+        heard = self.listen(row)
+        if isinstance(heard, Rejection):
+            return Rejected(heard, None if isinstance(row, Rejection) else row.sample.target)
+        assert isinstance(row, SourceRow)
+        return self._kept(number, row, heard)
 
-    def _kept(self, number: int, row: SourceRow) -> Kept:
+    def listen(self, row: SourceRow | Rejection) -> Heard | Rejection:
+        """Check a row, decode its clips, and put it through the filters; nothing is written."""
+        if isinstance(row, Rejection):
+            return row
+        try:
+            return self._heard(row)
+        except _RejectedError as rejected:
+            return Rejection(row.sample.id, row.sample.audio or row.sample.id, str(rejected), rejected.kind)
+
+    def _heard(self, row: SourceRow) -> Heard:
         sample = self._with_text(row.sample)
         decoded = self._decode(row)
-        waveforms = [clip.waveform for clip in decoded]
-        n_samples = sum(map(len, waveforms))
         if decoded:
-            _check_length(n_samples, sample.duration_s)
+            _check_length(sum(len(clip.waveform) for clip in decoded), sample.duration_s)
         verdict = self._options.filters.reject(sample, *(measure(clip.waveform, clip.native_rate_hz) for clip in decoded))
         if verdict is not None:
             raise _RejectedError(*verdict)
+        return Heard(sample, decoded)
+
+    def _kept(self, number: int, row: SourceRow, heard: Heard) -> Kept:
+        sample, waveforms = heard.sample, [clip.waveform for clip in heard.clips]
+        n_samples = sum(map(len, waveforms))
         encoded = row.audio is not None or row.span is not None or self._options.audio == "flac"
         if encoded:
             waveforms = [clips.as_16_bit(waveform) for waveform in waveforms]
@@ -108,7 +131,7 @@ class Examiner:
         for name, clip, waveform in zip(names, sample.clips, waveforms, strict=True):
             self._place(clip, self._options.out / name, waveform if encoded else None)
         trace = make_trace(sample, waveforms)
-        return Kept(replace(sample, clips=tuple(names), duration_s=n_samples / SAMPLE_RATE_HZ if decoded else None), trace)
+        return Kept(replace(sample, clips=tuple(names), duration_s=n_samples / SAMPLE_RATE_HZ if waveforms else None), trace)
 
     def _with_text(self, sample: Sample) -> Sample:
         """The sample with its texts checked and in their case, and its instruction."""
@@ -187,6 +210,13 @@ def _cut(clip: Clip, span: tuple[float, float]) -> Clip:
 
 
 def _check_length(n_samples: int, stated_s: float | None) -> None:
+    if (fault := short_fault(n_samples, stated_s)) is not None:
+        raise _RejectedError("short", fault)
+
+
+def short_fault(n_samples: int, stated_s: float | None) -> str | None:
+    """What is said of clips of so many samples at 16 kHz that lack some of the length which their row states; None where they don't."""
     duration_s = n_samples / SAMPLE_RATE_HZ
-    if stated_s is not None and duration_s < stated_s - max(_SLACK_S, _SLACK_SHARE * stated_s):
-        raise _RejectedError("short", f"lasts {duration_s:.2f} s where {stated_s:.2f} s are declared: copy it again, or correct its duration")
+    if stated_s is None or duration_s >= stated_s - max(_SLACK_S, _SLACK_SHARE * stated_s):
+        return None
+    return f"lasts {duration_s:.2f} s where {stated_s:.2f} s are declared: copy it again, or correct its duration"

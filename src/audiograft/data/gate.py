@@ -214,6 +214,22 @@ class Gate:
                 heard, n_peaks = [], 0
         self._compare_sound(heard, origin)
 
+    def kinds(self, trace: Trace) -> list[str]:
+        """Those of `LEAKAGE_KINDS` that one row shares with the test data, for rows that come one at a time; nothing is counted."""
+        found = {
+            "speakers": self._is_known(self._speakers, trace.speaker, trace.source),
+            "recordings": self._is_known(self._recordings, trace.recording, trace.source),
+            "texts": trace.text in self._texts and trace.text_bytes >= SHORT_TEXT_BYTES,
+            "audio": any(clip.digest in self._clips for clip in trace.clips)
+            or any(True for index in self._indexes for _ in index.search([clip.peaks for clip in trace.clips])),
+        }
+        return [kind for kind in LEAKAGE_KINDS if found[kind]]
+
+    @staticmethod
+    def _is_known(names: _Names, name: str | None, source: str | None) -> bool:
+        known = names[name] if name is not None and name in names else {}
+        return any(other is None or source is None or other == source for other in known)
+
     def _compare_names(self, kind: str, names: _Names, name: str | None, trace: Trace, origin: str) -> None:
         if name is not None and name in names:
             for source, rows in names[name].items():

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from audiograft.data.clips import row_number
 from audiograft.data.examine import Kept, Rejected, unwritable
 from audiograft.data.filters import TextRepeats
 from audiograft.data.manifest import MANIFEST_KEYS
@@ -69,12 +70,7 @@ class Ledger:
             stack.callback(self._ids.close)
             self._rejected_file = _opened(self._rejected_path, stack)
             self._manifest_file = _opened(self._manifest_path, stack)
-            for row in _whole_rows(self._manifest_file, self._manifest_path):
-                if self._repeats is not None:
-                    self._repeats.reject(Sample(row["id"], text=row.get("text")))
-                self._count_kept(row["id"], row.get("duration_s", 0.0))
-            for row in _whole_rows(self._rejected_file, self._rejected_path):
-                self._count_rejected(row["kind"], row["reason"])
+            self._recover()
             # The trace of a row is written before its line, so there are at least as many.
             self._traces = stack.enter_context(TraceWriter(self._traces_path, records=self.kept))
             self._stack = stack.pop_all()
@@ -82,6 +78,22 @@ class Ledger:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._stack.__exit__(kind, error, traceback)
+
+    def _recover(self) -> None:
+        """Count what earlier runs wrote."""
+        last = 0
+        for row in _whole_rows(self._manifest_file, self._manifest_path):
+            if self._repeats is not None:
+                self._repeats.reject(Sample(row["id"], text=row.get("text")))
+            self._count_kept(row["id"], row.get("duration_s", 0.0))
+            if found := row.get("audio"):
+                last = row_number(found if isinstance(found, str) else found[0])
+        for row in _whole_rows(self._rejected_file, self._rejected_path):
+            self._count_rejected(row["kind"], row["reason"])
+            last = max(last, row["row"])
+        if last > self._skipped + self.rows:
+            folder = self._manifest_path.parent
+            raise DataError(f"{folder}: lines are missing from its .part files, as after a power failure: start anew with --overwrite")
 
     def append(self, outcome: Kept | Rejected, out: Path) -> Rejection | None:
         """Write a row down; why it was rejected, or None.

@@ -34,7 +34,8 @@ def clip_path(clip: str, folder: Path, place: str, allow_outside: bool = False) 
     """
     if "\0" in clip:
         raise DataError(f"{place}: the path {clip!r} holds a NUL character: correct it")
-    if allow_outside:
+    is_inside = not os.path.isabs(clip) and ".." not in clip  # as nearly all are
+    if is_inside or allow_outside:
         return str(folder / clip)
     root = os.path.abspath(folder)
     full = os.path.normpath(os.path.join(root, clip))

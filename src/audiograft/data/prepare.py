@@ -97,13 +97,15 @@ def prepare(source: Source, options: PrepareOptions, on_row: OnRow = lambda reje
 def _read(source: Source, options: PrepareOptions, prompts: Sequence[str], ledger: Ledger, on_row: OnRow) -> None:
     """Write down all rows that are not in the ledger yet."""
     left = None if options.limit is None else options.limit - ledger.rows
-    items = _items(source, options.skip + ledger.rows, left, absolute=options.engine == "ray")
+    rows = _Rows(source, options.skip + ledger.rows, left, absolute=options.engine == "ray")
     make_worker = partial(Examiner, replace(options, out=options.out.absolute()), prompts)
-    with closing(spread(make_worker, items, engine=options.engine, address=options.address, workers=options.workers)) as outcomes:
+    with closing(spread(make_worker, rows, engine=options.engine, address=options.address, workers=options.workers)) as outcomes:
         for outcome in outcomes:
             on_row(ledger.append(outcome, options.out))
             if ledger.rows % _CHECK_EVERY_ROWS == 0:
                 _refuse_too_many(ledger, options)
+    if rows.number != options.skip + ledger.rows:
+        raise DataError(f"{options.out}: {rows.number - options.skip} rows were read and {ledger.rows} written down: start anew with --overwrite")
     if not ledger.rows:
         raise DataError(f"{source.name}: no rows: the source is empty, or --skip {options.skip} passes over all of it")
     _refuse_too_many(ledger, options)
@@ -115,13 +117,31 @@ def prepare_source(name: str, settings: Mapping[str, Any], out: Path, on_row: On
 
     Args:
         name: of the source, as in `audiograft prepare NAME`.
-        settings: options of the source, of `Filters`, and those of `PrepareOptions` that choose and change rows.
+        settings: see `read_settings`.
         out: the folder, for this source and these settings alone.
         on_row: called for each row that is prepared, with its rejection or None.
 
     Raises:
-        ConfigError: an unknown source or key (with the closest valid one), or a value of the wrong type.
+        ConfigError: what `read_settings` raises.
         DataError: what `prepare` raises, or the folder was made with other settings.
+    """
+    source, options = read_settings(name, settings, out)
+    folder = Folder(out)
+    if not folder.finished_by(made_by(source, options, read_prompts(options.prompts) if options.prompts else [])):
+        prepare(source, options, on_row)
+    return folder.manifests["manifest"]
+
+
+def read_settings(name: str, settings: Mapping[str, Any], out: Path) -> tuple[Source, PrepareOptions]:
+    """A source as a recipe declares it, and what is to be done with its rows.
+
+    Args:
+        name: of the source, as in `audiograft prepare NAME`.
+        settings: options of the source, of `Filters`, and those of `PrepareOptions` that choose and change rows.
+        out: the folder that it would be prepared in.
+
+    Raises:
+        ConfigError: an unknown source or key (with the closest valid one), or a value of the wrong type.
     """
     source_class = find_source(name)
     origin = f"source {name}"
@@ -133,15 +153,14 @@ def prepare_source(name: str, settings: Mapping[str, Any], out: Path, on_row: On
     source = build(source_class, {key: value for key, value in settings.items() if key in own}, "", origin)
     limits = build(Filters, {key: value for key, value in settings.items() if key in filters - own}, "", origin)
     chosen = {key: value for key, value in settings.items() if key in shared - own}
-    options = replace(build(PrepareOptions, {"out": out, **chosen}, "", origin), filters=limits)
-    folder = Folder(out)
-    if not folder.finished_by(made_by(source, options, read_prompts(options.prompts) if options.prompts else [])):
-        prepare(source, options, on_row)
-    return folder.manifests["manifest"]
+    return source, replace(build(PrepareOptions, {"out": out, **chosen}, "", origin), filters=limits)
 
 
-def _items(source: Source, first: int, count: int | None, absolute: bool) -> Iterator[tuple[int, SourceRow | Rejection]]:
-    """The rows behind the first ones, numbered from 1.
+class _Rows:
+    """The rows of a source behind the first ones, numbered from 1.
+
+    Attributes:
+        number: of the last row that was read.
 
     Args:
         source: read from row `first` on.
@@ -149,18 +168,27 @@ def _items(source: Source, first: int, count: int | None, absolute: bool) -> Ite
         count: of the rows; None for all.
         absolute: make the paths of clips absolute, for workers that run in other folders.
     """
-    number = first
-    if count is not None and count <= 0:
-        return
-    try:
-        for row in islice(source.rows(skip=first), count):
-            number += 1
-            yield number, _absolute(row) if absolute else row
-    except AudiograftError:
-        raise
-    except Exception as error:  # whatever a network or a library may raise
-        reason = f"{type(error).__name__}: {error}"
-        raise DataError(f"{source.name}: broke off behind row {number} ({reason}): run the same command again, and it goes on from here") from error
+
+    def __init__(self, source: Source, first: int, count: int | None, absolute: bool) -> None:
+        self.number = first
+        self._source = source
+        self._count = count
+        self._absolute = absolute
+
+    def __iter__(self) -> Iterator[tuple[int, SourceRow | Rejection]]:
+        if self._count is not None and self._count <= 0:
+            return
+        try:
+            for row in islice(self._source.rows(skip=self.number), self._count):
+                self.number += 1
+                yield self.number, _absolute(row) if self._absolute else row
+        except AudiograftError:
+            raise
+        except Exception as error:  # whatever a network or a library may raise
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(
+                f"{self._source.name}: broke off behind row {self.number} ({reason}): run the same command again, and it goes on from here"
+            ) from error
 
 
 def _absolute(row: SourceRow | Rejection) -> SourceRow | Rejection:

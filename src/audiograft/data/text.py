@@ -9,7 +9,7 @@ TextCase = Literal["as-is", "lower", "sentence", "upper"]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_MISREAD = re.compile(r"[ÂÃ][\x80-\xbf]|â€[\x80-\xbf\u0152-\u2122]")
+_MISREAD = re.compile(r"[ÂÃ][\x80-\xbf]|â€")
 """What UTF-8 looks like that was read as Latin-1 or Windows-1252: letters with accents, and quotation marks."""
 _SENTENCE_START = re.compile(r"""(?:^|(?<!\.\w)[.!?]["'”’)\]]*\s)\W*\w""")
 _ENGLISH_CAPITALS = re.compile(r"\bi\b(?!\.\w)|\bo\b(?!['’.])")
@@ -49,4 +49,4 @@ def with_case(text: str, case: TextCase, language: str | None = None) -> str:
     small = text.lower()
     if language in (None, "en"):
         small = _ENGLISH_CAPITALS.sub(lambda word: word[0].upper(), small)
-    return _SENTENCE_START.sub(lambda start: start[0].upper(), small)
+    return _SENTENCE_START.sub(lambda start: start[0].title(), small)

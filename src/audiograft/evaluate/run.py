@@ -86,19 +86,9 @@ def evaluate(
     write_manifest(out / PREDICTIONS_NAME, map(_prediction, samples, given, results))
     metrics = score(out / PREDICTIONS_NAME, normaliser)
     metrics |= {"wall_s": wall_s, "rtfx": metrics["audio_s"] / wall_s, "leakage": leakage}
-    run = {
-        "model": engine.name,
-        "prompt": samples[0].prompt if len({sample.prompt for sample in samples}) == 1 else None,
-        "audio": audio,
-        "batch_size": batch_size,
-        "manifest": str(manifest.resolve()),
-        "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
-        "normaliser": metrics["normaliser"],
-        "leakage": leakage,
-        **_environment(),
-    }
+    settings = {"prompt": samples[0].prompt if len({sample.prompt for sample in samples}) == 1 else None, "audio": audio, "batch_size": batch_size}
     _write_json(out / METRICS_NAME, metrics)
-    _write_json(out / RUN_NAME, run)
+    _write_json(out / RUN_NAME, {"model": engine.name, **settings, **_origin(manifest, metrics)})
     return metrics
 
 
@@ -283,8 +273,13 @@ def _clear_folder(out: Path) -> None:
         raise DataError(f"{out}: can't be used as a run folder ({error.strerror}): choose another --out") from error
 
 
-def _environment() -> dict[str, Any]:
+def _origin(manifest: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+    """What the figures of a run come from, besides the model and its settings."""
     return {
+        "manifest": str(manifest.resolve()),
+        "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+        "normaliser": metrics["normaliser"],
+        "leakage": metrics["leakage"],
         "versions": provenance.versions(),
         "commit": provenance.commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -27,7 +27,7 @@ Waveform = npt.NDArray[np.float32]
 _BASE_TOKENS = 24
 _TOKENS_PER_S = 12
 """Budget of new tokens for a transcript: fast speech has some 5 words a second, and small vocabularies split words; a loop can't run for long."""
-_BATCHES_IN_FLIGHT = 8
+BATCHES_IN_FLIGHT = 8
 """So many batches of chunks are collected before decoding, to be sorted by length."""
 
 
@@ -142,7 +142,7 @@ class Engine:
                 finish(index, error)
                 continue
             waiting.append(self._job(index, clip))
-            if sum(len(job.chunks) for job in waiting) >= batch_size * _BATCHES_IN_FLIGHT:
+            if sum(len(job.chunks) for job in waiting) >= batch_size * BATCHES_IN_FLIGHT:
                 self._run(waiting, prompt, batch_size, options, finish)
                 waiting = []
         self._run(waiting, prompt, batch_size, options, finish)
@@ -296,7 +296,7 @@ class Engine:
                 waiting.append(prepare(index, question, self.model, self.processor, options))
             except AudioError as error:
                 finish(index, error)
-            if len(waiting) == batch_size * _BATCHES_IN_FLIGHT:
+            if len(waiting) == batch_size * BATCHES_IN_FLIGHT:
                 for done, answer in self._answer(waiting, batch_size, options):
                     finish(done, answer)
                 waiting = []

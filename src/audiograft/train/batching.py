@@ -17,14 +17,14 @@ from audiograft.types import ConfigError
 
 @dataclass(frozen=True, eq=False)
 class Batches(Sequence[list[int]]):
-    """Row numbers of each batch, 8 bytes a row.
+    """Row numbers of each batch, 4 bytes a row.
 
     Attributes:
         rows: (rows,) numbers, one batch behind the other.
         ends: (batches,) where in `rows` each batch ends.
     """
 
-    rows: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.uint32]
     ends: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class Batches(Sequence[list[int]]):
         return batch
 
 
-def partition(positions: npt.ArrayLike, tokens_per_batch: int, seed: int) -> Batches:
+def partition(positions: npt.ArrayLike, tokens_per_batch: int, seed: int | tuple[int, ...]) -> Batches:
     """Split rows into batches whose padded size, rows times longest row, stays within the budget.
 
     Rows are sorted by length, which makes pads rare, and cut greedily; the seed decides which of equally long rows come together.
@@ -50,7 +50,7 @@ def partition(positions: npt.ArrayLike, tokens_per_batch: int, seed: int) -> Bat
     Args:
         positions: (rows,) of each row in the language model.
         tokens_per_batch: the budget.
-        seed: of the run.
+        seed: of the run, or of a part of it.
 
     Returns:
         Row numbers of each batch; every row is in exactly one.
@@ -58,10 +58,10 @@ def partition(positions: npt.ArrayLike, tokens_per_batch: int, seed: int) -> Bat
     Raises:
         ConfigError: a row that is longer than the budget.
     """
-    lengths = np.asarray(positions, dtype=np.int64)
+    lengths = np.asarray(positions, dtype=np.uint32)
     if lengths.max() > tokens_per_batch:
         raise ConfigError(f"tokens_per_batch: {tokens_per_batch} is less than the longest row takes: set it to {lengths.max()} or more")
-    rows = np.random.default_rng(seed).permutation(len(lengths))
+    rows = np.random.default_rng(seed).permutation(np.arange(len(lengths), dtype=np.uint32))
     rows = rows[np.argsort(lengths[rows], kind="stable")]
     lengths = lengths[rows]
     ends: list[int] = []

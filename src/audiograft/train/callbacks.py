@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback
 
 from audiograft.train.batching import TokenBatchSampler
+from audiograft.train.streaming import StreamSampler
 
 LogLine = dict[str, float]
 
@@ -17,7 +18,7 @@ LogLine = dict[str, float]
 class EpochOrder(TrainerCallback):
     """Tells the sampler which epoch it is, and how much of it is done where the run is resumed. The Trainer itself only counts batches off."""
 
-    def __init__(self, sampler: TokenBatchSampler) -> None:
+    def __init__(self, sampler: TokenBatchSampler | StreamSampler) -> None:
         self.sampler = sampler
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:

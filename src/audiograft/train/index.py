@@ -1,8 +1,6 @@
 """An index of the rows of manifests: lengths in arrays, 45 bytes a row of one clip.
 
 The rows themselves stay in their files until they are asked for.
-
-It is kept on the disk, so that a run which is resumed decodes and tokenises nothing again; what changed since is looked at anew.
 """
 
 from __future__ import annotations
@@ -26,9 +24,9 @@ from audiograft.data.sources.rows import refusal
 from audiograft.data.traces import ClipTrace, Trace, read_traces, traces_path
 from audiograft.model import AudioGraftProcessor
 from audiograft.train.rows import Row, Wording, check_row
-from audiograft.types import AudiograftError, DataError, Rejection, Sample
+from audiograft.types import DataError, Rejection, Sample
 
-_ROW = np.dtype(
+ROW = np.dtype(
     [
         ("manifest", "<u2"), ("line", "<u4"), ("offset", "<u8"), ("files", "<u8"), ("checksum", "<u4"), ("positions", "<u4"),
         ("first_clip", "<u4"), ("n_clips", "<u2"), ("padded", "?"),
@@ -67,7 +65,7 @@ class ManifestFile:
         found = find_manifest(path)
         digest, n_lines = hashlib.sha256(), 0
         try:
-            state = _state(found)
+            state = file_state(found)
             with found.open("rb") as file:
                 while block := file.read(_BLOCK_BYTES):
                     digest.update(block)
@@ -139,7 +137,7 @@ class RowIndex(Sequence[Row]):
         manifest = self.manifests[entry["manifest"]]
         changed = DataError(f"{manifest.path}: has changed since the run began: start it again")
         try:
-            if _state(manifest.path) != manifest.state:
+            if file_state(manifest.path) != manifest.state:
                 raise changed
             with manifest.path.open("rb") as file:
                 sample = manifest.sample(int(entry["line"]), row_at(file, int(entry["offset"])))
@@ -160,9 +158,9 @@ class RowIndex(Sequence[Row]):
         )
 
     @property
-    def positions(self) -> npt.NDArray[np.int64]:
+    def positions(self) -> npt.NDArray[np.uint32]:
         """(rows,) in the language model."""
-        return self.rows["positions"].astype(np.int64)
+        return self.rows["positions"]
 
     @property
     def n_clips(self) -> npt.NDArray[np.int64]:
@@ -267,24 +265,24 @@ def _examine(rules: Rules, found: _Found) -> tuple[_Found, Row | Rejection, int]
     """A row, checked, and the state of its files."""
     if isinstance(found.sample, Rejection):
         return found, found.sample, 0
-    files, newest_ns = _files(found.sample.clips)
+    files, newest_ns = files_state(found.sample.clips)
     clips = found.trace.clips if found.trace is not None and files and newest_ns < found.traced_ns else ()
     # What could not be read has a trace without samples.
     known = clips if len(clips) == len(found.sample.clips) and all(clip.n_samples for clip in clips) else None
     return found, rules.check(found.sample, known), files
 
 
-def _files(clips: Sequence[str]) -> tuple[int, int]:
+def files_state(clips: Sequence[str]) -> tuple[int, int]:
     """A hash of the sizes and times of change of clips, 0 where one is missing; and the latest time in nanoseconds."""
     try:
-        states = [_state(Path(clip)) for clip in clips]
+        states = [file_state(Path(clip)) for clip in clips]
     except OSError:
         return 0, 0
     digest = hashlib.blake2b(repr(states).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") or 1, max((changed_ns for _, changed_ns in states), default=0)
 
 
-def _state(path: Path) -> tuple[int, int]:
+def file_state(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 
@@ -294,7 +292,8 @@ class _Table:
 
     def __init__(self, dtype: np.dtype[np.void]) -> None:
         self._dtype = dtype
-        self._chunks: list[npt.NDArray[np.void]] = []
+        # Grows in place, where joining chunks at the end would hold everything twice.
+        self._bytes = bytearray()
         self._records: list[tuple[Any, ...]] = []
         self.n_records = 0
 
@@ -305,13 +304,13 @@ class _Table:
             self._flush()
 
     def _flush(self) -> None:
-        self._chunks.append(np.array(self._records, dtype=self._dtype))
+        self._bytes += np.array(self._records, dtype=self._dtype).tobytes()
         self._records = []
 
     def array(self) -> npt.NDArray[np.void]:
+        """All records; none can be appended any more."""
         self._flush()
-        chunks, self._chunks = self._chunks, []
-        return np.concatenate(chunks)
+        return np.frombuffer(self._bytes, dtype=self._dtype)
 
 
 def build_index(
@@ -333,7 +332,7 @@ def build_index(
         DataError: a manifest can't be read, has no row, or is an array with an error of syntax; or too many rows can't be used.
         OSError: `rejected` can't be written.
     """
-    rows, clips = _Table(_ROW), _Table(_CLIP)
+    rows, clips = _Table(ROW), _Table(_CLIP)
     n_rejected, first = 0, None
     with nullcontext() if rejected is None else rejected.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         for found, row, files in spread(lambda: partial(_examine, rules), _found(manifests)):
@@ -363,66 +362,3 @@ def _refuse_too_many(n_rows: int, n_rejected: int, first: Rejection, rejected: P
         f"{n_rejected} of {n_rows + n_rejected} rows can't be used, more than data.max_rejected {limit:g} allows: mend them, or set it higher; "
         f"the first: {first.audio}: {first.reason}{where}"
     )
-
-
-def save_index(path: Path, index: RowIndex, key: str, n_rejected: int) -> None:
-    """Keep an index in a file, whole or not at all.
-
-    Raises:
-        OSError: it can't be written.
-    """
-    staged = path.with_name(path.name + ".part")
-    meta = np.frombuffer(json.dumps({"key": key, "rejected": n_rejected}).encode(), dtype=np.uint8)
-    with staged.open("wb") as file:
-        np.savez(file, rows=index.rows, clips=index.clips, meta=meta)
-    staged.replace(path)
-
-
-def load_index(path: Path, key: str, manifests: Sequence[ManifestFile], wording: Wording) -> tuple[RowIndex, int] | None:
-    """An index that was kept, and how many rows were rejected; None where there is none, or that of other rows."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            meta = json.loads(stored["meta"].tobytes())
-            if meta["key"] != key:
-                return None
-            return RowIndex(tuple(manifests), wording, stored["rows"], stored["clips"]), meta["rejected"]
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
-
-
-def index_key(manifests: Sequence[ManifestFile], settings: Any) -> str:
-    """What an index depends on besides the clips: what is in the manifests, and settings that JSON can hold."""
-    known = [[manifest.sha256, manifest.allow_outside] for manifest in manifests]
-    return hashlib.sha256(json.dumps([known, settings, _ROW.descr]).encode()).hexdigest()
-
-
-def unchanged(index: RowIndex, rules: Rules, keep_lost: bool) -> RowIndex | None:
-    """The index, after a look at the clips whose files are not as they were.
-
-    Args:
-        index: as it was kept.
-        rules: what decided about its rows.
-        keep_lost: rows whose clips can't be read any more stay in it, since the order of those around them must not change.
-
-    Returns:
-        None where it is not right any more: a clip sounds different, or one is lost and shall not be kept.
-    """
-    rows = index.rows.copy()
-    moved = False
-    for number, manifest in enumerate(index.manifests):
-        with manifest.path.open("rb") as file:
-            for at in np.flatnonzero(rows["manifest"] == number).tolist():
-                entry = rows[at]
-                try:
-                    sample = manifest.sample(int(entry["line"]), row_at(file, int(entry["offset"])))
-                except AudiograftError:
-                    return None
-                files, _ = _files(sample.clips)
-                if files == entry["files"]:
-                    continue
-                row = rules.check(sample)
-                if isinstance(row, Row) and row.checksum == entry["checksum"]:
-                    rows["files"][at], moved = files, True
-                elif isinstance(row, Row) or not keep_lost:
-                    return None
-    return replace(index, rows=rows) if moved else index

@@ -344,6 +344,10 @@ def _check_stage(recipe: Recipe, source: str) -> None:
             recipe.stage == "finetune" and recipe.train_projector and bool(lora.projector),
             "lora.projector adapts a frozen projector: set train_projector: false, or take it out",
         ),
+        (recipe.data.streaming and recipe.max_steps is None, "data.streaming does not know when an epoch ends: set max_steps"),
+        (recipe.data.streaming and recipe.data.validation is None, "data.streaming leaves nothing to validate with: set data.validation"),
+        (recipe.data.streaming and recipe.loss == "kl", "data.streaming and loss: kl exclude each other: take one out"),
+        (recipe.data.streaming and recipe.feature_cache is not None, "data.streaming and feature_cache exclude each other: take one out"),
         (recipe.feature_cache is not None and bool(lora.audio_tower), "feature_cache needs a frozen encoder: take it or lora.audio_tower out"),
         (
             recipe.compile and recipe.quantisation is not None,

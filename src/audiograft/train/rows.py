@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from audiograft.audio import load_audio
 from audiograft.bulk import spread
+from audiograft.data.examine import short_fault
 from audiograft.data.manifest import find_manifest, iterate_rows, row_to_sample
 from audiograft.data.prompts import drawn, read_prompts, with_drawn_prompt
 from audiograft.data.text import text_fault
@@ -22,8 +23,6 @@ from audiograft.model import AudioGraftProcessor
 from audiograft.types import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, AudioError, DataError, Rejection, Sample
 
 Waveform = npt.NDArray[np.float32]
-_SHORTER_S = 0.1
-"""Stated durations are rounded, and may count an encoder's padding; what lacks more than this was cut off."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Row:
         padded: whether its clips are padded to 30 s in training.
         feature_frames: of each clip, as the tower is given them in training.
         positions: it takes in the language model in training, prompt and answer included.
+        audio: the bytes of its clip, where that is no file of its own but came with a stream.
     """
 
     sample: Sample
@@ -45,6 +45,7 @@ class Row:
     padded: bool
     feature_frames: tuple[int, ...]
     positions: int
+    audio: bytes | None = None
 
     @property
     def target(self) -> str:
@@ -160,10 +161,8 @@ def _wrong_length(sample: Sample, n_samples: Sequence[int]) -> tuple[str, str] |
     if n_samples and max(n_samples) > WINDOW_SAMPLES:
         length = f"{max(n_samples) / SAMPLE_RATE_HZ:.1f} s is longer than {WINDOW_S} s"
         return f"{length}: cut it, with its transcript, into shorter clips", "duration"
-    decoded_s = sum(n_samples) / SAMPLE_RATE_HZ
-    if sample.duration_s is not None and n_samples and decoded_s < sample.duration_s - _SHORTER_S:
-        return f"{decoded_s:.2f} s where its row states {sample.duration_s:.2f} s: copy it again, or correct duration_s", "short"
-    return None
+    fault = short_fault(sum(n_samples), sample.duration_s) if n_samples else None
+    return None if fault is None else (fault, "short")
 
 
 def index_rows(samples: Iterable[Sample], processor: AudioGraftProcessor, pad_share: float = 0.0, seed: int = 0) -> tuple[list[Row], list[Rejection]]:
@@ -197,7 +196,7 @@ def load_clip(row: Row, number: int) -> Waveform:
     """
     path = row.sample.clips[number]
     try:
-        waveform = load_audio(path).waveform
+        waveform = load_audio(path if row.audio is None else row.audio).waveform
     except AudioError as error:
         raise DataError(f"row {row.sample.id}: the clip was readable when the run began and is not now: {error}") from error
     if len(waveform) != row.n_samples[number]:

@@ -34,11 +34,12 @@ from audiograft.train.preview import draw_batch
 from audiograft.train.recipe import Recipe
 from audiograft.train.rows import Row
 from audiograft.train.setup import DTYPES, Start, check_output, open_model, open_processor, prepare, training_device
-from audiograft.train.sources import REJECTED, RunData, check_leakage, counting, index_training_rows, read_data, training_manifests
+from audiograft.train.sources import REJECTED, RunData, check_leakage, counting, index_training_rows, open_stream, read_data, training_manifests
 from audiograft.train.stages import frozen_parts
+from audiograft.train.streaming import StreamedDataset
 from audiograft.train.trainer import GraftTrainer
 from audiograft.train.validation import Validator
-from audiograft.types import DataError
+from audiograft.types import ConfigError, DataError
 
 
 def train(recipe: Recipe, on_log: Callable[[LogLine], None] = lambda line: None, console: Console | None = None) -> dict[str, Any]:
@@ -63,14 +64,17 @@ def train(recipe: Recipe, on_log: Callable[[LogLine], None] = lambda line: None,
     with writing(output_dir, "the output folder"):
         output_dir.mkdir(parents=True, exist_ok=True)
     set_seed(recipe.seed)
-    resuming = find_checkpoint(output_dir, recipe_identity(recipe), whole=False) is not None
+    newest = find_checkpoint(output_dir, recipe_identity(recipe), whole=False)
     with _main_process_first():
         manifests = training_manifests(recipe, console)
         leakage = check_leakage(recipe, manifests, console)
     start = open_model(recipe, console)
     processor = start.processor
     with _main_process_first():
-        data = read_data(recipe, processor, manifests, console, resuming)
+        if recipe.data.streaming:
+            data = open_stream(recipe, processor, console, newest)
+        else:
+            data = read_data(recipe, processor, manifests, console, resuming=newest is not None)
     identity = run_identity(recipe, data.fingerprint)
     if recipe.loss == "kl":
         data = _taught(start.model, processor, data, output_dir, identity["model_sha256"], console)
@@ -93,7 +97,7 @@ def train(recipe: Recipe, on_log: Callable[[LogLine], None] = lambda line: None,
     with torch.compiler.set_stance("force_eager"):
         start, deafness = _finish(trainer, start, data)
     result = summary(recipe, start, counts, trainer.state, deafness) | {
-        "rows": {"train": len(data.train), "validation": len(data.validation), "rejected": data.n_rejected, "lost": len(lost)},
+        "rows": data.counts(len(lost)),
         "leakage": leakage,
         "data_fingerprint": identity["data_fingerprint"],
         "wall_time_s": round(time.perf_counter() - started, 1),
@@ -112,6 +116,10 @@ def dry_run(recipe: Recipe, colour: bool = False) -> str:
     Raises:
         AudiograftError: as in `train`.
     """
+    if recipe.data.streaming:
+        raise ConfigError(
+            "--dry-run draws a batch of what is indexed, and data.streaming indexes nothing: set it to false, and a manifest of a few rows"
+        )
     processor = open_processor(recipe)
     console = Console(stderr=True)
     rows = index_training_rows(recipe, processor, training_manifests(recipe, console), console)
@@ -160,13 +168,13 @@ def _build_trainer(
     on_log: Callable[[LogLine], None],
 ) -> GraftTrainer:
     kl = recipe.loss == "kl"
-    dataset = (DistillationDataset if kl else SpeechDataset)(data.train, processor)
+    dataset = (DistillationDataset if kl else SpeechDataset)(data.train, processor) if data.stream is None else StreamedDataset(processor)
     trainer = GraftTrainer(
         model,
         recipe,
         dataset=dataset,
         collator=(DistillationCollator if kl else Collator)(processor),
-        sampler=_sampler(recipe, data.train),
+        sampler=data.stream or _sampler(recipe, data.train),
         frozen=frozen_parts(model),
         identity=identity,
         lost=lost,
@@ -177,7 +185,8 @@ def _build_trainer(
     if recipe.feature_cache is not None:
         # Here the model is on its device, unless it is to be sharded.
         model.audio_tower.to(trainer.args.device)
-        n_clips = sum(len(row.n_samples) for row in data.train)
+        assert isinstance(data.train, RowIndex)
+        n_clips = int(data.train.n_clips.sum())
         with counting(console, "caching features", n_clips) as advance, trainer.accelerator.main_process_first():
             precision = DTYPES[recipe.precision]
             dataset.cache = open_cache(recipe.feature_cache, model, processor, precision)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,22 @@ from rich.console import Console
 from rich.progress import Progress
 
 from audiograft import provenance
+from audiograft.data.gate import Gate
 from audiograft.data.leakage import TRAINING_TRACES, check_training, save_traces
 from audiograft.data.manifest import find_manifest, replace_text
-from audiograft.data.prepare import prepare_source
+from audiograft.data.prepare import prepare_source, read_settings
+from audiograft.data.traces import Trace, read_traces, traces_of
 from audiograft.train.batching import mixed
 from audiograft.train.checkpoints import writing
 from audiograft.train.deafness import require_clips
-from audiograft.train.index import ManifestFile, RowIndex, Rules, build_index, index_key, load_index, save_index, unchanged
+from audiograft.train.index import ManifestFile, RowIndex, Rules, build_index
+from audiograft.train.kept_index import index_key, load_index, save_index, unchanged
 from audiograft.train.kl import can_be_taught
 from audiograft.train.lost import lost_rows
 from audiograft.train.parallel import is_main_process
 from audiograft.train.recipe import Corpus, Recipe
 from audiograft.train.rows import Row, Wording
+from audiograft.train.streaming import Cursor, Streamed, StreamSampler
 from audiograft.train.validation import draw
 from audiograft.types import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES, ConfigError, DataError
 
@@ -48,6 +53,7 @@ class RunData:
         scored_source: which of the two.
         n_rejected: rows that can't be used.
         fingerprint: SHA-256 of what is learnt from.
+        stream: where the rows come from that are read while they are learnt; `train` is empty then.
     """
 
     train: Sequence[Row]
@@ -56,6 +62,17 @@ class RunData:
     scored_source: str
     n_rejected: int
     fingerprint: str
+    stream: StreamSampler | None = None
+
+    def counts(self, n_lost: int) -> dict[str, int]:
+        """For train.json; of a stream, what was read of it since the run began."""
+        streamed = (0, 0) if self.stream is None else (self.stream.n_rows, self.stream.n_rejected)
+        return {
+            "train": len(self.train) + streamed[0],
+            "validation": len(self.validation),
+            "rejected": self.n_rejected + streamed[1],
+            "lost": n_lost,
+        }
 
 
 @contextmanager
@@ -69,11 +86,13 @@ def counting(console: Console, what: str, total: int | None) -> Iterator[Callabl
 def training_manifests(recipe: Recipe, console: Console) -> list[Path]:
     """The manifests of `data.train`; sources are prepared first, each in a folder of output_dir that is named by its options.
 
+    Of a stream there are none: it leaves its sources as they are.
+
     Raises:
         AudiograftError: a manifest that is not there, or a source that can't be prepared.
     """
     found = []
-    for entry in recipe.data.corpora:
+    for entry in () if recipe.data.streaming else recipe.data.corpora:
         if entry.manifest is not None:
             found.append(find_manifest(entry.manifest))
             continue
@@ -248,6 +267,65 @@ def read_data(recipe: Recipe, processor: Any, manifests: Sequence[Path], console
         n_rejected=indexer.n_rejected,
         fingerprint=train.fingerprint(),
     )
+
+
+def open_stream(recipe: Recipe, processor: Any, console: Console, checkpoint: Path | None) -> RunData:
+    """What `read_data` does for a run whose rows are read while they are learnt: validation data, and the stream.
+
+    Rows that share with held-out data what is not allowed are left out as they come.
+
+    Args:
+        recipe: of the run.
+        processor: of its model.
+        console: where progress is shown.
+        checkpoint: that the run goes on from; None where it begins.
+
+    Raises:
+        AudiograftError: a source that does not fit, held-out data or validation data that can't be used.
+    """
+    data, output_dir = recipe.data, Path(recipe.output_dir)
+    assert data.validation is not None
+    assert recipe.max_steps is not None
+    streams = [_streamed(corpus, recipe) for corpus in data.corpora]
+    indexer = _Indexer(recipe, processor, console, keep=True, resuming=checkpoint is not None)
+    validation = indexer.open("validation", [find_manifest(data.validation)], 0.0)
+    heard = validation.take(np.flatnonzero(validation.n_clips))
+    require_clips(heard, "validation")
+    if checkpoint is None and is_main_process():
+        _name_rejected(output_dir / REJECTED, indexer, console)
+        save_traces(output_dir, [], Path(recipe.model) if recipe.model else None)
+    traces = output_dir / TRAINING_TRACES
+    cursor = Cursor(n_traces=sum(1 for _ in read_traces(traces))) if checkpoint is None else Cursor.read(checkpoint)
+    wording = Wording.read(recipe.prompt, data.prompts, recipe.seed)
+    gates = {path: Gate(traces_of(path, allow_outside=data.allow_outside)) for path in data.held_out}
+    sampler = StreamSampler(
+        streams,
+        Rules(processor, wording, recipe.pad_to_window_share, recipe.seed, lambda row: None),
+        partial(_forbidden, gates, data.allow_leakage),
+        tokens_per_batch=recipe.tokens_per_batch,
+        seed=recipe.seed,
+        n_batches=recipe.max_steps * recipe.gradient_accumulation_steps,
+        rejected=output_dir / REJECTED if is_main_process() else None,
+        max_rejected=data.max_rejected,
+        traces=traces if is_main_process() else None,
+        cursor=cursor,
+    )
+    scored, kept = draw(heard, recipe.deafness.clips, recipe.seed), draw(validation, data.validation_clips, recipe.seed)
+    # A stream can't be hashed; each of its windows has a checksum in the cursor.
+    fingerprint = hashlib.sha256(repr([(item.source, item.options.filters, item.weight) for item in streams]).encode()).hexdigest()
+    return RunData([], kept, scored, "validation", indexer.n_rejected, fingerprint, sampler)
+
+
+def _streamed(corpus: Corpus, recipe: Recipe) -> Streamed:
+    settings = corpus.options if corpus.manifest is None else {"path": corpus.manifest, "allow_outside": recipe.data.allow_outside}
+    return Streamed(*read_settings(corpus.source or "manifest", settings, Path(recipe.output_dir)), corpus.weight)
+
+
+def _forbidden(gates: Mapping[str, Gate], allowed: Collection[str], trace: Trace) -> str | None:
+    for path, gate in gates.items():
+        if kinds := [kind for kind in gate.kinds(trace) if kind not in allowed]:
+            return f"shares its {' and '.join(kinds)} with {path}, which is held out"
+    return None
 
 
 def _name_rejected(path: Path, indexer: _Indexer, console: Console) -> None:

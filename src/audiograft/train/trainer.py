@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import torch
 from rich.console import Console
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
@@ -41,6 +41,7 @@ from audiograft.train.parallel import (
 )
 from audiograft.train.recipe import Recipe
 from audiograft.train.stages import checkpointed_layers
+from audiograft.train.streaming import StreamSampler, StreamShare
 from audiograft.train.validation import Validator
 from audiograft.types import AudiograftError, ConfigError
 
@@ -105,7 +106,7 @@ class GraftTrainer(Trainer):
         *,
         dataset: SpeechDataset,
         collator: Collator,
-        sampler: TokenBatchSampler,
+        sampler: TokenBatchSampler | StreamSampler,
         frozen: Sequence[nn.Module],
         identity: Mapping[str, Any],
         lost: LostRows,
@@ -161,10 +162,16 @@ class GraftTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This process's batches. `EpochOrder` says which come; accelerate, which can't deal batches of unequal size evenly, is left out."""
-        rows = len(self.train_dataset)  # type: ignore[arg-type]
+        place = (self.args.process_index, self.args.world_size)
+        dataset: Any = self.train_dataset
+        if isinstance(self._sampler, StreamSampler):
+            share: Sampler[Any] = StreamShare(self._sampler, *place)
+        else:
+            share = ProcessShare(self._sampler, len(dataset), *place)
+            dataset = WithMutedRows(dataset, len(dataset))
         return DataLoader(
-            WithMutedRows(self.train_dataset, rows),  # type: ignore[arg-type]
-            batch_sampler=ProcessShare(self._sampler, rows, self.args.process_index, self.args.world_size),
+            dataset,
+            batch_sampler=share,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
@@ -180,7 +187,8 @@ class GraftTrainer(Trainer):
         """
         ids, audio_s = inputs.pop("ids"), inputs.pop("audio_s")
         if "lost" in inputs:
-            self._lost.add(inputs.pop("lost"), len(self.train_dataset))  # type: ignore[arg-type]
+            n_rows = self._sampler.n_rows if isinstance(self._sampler, StreamSampler) else len(self.train_dataset)  # type: ignore[arg-type]
+            self._lost.add(inputs.pop("lost"), n_rows)
         if isinstance(num_items_in_batch, Tensor):
             # A step of lost rows alone has nothing to learn: its loss is 0, not 0 / 0.
             num_items_in_batch = num_items_in_batch.clamp(min=1)
@@ -306,11 +314,14 @@ class GraftTrainer(Trainer):
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))  # type: ignore[union-attr]
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Besides, the losses since the last log line, which the next one gives the mean of."""
+        """Besides, the losses since the last log line, which the next one gives the mean of, and where a stream goes on."""
         super()._save_rng_state(output_dir)
         window = {"last_logged_step": self._globalstep_last_logged, "losses": all_processes(self._tr_loss.item())}
         if self.args.should_save:
             (Path(output_dir) / LOG_WINDOW).write_text(json.dumps(window), encoding="utf-8")
+            if isinstance(self._sampler, StreamSampler):
+                done = self.state.global_step * self.args.gradient_accumulation_steps * self.args.world_size
+                self._sampler.cursor(done).write(Path(output_dir))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)

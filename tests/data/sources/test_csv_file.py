@@ -60,7 +60,7 @@ def test_layouts_of_common_tables_are_read(path: Path) -> None:
 
 def test_columns_can_be_named(path: Path) -> None:
     (row,) = samples(read(path, "sound,raw,text,wer\na.wav,hello,HELLO,12.5\n", keys=("sound=audio", "raw=text", "wer=wer_percent")))
-    assert (row.audio, row.text, row.extra) == (str(path.parent / "a.wav"), "hello", {"wer_percent": 12.5})
+    assert (row.audio, row.text, row.extra) == (str(path.parent / "a.wav"), "hello", {"original_text": "HELLO", "wer_percent": 12.5})
 
 
 @pytest.mark.parametrize(

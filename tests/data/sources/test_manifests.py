@@ -85,7 +85,7 @@ def test_keys_are_mapped_also_nested_ones(tmp_path: Path) -> None:
     path = write(tmp_path / "manifest.jsonl", *rows)
     first, second = samples(Manifest(path, keys=("clip=audio", "norm=text", "meta.reader.id=speaker", "wer=wer_percent")))
     assert (first.text, first.speaker, first.clips) == ("hello", "7", (str(tmp_path / "a.wav"),))
-    assert first.extra == {"meta": rows[0]["meta"]}
+    assert first.extra == {"meta": rows[0]["meta"], "original_text": "raw"}
     assert (second.text, second.speaker, second.extra) == ("bye", None, {"wer_percent": 12.5})
     assert first.source == tmp_path.name
 

@@ -284,25 +284,20 @@ def _formats() -> Collection[str]:
 def _undecoded(feature: Any) -> Any:
     """A feature of `datasets` that gives files as bytes or paths."""
     if isinstance(feature, _datasets().Audio):
-        return _encoded_audio()()
+        return _encoded_audio()(decode=False)
     return replace(feature, decode=False) if getattr(feature, "decode", False) else feature
 
 
 @cache
 def _encoded_audio() -> type:
     """A feature for audio that neither decodes nor asks for torchcodec, as that of `datasets` does even where it only notes a path."""
-    audio: Any = _datasets().Audio
 
-    @dataclass
-    class EncodedAudio(audio):  # type: ignore[misc]
-        decode: bool = False
+    def encode_example(self: object, value: Any) -> dict[str, Any]:
+        if isinstance(value, Mapping):
+            return {"bytes": value.get("bytes"), "path": value.get("path")}
+        return {"bytes": value if isinstance(value, bytes) else None, "path": value if isinstance(value, str) else None}
 
-        def encode_example(self, value: Any) -> dict[str, Any]:
-            if isinstance(value, Mapping):
-                return {"bytes": value.get("bytes"), "path": value.get("path")}
-            return {"bytes": value if isinstance(value, bytes) else None, "path": value if isinstance(value, str) else None}
-
-    return EncodedAudio
+    return type("EncodedAudio", (_datasets().Audio,), {"encode_example": encode_example})
 
 
 def _classes(features: Mapping[str, Any]) -> dict[str, Sequence[str]]:
@@ -354,7 +349,7 @@ def _one_line(place: str) -> Iterator[None]:
         raise
     except Exception as error:
         cause = error.__cause__ or error if type(error).__name__ == "DatasetGenerationError" else error
-        said = " ".join(str(cause).split())[:200] or type(cause).__name__
+        said = " ".join(str(cause).split())[:200].rstrip(".") or type(cause).__name__
         mend = "correct the name; or, if the network broke off, run it again, and it goes on from there"
         if said.startswith("Dataset scripts are no longer supported"):
             mend = "try --revision refs/convert/parquet"

@@ -1,7 +1,7 @@
 """The source `kaldi`: a data folder with wav.scp and text.
 
-The small tables (wav.scp, segments, utt2spk and so on) are held in memory, some 300 bytes an utterance for each; transcripts are read one at a time.
-The files need not be sorted.
+The small tables (wav.scp, segments, utt2spk and so on) are held in memory, about 450 bytes an utterance altogether; transcripts are read one at a
+time. The files need not be sorted.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class _Tables:
         wavs: entry of wav.scp by recording, or by utterance where there are no segments.
         segments: entry of `segments` by utterance; None where the folder has no such file.
         others: those of `_OTHERS` that are there.
-        left: utterances that no transcript was found for yet, in order, with the file and line of each.
+        left: utterances that no transcript was found for yet, in order, with the line of each.
         doubles: what stands in a table for the second time.
     """
 
     wavs: Mapping[str, str]
     segments: Mapping[str, str] | None
     others: Mapping[str, Mapping[str, str]]
-    left: dict[str, str]
+    left: dict[str, int]
     doubles: list[Rejection]
 
 
@@ -77,7 +77,9 @@ class Kaldi:
                 yield refusal(place, DataError(f"{place}: no UTF-8: write the line again as UTF-8"), {"id": utterance}, "text")
             else:
                 yield _row(utterance, text, number, place, tables, reader)
-        for utterance, place in tables.left.items():
+        table = self.path / ("segments" if tables.segments is not None else "wav.scp")
+        for utterance, number in tables.left.items():
+            place = f"{table}:{number}"
             yield refusal(place, DataError(f"{place}: {utterance} has no transcript in {self.path / 'text'}: add it"), {"id": utterance}, "text")
 
 
@@ -130,24 +132,24 @@ def _segment(entry: str, utterance: str) -> tuple[str, tuple[float, float]]:
 
 def _read_tables(folder: Path) -> _Tables:
     doubles: list[Rejection] = []
-    wavs, wav_places = _table(folder / "wav.scp", doubles)
-    segments, places = _table(folder / "segments", doubles) if (folder / "segments").is_file() else (None, wav_places)
+    wavs, wav_lines = _table(folder / "wav.scp", doubles)
+    segments, lines = _table(folder / "segments", doubles) if (folder / "segments").is_file() else (None, wav_lines)
     # The second line about a speaker loses nothing.
     others = {name: _table(folder / name, [])[0] for name in _OTHERS if (folder / name).is_file()}
-    return _Tables(wavs, segments, others, places, doubles)
+    return _Tables(wavs, segments, others, lines, doubles)
 
 
-def _table(path: Path, doubles: list[Rejection]) -> tuple[dict[str, str], dict[str, str]]:
-    """What a file says of each key, and the place where it says it; what it says for the second time goes to `doubles`."""
+def _table(path: Path, doubles: list[Rejection]) -> tuple[dict[str, str], dict[str, int]]:
+    """What a file says of each key, and the line that says it; what it says for the second time goes to `doubles`."""
     said: dict[str, str] = {}
-    places: dict[str, str] = {}
+    lines: dict[str, int] = {}
     for number, key, value in _entries(path):
-        place = f"{path}:{number}"
         if key in said:
-            doubles.append(refusal(place, DataError(f"{place}: {key} stands in {places[key]} already: take one out"), {"id": key}, "duplicate"))
+            place = f"{path}:{number}"
+            doubles.append(refusal(place, DataError(f"{place}: {key} stands in line {lines[key]} already: take one out"), {"id": key}, "duplicate"))
         else:
-            said[key], places[key] = value, place
-    return said, places
+            said[key], lines[key] = value, number
+    return said, lines
 
 
 def _entries(path: Path) -> Iterator[tuple[int, str, str]]:

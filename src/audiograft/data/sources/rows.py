@@ -157,9 +157,10 @@ def value_at(row: Mapping[str, Any], key: str) -> Any:
 
 
 def rename(row: Mapping[str, Any], pairs: Mapping[str, str]) -> dict[str, Any]:
-    """A row with their keys as ours; those which are not named keep their names, but give way to ours."""
-    found = {ours: value_at(row, theirs) for theirs, ours in pairs.items()}
-    return {key: value for key, value in row.items() if key not in pairs} | {ours: value for ours, value in found.items() if value is not None}
+    """A row with their keys as ours. Those which are not named keep their names, with `original_` before it where it is taken now."""
+    values = {ours: value_at(row, theirs) for theirs, ours in pairs.items()}
+    found = {ours: value for ours, value in values.items() if value is not None}
+    return {f"original_{key}" if key in found else key: value for key, value in row.items() if key not in pairs} | found
 
 
 def guess_keys(names: Iterable[str], pairs: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,72 @@
+"""`audiograft leakage`: its table, its JSON, and what it ends with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+from babble import babble
+
+from audiograft.cli import main
+
+
+def corpus(folder: Path, name: str, seeds: range) -> str:
+    rows = []
+    for seed in seeds:
+        soundfile.write(folder / f"{name}-{seed}.wav", babble(1.5, seed), 16_000)
+        rows.append({"id": f"{name}-{seed}", "audio": f"{name}-{seed}.wav", "text": f"{name} says sentence number {seed}", "speaker": "anna"})
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> str:
+    return corpus(tmp_path, "train", range(4))
+
+
+def test_a_touch_is_shown_with_its_mend_and_ends_with_1(train: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    test = corpus(tmp_path, "test", range(3, 6))
+    assert main(["leakage", train, test, "--allow", "texts"]) == 1
+    printed = capsys.readouterr().out
+    assert f"speakers: test row test-3, training row train-0 of {train} (anna)" in printed
+    assert f"same audio: test row test-3, training row train-3 of {train}" in printed
+    assert "shared speakers: split by speaker" in printed
+    assert "shared audio: take these clips out" in printed
+    assert "not compared: 4 rows name no recording" in printed
+    assert printed.endswith("test data touches training data\n")
+
+
+def test_what_is_allowed_ends_with_0(train: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other, test = corpus(tmp_path, "other", range(20, 22)), corpus(tmp_path, "test", range(9, 11))
+    assert main(["leakage", train, other, test, "--allow", "speakers, texts"]) == 0
+    assert capsys.readouterr().out.endswith("nothing is shared that is not allowed\n")
+    assert main(["leakage", train, test, "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["touches"], told["forbidden"], told["allowed"]) == (["speakers"], ["speakers"], [])
+
+
+def test_a_clip_that_cannot_be_read_is_named(train: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    test = corpus(tmp_path, "test", range(9, 11))
+    (tmp_path / "test-9.wav").unlink()
+    assert main(["leakage", train, test, "--allow", "speakers"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 clips can't be read" in printed
+    assert "row test-9: a clip can't be read" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["{train}"], "name training data and test data: TRAIN TEST"),
+        (["{train}", "{train}", "--allow", "voices"], "--allow voices: choose among speakers, recordings, texts, audio"),
+        (["{train}", "nowhere.jsonl"], "nowhere.jsonl: no such manifest"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(train: str, words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["leakage", *(word.format(train=train) for word in words)]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
