@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,27 +32,25 @@ def write_corpus(folder: Path, n_rows: int, n_clips: int = 8) -> Path:
     import soundfile
 
     from audiograft.audio import load_audio
-    from audiograft.data.traces import TraceWriter, make_trace, traces_path
+    from audiograft.data.traces import TraceWriter, describe_row, make_trace, traces_path
     from audiograft.types import Sample
 
     (folder / "audio").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    traces = []
+    clips = []
     for clip in range(n_clips):
         path = folder / "audio" / f"{clip}.wav"
         soundfile.write(path, 0.1 * rng.standard_normal(16_000 + 4_000 * clip), 16_000)
-        traces.append(make_trace(Sample("", (str(path),), text="a"), [load_audio(path).waveform]))
+        clips.append(make_trace(Sample("", (str(path),)), [load_audio(path).waveform]).clips)
     manifest = folder / "manifest.jsonl"
     time.sleep(0.05)  # traces have to be younger than the clips
     with manifest.open("w", encoding="utf-8") as file, TraceWriter(traces_path(manifest)) as writer:
         for row in range(n_rows):
-            trace = traces[row % n_clips]
-            name = f"corpus-{row:09d}"
-            text = " ".join(rng.choice(_WORDS, 8))
-            duration_s = trace.clips[0].n_samples / 16_000
-            values = {"id": name, "audio": f"audio/{row % n_clips}.wav", "text": text, "speaker": f"speaker-{row % 999}", "duration_s": duration_s}
-            file.write(json.dumps(values) + "\n")
-            writer.append(replace(trace, id=name))
+            own = clips[row % n_clips]
+            sample = Sample(f"corpus-{row:09d}", text=" ".join(rng.choice(_WORDS, 8)), speaker=f"speaker-{row % 999}")
+            values = {"id": sample.id, "audio": f"audio/{row % n_clips}.wav", "text": sample.text, "speaker": sample.speaker}
+            file.write(json.dumps({**values, "duration_s": own[0].n_samples / 16_000}) + "\n")
+            writer.append(describe_row(sample, own))
     return manifest
 
 

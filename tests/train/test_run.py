@@ -95,8 +95,7 @@ def test_cached_features_give_the_same_losses(recipe, run_quietly, tmp_path: Pat
         if "loss" in line:
             assert line["loss"] == pytest.approx(other["loss"], rel=2e-3)
             assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=2e-2)
-    frames = json.loads((Path(f"{recipe.output_dir}-cache") / "cache.json").read_text(encoding="utf-8"))
-    assert frames["rows"] == 8
+    assert len(list(Path(f"{recipe.output_dir}-cache").glob("*/*.safetensors"))) == 1
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_clips(recipe, run_quietly, tmp_path: Path) -> None:

@@ -22,19 +22,20 @@ from audiograft.data.options import PrepareOptions
 from audiograft.data.sources.base import SourceRow
 from audiograft.data.sources.manifests import Manifest
 from audiograft.data.traces import read_traces
-from audiograft.train import streaming
+from audiograft.train import streaming, taps
 from audiograft.train.index import Rules
 from audiograft.train.recipe import Corpus, DataRecipe, Recipe, load_recipe
 from audiograft.train.rows import Row, Wording
 from audiograft.train.run import dry_run
-from audiograft.train.streaming import Cursor, Streamed, StreamSampler, StreamShare, apportioned
+from audiograft.train.streaming import Cursor, StreamSampler, StreamShare
+from audiograft.train.taps import Streamed, apportioned
 from audiograft.types import AudiograftError, ConfigError, DataError, Rejection
 
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "WINDOW_ROWS", 8)
-    monkeypatch.setattr(streaming, "_FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(taps, "_FIRST_WAIT_S", 0.0)
 
 
 def tone(number: int) -> Any:

@@ -42,9 +42,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def transcribe(
-    paths: Annotated[
-        list[str], typer.Argument(metavar="PATH", help="Audio files, folders (searched for audio files), globs, manifests (.jsonl).")
-    ],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Audio files, folders (searched for audio files), globs, manifests (.jsonl).")],
     model: ModelOption = "tiny",
     file_format: Annotated[Format, typer.Option("--format", "-f", help="What to write; srt and vtt are subtitles.")] = "text",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write one file a clip into this folder, as each is done.")] = None,

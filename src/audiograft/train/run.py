@@ -34,7 +34,7 @@ from audiograft.train.preview import draw_batch
 from audiograft.train.recipe import Recipe
 from audiograft.train.rows import Row
 from audiograft.train.setup import DTYPES, Start, check_output, open_model, open_processor, prepare, training_device
-from audiograft.train.sources import REJECTED, RunData, check_leakage, counting, index_training_rows, open_stream, read_data, training_manifests
+from audiograft.train.sources import REJECTED, RunData, check_leakage, counting, index_training_rows, open_data, training_manifests
 from audiograft.train.stages import frozen_parts
 from audiograft.train.streaming import StreamedDataset
 from audiograft.train.trainer import GraftTrainer
@@ -71,10 +71,7 @@ def train(recipe: Recipe, on_log: Callable[[LogLine], None] = lambda line: None,
     start = open_model(recipe, console)
     processor = start.processor
     with _main_process_first():
-        if recipe.data.streaming:
-            data = open_stream(recipe, processor, console, newest)
-        else:
-            data = read_data(recipe, processor, manifests, console, resuming=newest is not None)
+        data = open_data(recipe, processor, manifests, console, newest)
     identity = run_identity(recipe, data.fingerprint)
     if recipe.loss == "kl":
         data = _taught(start.model, processor, data, output_dir, identity["model_sha256"], console)
@@ -84,16 +81,7 @@ def train(recipe: Recipe, on_log: Callable[[LogLine], None] = lambda line: None,
     join_processes(training_device())
     lost = LostRows(output_dir / REJECTED, recipe.data.max_rejected)
     trainer = _build_trainer(recipe, start.model, processor, data, identity, lost, console, on_log)
-    try:
-        with warnings.catch_warnings():
-            # In mixed precision the projector's norms are fed bf16 or fp16 and hold fp32, which is as it should be.
-            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight", UserWarning)
-            _train_or_resume(trainer, checkpoint, console)
-    except DataError as error:
-        # A DataLoader's worker wraps the message in its traceback.
-        raise DataError(str(error).splitlines()[-1].removeprefix("audiograft.types.DataError: ")) from error
-    finally:
-        trainer.display.close()
+    _train_or_resume(trainer, checkpoint, console)
     with torch.compiler.set_stance("force_eager"):
         start, deafness = _finish(trainer, start, data)
     result = summary(recipe, start, counts, trainer.state, deafness) | {
@@ -209,7 +197,24 @@ def _finish(trainer: GraftTrainer, start: Start, data: RunData) -> tuple[Start, 
 
 
 def _train_or_resume(trainer: GraftTrainer, checkpoint: Path | None, console: Console) -> None:
-    """Train from the start, from a checkpoint, or not at all where the checkpoint is the run's last."""
+    """Train from the start, from a checkpoint, or not at all where the checkpoint is the run's last.
+
+    Raises:
+        DataError: something that was there when the run began is not any more.
+    """
+    try:
+        with warnings.catch_warnings():
+            # In mixed precision the projector's norms are fed bf16 or fp16 and hold fp32, which is as it should be.
+            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight", UserWarning)
+            _go_on(trainer, checkpoint, console)
+    except DataError as error:
+        # A DataLoader's worker wraps the message in its traceback.
+        raise DataError(str(error).splitlines()[-1].removeprefix("audiograft.types.DataError: ")) from error
+    finally:
+        trainer.display.close()
+
+
+def _go_on(trainer: GraftTrainer, checkpoint: Path | None, console: Console) -> None:
     require_same_checkpoint(checkpoint.name if checkpoint else None, trainer.recipe.output_dir)
     if checkpoint is None:
         trainer.train()

@@ -32,7 +32,8 @@ from audiograft.train.lost import lost_rows
 from audiograft.train.parallel import is_main_process
 from audiograft.train.recipe import Corpus, Recipe
 from audiograft.train.rows import Row, Wording
-from audiograft.train.streaming import Cursor, Streamed, StreamSampler
+from audiograft.train.streaming import Cursor, StreamSampler
+from audiograft.train.taps import Streamed
 from audiograft.train.validation import draw
 from audiograft.types import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES, ConfigError, DataError
 
@@ -233,18 +234,28 @@ def index_training_rows(recipe: Recipe, processor: Any, manifests: Sequence[Path
     return index.take(mixed(index.rows["manifest"], [corpus.weight for corpus in recipe.data.corpora], recipe.seed))
 
 
-def read_data(recipe: Recipe, processor: Any, manifests: Sequence[Path], console: Console, resuming: bool) -> RunData:
-    """Index training and validation data, or open the indices of the run that is resumed; what can't be used is named in rejected.jsonl.
+def open_data(recipe: Recipe, processor: Any, manifests: Sequence[Path], console: Console, checkpoint: Path | None) -> RunData:
+    """The rows of a run, or the stream that they come from.
 
     Args:
         recipe: of the run.
         processor: of its model.
-        manifests: of its training data.
+        manifests: of its training data; none for a stream.
         console: where progress is shown.
-        resuming: whether there is a checkpoint, so that no row may come or go.
+        checkpoint: that the run goes on from; None where it begins.
 
     Raises:
-        AudiograftError: see `_Indexer.open`; or too few rows with clips for the deafness check.
+        AudiograftError: data that can't be used.
+    """
+    if recipe.data.streaming:
+        return _open_stream(recipe, processor, console, checkpoint)
+    return _read_data(recipe, processor, manifests, console, resuming=checkpoint is not None)
+
+
+def _read_data(recipe: Recipe, processor: Any, manifests: Sequence[Path], console: Console, resuming: bool) -> RunData:
+    """Index training and validation data, or open the indices of the run that is resumed; what can't be used is named in rejected.jsonl.
+
+    Where it is resumed, no row may come or go.
     """
     indexer = _Indexer(recipe, processor, console, keep=True, resuming=resuming)
     rows = indexer.open("train", manifests, recipe.pad_to_window_share)
@@ -269,19 +280,10 @@ def read_data(recipe: Recipe, processor: Any, manifests: Sequence[Path], console
     )
 
 
-def open_stream(recipe: Recipe, processor: Any, console: Console, checkpoint: Path | None) -> RunData:
-    """What `read_data` does for a run whose rows are read while they are learnt: validation data, and the stream.
+def _open_stream(recipe: Recipe, processor: Any, console: Console, checkpoint: Path | None) -> RunData:
+    """What `_read_data` does for a run whose rows are read while they are learnt: validation data, and the stream.
 
     Rows that share with held-out data what is not allowed are left out as they come.
-
-    Args:
-        recipe: of the run.
-        processor: of its model.
-        console: where progress is shown.
-        checkpoint: that the run goes on from; None where it begins.
-
-    Raises:
-        AudiograftError: a source that does not fit, held-out data or validation data that can't be used.
     """
     data, output_dir = recipe.data, Path(recipe.output_dir)
     assert data.validation is not None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,38 +24,21 @@ from audiograft.bulk import spread
 from audiograft.data.clips import flac_bytes
 from audiograft.data.counting import HashCounter
 from audiograft.data.examine import Examiner
-from audiograft.data.options import PrepareOptions
 from audiograft.data.prompts import read_prompts
-from audiograft.data.sources.base import Source, SourceRow
+from audiograft.data.sources.base import SourceRow
 from audiograft.data.traces import Trace, TraceWriter, are_complete, make_trace
 from audiograft.train.batching import partition
 from audiograft.train.checkpoints import writing
 from audiograft.train.dataset import SpeechDataset
 from audiograft.train.index import Rules
 from audiograft.train.rows import Row
-from audiograft.types import AudiograftError, ConfigError, DataError, Rejection
+from audiograft.train.taps import Streamed, Tap, apportioned
+from audiograft.types import ConfigError, DataError, Rejection
 
 WINDOW_ROWS = 1024
 """Held in memory at once: of clips of 10 s that are no files of their own, as FLAC, some 200 MB."""
 CURSOR = "stream.json"
 """In a checkpoint: where the stream goes on."""
-_TRIES = 4
-_FIRST_WAIT_S = 1.0
-
-
-@dataclass(frozen=True)
-class Streamed:
-    """A source of a stream.
-
-    Attributes:
-        source: is read from its front again when it has ended.
-        options: which of its rows are taken, and in which form.
-        weight: its share of the rows against those of the others.
-    """
-
-    source: Source
-    options: PrepareOptions
-    weight: float
 
 
 @dataclass(frozen=True)
@@ -97,55 +79,6 @@ class Cursor:
     def write(self, checkpoint: Path) -> None:
         """Put it into a checkpoint."""
         (checkpoint / CURSOR).write_text(json.dumps(asdict(self)), encoding="utf-8")
-
-
-class _Tap:
-    """The rows of a source, over and over.
-
-    Attributes:
-        place: how often it was read to its end, and how many rows were read since.
-    """
-
-    def __init__(self, streamed: Streamed, place: tuple[int, int]) -> None:
-        self.place = place
-        self._source, self._options = streamed.source, streamed.options
-        self._rows: Iterator[SourceRow | Rejection] | None = None
-        self._failed = 0
-
-    def take(self, count: int) -> Iterator[SourceRow | Rejection]:
-        """So many rows.
-
-        Raises:
-            DataError: the source has none, or broke off again and again.
-        """
-        while count:
-            n_passes, row_number = self.place
-            try:
-                if self._rows is None:
-                    left = None if self._options.limit is None else self._options.limit - row_number
-                    self._rows = itertools.islice(self._source.rows(skip=self._options.skip + row_number), left)
-                row = next(self._rows)
-            except StopIteration:
-                if not row_number:
-                    raise DataError(f"{self._source.name}: no rows: the source is empty, or skip passes over all of it") from None
-                self.place, self._rows = (n_passes + 1, 0), None
-            except AudiograftError:
-                raise
-            except Exception as error:  # whatever a network or a library may raise
-                self._wait(error)
-            else:
-                self.place, self._failed = (n_passes, row_number + 1), 0
-                count -= 1
-                yield row
-
-    def _wait(self, error: Exception) -> None:
-        self._rows, self._failed = None, self._failed + 1
-        if self._failed == _TRIES:
-            reason = f"{type(error).__name__}: {error}"
-            raise DataError(
-                f"{self._source.name}: broke off behind row {self.place[1]} ({reason}): the same command goes on from the last checkpoint"
-            ) from error
-        time.sleep(_FIRST_WAIT_S * 2 ** (self._failed - 1))
 
 
 class _Listener:
@@ -265,12 +198,12 @@ class StreamSampler(Sampler[list[Row]]):
 
     def _batches(self) -> Iterator[list[Row]]:
         with nullcontext() if self._traces is None else _appending(self._traces, self._cursors[0].n_traces) as traces:
-            taps = [_Tap(streamed, place) for streamed, place in zip(self._streams, self._cursors[0].places, strict=True)]
+            taps = [Tap(streamed, place) for streamed, place in zip(self._streams, self._cursors[0].places, strict=True)]
             del self._cursors[1:]
             while True:
                 yield from self._batches_of(taps, traces)
 
-    def _batches_of(self, taps: Sequence[_Tap], traces: TraceWriter | None) -> Iterator[list[Row]]:
+    def _batches_of(self, taps: Sequence[Tap], traces: TraceWriter | None) -> Iterator[list[Row]]:
         """Those of the next window."""
         start = self._cursors[-1]
         rows, n_rejected, n_new = self._window(taps, traces)
@@ -294,7 +227,7 @@ class StreamSampler(Sampler[list[Row]]):
         for batch in np.random.default_rng(seed).permutation(len(batches)):
             yield [rows[row] for row in batches[batch]]
 
-    def _window(self, taps: Sequence[_Tap], traces: TraceWriter | None) -> tuple[list[Row], int, int]:
+    def _window(self, taps: Sequence[Tap], traces: TraceWriter | None) -> tuple[list[Row], int, int]:
         """The usable rows of a window, how many others there were, and how many of the usable ones came for the first time."""
         passes: deque[int] = deque()
         rows: list[Row] = []
@@ -315,7 +248,7 @@ class StreamSampler(Sampler[list[Row]]):
             traces.flush()
         return rows, n_rejected, n_new
 
-    def _items(self, taps: Sequence[_Tap], passes: deque[int]) -> Iterator[tuple[int, SourceRow | Rejection]]:
+    def _items(self, taps: Sequence[Tap], passes: deque[int]) -> Iterator[tuple[int, SourceRow | Rejection]]:
         """The rows of a window by the number of their source; `passes` gets how often this was read to its end before."""
         for number, (tap, quota) in enumerate(zip(taps, self._quotas, strict=True)):
             for row in tap.take(quota):
@@ -348,22 +281,6 @@ class StreamSampler(Sampler[list[Row]]):
 def _appending(path: Path, records: int) -> TraceWriter:
     """Behind so many traces of a file; what was behind them comes again."""
     return TraceWriter(path, records, are_complete(path))
-
-
-def apportioned(weights: Sequence[float], count: int) -> list[int]:
-    """`count` rows in proportion to the weights, by the largest remainders.
-
-    Raises:
-        ConfigError: one would get none.
-    """
-    exact = [count * weight / sum(weights) for weight in weights]
-    quotas = [int(share) for share in exact]
-    by_remainder = sorted(range(len(weights)), key=lambda number: quotas[number] - exact[number])
-    for number in by_remainder[: count - sum(quotas)]:
-        quotas[number] += 1
-    if not all(quotas):
-        raise ConfigError(f"data.train: a weight of {min(weights):g} beside {max(weights):g} is less than one row in {count}: bring them closer")
-    return quotas
 
 
 def _names_in(path: Path | None) -> HashCounter:
