@@ -10,21 +10,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback
 
 from audiograft.train.batching import TokenBatchSampler
+from audiograft.train.dataset import SpeechDataset
 from audiograft.train.streaming import StreamSampler
 
 LogLine = dict[str, float]
 
 
 class EpochOrder(TrainerCallback):
-    """Tells the sampler which epoch it is, and how much of it is done where the run is resumed. The Trainer itself only counts batches off."""
+    """Tells sampler and data set which epoch it is, and how much of it is done where the run is resumed. The Trainer itself only counts batches off."""
 
-    def __init__(self, sampler: TokenBatchSampler | StreamSampler) -> None:
+    def __init__(self, sampler: TokenBatchSampler | StreamSampler, dataset: SpeechDataset) -> None:
         self.sampler = sampler
+        self.dataset = dataset
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
         steps_in_epoch = -(-len(train_dataloader) // args.gradient_accumulation_steps)
         epoch, steps_done = divmod(state.global_step, steps_in_epoch)
         self.sampler.start_at(epoch, steps_done * args.gradient_accumulation_steps)
+        self.dataset.epoch = epoch
 
 
 class ProgressDisplay(TrainerCallback):

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from audiograft.data.augment.chain import Augmenter
 from audiograft.inference.feature_cache import FeatureCache
 from audiograft.model import AudioGraftProcessor
 from audiograft.train.batching import muted
 from audiograft.train.rows import Row, Waveform, load_clips, tokens
-from audiograft.types import SAMPLE_RATE_HZ, DataError, Rejection
+from audiograft.types import SAMPLE_RATE_HZ, WINDOW_SAMPLES, DataError, Rejection
 
 
 def example(row: Row, clips: Sequence[Waveform], padded: bool, processor: AudioGraftProcessor) -> dict[str, Any]:
@@ -26,6 +27,26 @@ def example(row: Row, clips: Sequence[Waveform], padded: bool, processor: AudioG
     features = [processor.features(clip, pad_to_window=padded) for clip in clips]
     audio_s = sum(map(len, clips)) / SAMPLE_RATE_HZ
     return tokens(row, [clip.shape[1] for clip in features], processor) | {"features": features, "audio_s": audio_s}
+
+
+def augmented_example(row: Row, clips: Sequence[Waveform], place: str, augmenter: Augmenter, processor: AudioGraftProcessor) -> dict[str, Any]:
+    """A row's text with its clips as an augmenter leaves them.
+
+    Args:
+        row: of the training data.
+        clips: its own.
+        place: epoch and row; decides what is drawn.
+        augmenter: what draws.
+        processor: the model's.
+
+    Returns:
+        What `example` does, and `augmentation`: what was done to each clip.
+    """
+    places = [f"{place}/{number}" for number in range(len(clips))]
+    heard = [augmenter.waveform(clip, here, WINDOW_SAMPLES) for clip, here in zip(clips, places, strict=True)]
+    item = example(row, [waveform for waveform, _ in heard], row.padded, processor)
+    features = [augmenter.features(clip, here) for clip, here in zip(item["features"], places, strict=True)]
+    return item | {"features": features, "augmentation": [done for _, done in heard]}
 
 
 def silent_example(row: Row, error: DataError, processor: AudioGraftProcessor) -> dict[str, Any]:
@@ -41,12 +62,20 @@ def silent_example(row: Row, error: DataError, processor: AudioGraftProcessor) -
 
 
 class SpeechDataset(Dataset[dict[str, Any]]):
-    """Training examples by row number: those of `example`, or from a cache, with `states` (encoder frames, width) of each clip and no `features`."""
+    """Training examples by row number: those of `example`, or from a cache, with `states` (encoder frames, width) of each clip and no `features`.
 
-    def __init__(self, rows: Sequence[Row], processor: AudioGraftProcessor, cache: FeatureCache | None = None) -> None:
+    Attributes:
+        epoch: what is drawn for a row is drawn anew in each.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row], processor: AudioGraftProcessor, cache: FeatureCache | None = None, augmenter: Augmenter | None = None
+    ) -> None:
         self.rows = rows
         self.processor = processor
         self.cache = cache
+        self.augmenter = augmenter
+        self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,8 +87,15 @@ class SpeechDataset(Dataset[dict[str, Any]]):
                 clips = load_clips(row)
             except DataError as error:
                 return silent_example(row, error, self.processor)
-            return example(row, clips, row.padded, self.processor)
+            if self.augmenter is None:
+                return example(row, clips, row.padded, self.processor)
+            return augmented_example(row, clips, self._place(index, row), self.augmenter, self.processor)
         return _cached_example(row, self.cache, self.processor)
+
+
+    def _place(self, index: int, row: Row) -> str:
+        # By weight, a row may come more than once in an epoch.
+        return f"{self.epoch}/{index}/{row.sample.id}"
 
 
 def _cached_example(row: Row, cache: FeatureCache, processor: AudioGraftProcessor) -> dict[str, Any]:

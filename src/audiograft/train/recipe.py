@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 import yaml
 
+from audiograft.data.augment.chain import AugmentRecipe
 from audiograft.data.declarations import OpenSection, build, convert, unknown_key, wrong_value
 from audiograft.data.prompts import find_prompts
 from audiograft.data.sources import find_source
@@ -197,6 +198,8 @@ class Recipe:
     """adapter saves what was trained and how to find the rest; merged saves a whole model."""
     expected_wer: tuple[float, ...] = ()
     """Range of the word error rate, lowest and highest, that `selftest` takes for healthy: [0.0, 0.08]."""
+    augment: AugmentRecipe | None = None
+    """What training clips go through before they are heard; validation and the deafness check hear them as they are."""
     feature_cache: str | None = None
     """Folder in which the frozen tower's outputs are kept as float16, computed once per clip; both stages can share it. None computes them anew."""
     pad_to_window_share: float = 0.0
@@ -347,6 +350,7 @@ def _check_stage(recipe: Recipe, source: str) -> None:
         (recipe.data.streaming and recipe.max_steps is None, "data.streaming does not know when an epoch ends: set max_steps"),
         (recipe.data.streaming and recipe.data.validation is None, "data.streaming leaves nothing to validate with: set data.validation"),
         (recipe.data.streaming and recipe.loss == "kl", "data.streaming and loss: kl exclude each other: take one out"),
+        (recipe.augment is not None and recipe.feature_cache is not None, "augment changes clips that feature_cache keeps: take one out"),
         (recipe.data.streaming and recipe.feature_cache is not None, "data.streaming and feature_cache exclude each other: take one out"),
         (recipe.feature_cache is not None and bool(lora.audio_tower), "feature_cache needs a frozen encoder: take it or lora.audio_tower out"),
         (

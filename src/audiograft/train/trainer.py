@@ -134,7 +134,7 @@ class GraftTrainer(Trainer):
             train_dataset=dataset,
             # Not a dataset, but only `evaluate` below reads it.
             eval_dataset=validator,
-            callbacks=[EpochOrder(sampler), self.display],
+            callbacks=[EpochOrder(sampler, dataset), self.display],
         )
         self.remove_callback(PrinterCallback)
         # The Trainer's own mark, which has no place in a saved configuration.
