@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -12,6 +14,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Examples vary in cost by the machine's load, which no test is about.
 settings.register_profile("audiograft", deadline=None)
 settings.load_profile("audiograft")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clips_of_the_repository_stay_as_they_are() -> Iterator[None]:
+    """Traces, for one, are written beside manifests: a test that may do so copies the clips first."""
+    folder = Path(__file__).parent / "data" / "clips"
+    before = sorted(folder.rglob("*"))
+    yield
+    assert sorted(folder.rglob("*")) == before
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -16,10 +16,13 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
+from audiograft.data.augment.chain import AugmentRecipe
 from audiograft.train import rows
 from audiograft.train.checkpoints import STAGING, WEIGHTS, weights_sha256, writing
 from audiograft.train.recipe import DataRecipe, LoraRecipe
 from audiograft.types import AudiograftError, ConfigError
+
+AUGMENTED = AugmentRecipe(speed=(0.8, 1.0, 1.2), noise=("white",), noise_share=0.8, gain_db=(-10, 0), codecs=("ulaw",), time_masks=1)
 
 
 def losses(result) -> dict[int, float]:
@@ -48,6 +51,7 @@ def names(folder: Path) -> set[str]:
         pytest.param({"save_steps": 4}, id="between epochs"),
         pytest.param({"stage": "finetune", "lora": LoraRecipe(rank=2, dropout=0.3), "save_steps": 3}, id="with dropout"),
         pytest.param({"gradient_accumulation_steps": 3, "save_steps": 3}, id="accumulating, the last step of an epoch short"),
+        pytest.param({"augment": AUGMENTED, "dataloader_workers": 1, "save_steps": 3}, id="augmented, by a worker"),
         pytest.param({"feature_cache": "cache", "dataloader_workers": 1, "save_steps": 3}, id="cached, read by a worker"),
     ],
 )

@@ -162,7 +162,7 @@ def test_the_preview_draws_each_clip(graft: Any, rows: list[Row]) -> None:
     adjacent, _ = index_rows([Sample("both", rows[2].sample.clips, text="one", prompt="which")], processor)
     drawn = [rows[1], rows[2], adjacent[0]]
     items = [dataset[1], dataset[2], SpeechDataset(adjacent, processor)[0]]
-    page = draw_batch(Collator(processor)(items), drawn, 7, processor, colour=False)
+    page = draw_batch(items, drawn, 7, processor, colour=False)
     spans = [f"<audio x {processor.front_end.audio_tokens(frames)}>" for frames in rows[2].feature_frames]
     assert "text: no audio\n" in page
     assert [line.split("  ")[-1].strip() for line in page.splitlines() if "<audio" in line] == spans * 2

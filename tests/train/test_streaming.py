@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from audiograft.data.augment.chain import AugmentRecipe
 from audiograft.data.options import PrepareOptions
 from audiograft.data.sources.base import SourceRow
 from audiograft.data.sources.manifests import Manifest
@@ -93,7 +94,16 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("changes", [{}, {"dataloader_workers": 1}, {"gradient_accumulation_steps": 2}], ids=["", "with a worker", "accumulating"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"dataloader_workers": 1},
+        {"gradient_accumulation_steps": 2},
+        {"augment": AugmentRecipe(speed=(0.8, 1.2), noise=("pink",), gain_db=(-6, 0))},
+    ],
+    ids=["", "with a worker", "accumulating", "augmented"],
+)
 def test_interrupted_and_resumed_equals_uninterrupted(recipe, run_quietly, tmp_path: Path, monkeypatch, changes: dict[str, Any]) -> None:
     recipe = replace(recipe, **changes)
     whole = run_quietly(recipe, output_dir=str(tmp_path / "whole"))

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 
 from audiograft.audio import AUDIO_SUFFIXES, Waveform
@@ -95,5 +96,5 @@ def copy(clip: str, target: Path) -> None:
     staged.replace(target)
 
 
-def _pcm(waveform: Waveform) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
-    return np.clip(np.rint(waveform * np.float32(_HALF_RANGE)), -_HALF_RANGE, _HALF_RANGE - 1).astype(np.int16)
+def _pcm(waveform: Waveform) -> npt.NDArray[np.int16]:
+    return np.asarray(np.clip(np.rint(waveform * np.float32(_HALF_RANGE)), -_HALF_RANGE, _HALF_RANGE - 1), dtype=np.int16)

@@ -43,10 +43,12 @@ class Kept:
     Attributes:
         sample: its clips are relative to the corpus, its duration is exact.
         trace: for the leakage gate.
+        given: its first clip as the source names it; empty where it has none.
     """
 
     sample: Sample
     trace: Trace
+    given: str
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ class Examiner:
         for name, clip, waveform in zip(names, sample.clips, waveforms, strict=True):
             self._place(clip, self._options.out / name, waveform if encoded else None)
         trace = make_trace(sample, waveforms)
-        return Kept(replace(sample, clips=tuple(names), duration_s=n_samples / SAMPLE_RATE_HZ if waveforms else None), trace)
+        kept = replace(sample, clips=tuple(names), duration_s=n_samples / SAMPLE_RATE_HZ if waveforms else None)
+        return Kept(kept, trace, sample.audio)
 
     def _with_text(self, sample: Sample) -> Sample:
         """The sample with its texts checked and in their case, and its instruction."""

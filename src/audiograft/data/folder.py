@@ -25,6 +25,8 @@ from audiograft.data.traces import traces_path
 from audiograft.types import DataError
 
 STATE_NAME, REJECTED_NAME = "prepare.json", "rejected.jsonl"
+_REACHING = ("download", "mirror", "streaming")
+"""Options of sources which decide how their files are reached and not what is read in them."""
 
 
 class Folder:
@@ -84,7 +86,8 @@ class Folder:
             elif state["finished"]:
                 raise DataError(f"{self.path}: holds a finished corpus: name another folder, or replace it with --overwrite")
             else:
-                self._require_same(state["made_by"], made_by, AT_THE_END)
+                if self._has_rows():  # without any, as of a path that was mistyped, nothing has to fit
+                    self._require_same(state["made_by"], made_by, AT_THE_END)
                 self._take_back(state["splits"])
             self._write_state(made_by, finished=False)
             yield
@@ -107,6 +110,11 @@ class Folder:
         for path in (self.rejected, self.traces, self.whole):
             if path.exists() and not in_progress(path).exists():
                 path.replace(in_progress(path))
+
+    def _has_rows(self) -> bool:
+        """Whether an unfinished run wrote any row down."""
+        files = [path for final in (self.whole, self.rejected) for path in (final, in_progress(final)) if path.exists()]
+        return any(path.stat().st_size for path in files)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -184,4 +192,5 @@ def made_by(source: Source, options: PrepareOptions, prompts: Sequence[str]) -> 
     chosen = {key: value for key, value in plain(options).items() if key not in RUNNING}
     if prompts:
         chosen["prompts"] = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
-    return {"source": source.name, **{f"{source.name}.{key}": value for key, value in plain(source).items()}, **chosen}
+    read = {f"{source.name}.{key}": value for key, value in plain(source).items() if key not in _REACHING}
+    return {"source": source.name, **read, **chosen}

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 
 _BLOCK_BYTES = 1 << 16
 _BLANKS = " \t\r\n"
+_LONGEST_TOKEN = len("-Infinity")
+"""An error this near to the end of what was read may be a word, a number or an escape that is cut off."""
 
 
 class BrokenArrayError(ValueError):
@@ -90,12 +92,18 @@ class _Text:
             try:
                 value, end = json.JSONDecoder().raw_decode(self._text, self._place)
             except (ValueError, RecursionError) as error:
-                if isinstance(error, RecursionError) or not self._read():
-                    raise BrokenArrayError(self.line, str(error)) from error
+                if isinstance(error, RecursionError) or not self._may_go_on(error) or not self._read():
+                    raise BrokenArrayError(self.line, getattr(error, "msg", str(error))) from error
                 continue
             if end < len(self._text) or not self._read():  # a number may go on in the next block
                 self.advance(end - self._place)
                 return value
+
+    def _may_go_on(self, error: ValueError) -> bool:
+        """Whether the value may only be cut off by the end of the block. Else all that follows would be read for nothing."""
+        if not isinstance(error, json.JSONDecodeError) or error.msg.startswith("Unterminated string"):
+            return True
+        return error.pos >= len(self._text) - _LONGEST_TOKEN
 
     def _read(self) -> bool:
         """Read on; False at the end. Blocks grow with what is held, so that one long value costs no more than its length."""

@@ -107,7 +107,7 @@ class Ledger:
             for clip in sample.clips:
                 (out / clip).unlink(missing_ok=True)
             kind, reason = verdict
-            outcome = Rejected(Rejection(sample.id, sample.audio or sample.id, reason, kind), sample.target)
+            outcome = Rejected(Rejection(sample.id, outcome.given or sample.id, reason, kind), sample.target)
         if isinstance(outcome, Rejected):
             self._reject(outcome)
             return outcome.rejection

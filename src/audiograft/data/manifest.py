@@ -160,7 +160,9 @@ def parse_line(line: bytes, place: str) -> dict[str, Any] | DataError:
     except (ValueError, RecursionError) as error:
         if b"\0" in line:
             return DataError(f"{place}: holds NUL bytes, as where a crash cut a file off: write the line again or take it out")
-        return DataError(f"{place}: not valid JSON ({error}): write one object a line")
+        # Its own words name the line within the line.
+        why = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+        return DataError(f"{place}: not valid JSON ({why}): write one object a line")
 
 
 def _array(file: BinaryIO, path: Path) -> Iterator[tuple[int, int, dict[str, Any] | DataError]]:

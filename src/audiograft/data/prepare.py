@@ -29,7 +29,7 @@ from audiograft.types import AudiograftError, DataError, Rejection
 
 _CHECK_EVERY_ROWS = 200
 _NOT_IN_RECIPES = ("out", "overwrite", "splits", "group_by", "stratify_by")
-_SWITCHES = {"missing": "--skip-missing leaves them out of the share", "outside": "--allow-outside takes them"}
+_SWITCHES = {"missing": "--skip-missing leaves them out of the share"}
 
 OnRow = Callable[[Rejection | None], None]
 
@@ -208,7 +208,7 @@ def _refuse_too_many(ledger: Ledger, options: PrepareOptions) -> None:
         return
     headline = (
         f"{options.out}: {counted} of {ledger.rows} rows ({counted / ledger.rows:.1%}) are rejected, more than --max-rejected "
-        f"{options.max_rejected:g}: mend them, or go on with --max-rejected 1; all are in rejected.jsonl.part"
+        f"{options.max_rejected:g}: mend them and start anew with --overwrite, or go on with --max-rejected 1; all are in rejected.jsonl.part"
     )
     reasons = []
     for kind, count in ledger.rejected.most_common():

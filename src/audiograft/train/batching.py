@@ -42,7 +42,7 @@ class Batches(Sequence[list[int]]):
         return batch
 
 
-def partition(positions: npt.ArrayLike, tokens_per_batch: int, seed: int | tuple[int, ...]) -> Batches:
+def partition(positions: npt.ArrayLike, tokens_per_batch: int, seed: int | tuple[int, ...], stretch: float = 1.0) -> Batches:
     """Split rows into batches whose padded size, rows times longest row, stays within the budget.
 
     Rows are sorted by length, which makes pads rare, and cut greedily; the seed decides which of equally long rows come together.
@@ -51,6 +51,7 @@ def partition(positions: npt.ArrayLike, tokens_per_batch: int, seed: int | tuple
         positions: (rows,) of each row in the language model.
         tokens_per_batch: the budget.
         seed: of the run, or of a part of it.
+        stretch: by how much augmentation may make a row longer.
 
     Returns:
         Row numbers of each batch; every row is in exactly one.
@@ -58,7 +59,7 @@ def partition(positions: npt.ArrayLike, tokens_per_batch: int, seed: int | tuple
     Raises:
         ConfigError: a row that is longer than the budget.
     """
-    lengths = np.asarray(positions, dtype=np.uint32)
+    lengths = np.ceil(np.asarray(positions) * stretch).astype(np.uint32)
     if lengths.max() > tokens_per_batch:
         raise ConfigError(f"tokens_per_batch: {tokens_per_batch} is less than the longest row takes: set it to {lengths.max()} or more")
     rows = np.random.default_rng(seed).permutation(np.arange(len(lengths), dtype=np.uint32))

@@ -17,7 +17,7 @@ LogLine = dict[str, float]
 
 
 class EpochOrder(TrainerCallback):
-    """Tells sampler and data set which epoch it is, and how much of it is done where the run is resumed. The Trainer itself only counts batches off."""
+    """Tells sampler and data set which epoch it is, and how much of it is done where a run is resumed. The Trainer itself only counts batches off."""
 
     def __init__(self, sampler: TokenBatchSampler | StreamSampler, dataset: SpeechDataset) -> None:
         self.sampler = sampler

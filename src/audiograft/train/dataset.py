@@ -92,7 +92,6 @@ class SpeechDataset(Dataset[dict[str, Any]]):
             return augmented_example(row, clips, self._place(index, row), self.augmenter, self.processor)
         return _cached_example(row, self.cache, self.processor)
 
-
     def _place(self, index: int, row: Row) -> str:
         # By weight, a row may come more than once in an epoch.
         return f"{self.epoch}/{index}/{row.sample.id}"

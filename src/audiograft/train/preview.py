@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from audiograft.model import AudioGraftProcessor
 from audiograft.model.outputs import IGNORE_INDEX
+from audiograft.train.collator import Collator
 from audiograft.train.rows import Row
 
 _STYLES = {"text": "", "audio": "cyan", "loss": "bold green", "pad": "dim"}
@@ -19,9 +20,9 @@ _WIDTH = 140
 _MARK = "*"
 
 
-def _kinds(batch: dict[str, Any], index: int, row: Row, processor: AudioGraftProcessor) -> Iterator[tuple[str, int]]:
+def _kinds(batch: dict[str, Any], index: int, feature_frames: Sequence[int], processor: AudioGraftProcessor) -> Iterator[tuple[str, int]]:
     """What each position of a row is: text, audio, loss or pad; and to which of its clips it belongs, -1 for none."""
-    clips = (number for number, frames in enumerate(row.feature_frames) for _ in range(processor.front_end.audio_tokens(frames)))
+    clips = (number for number, frames in enumerate(feature_frames) for _ in range(processor.front_end.audio_tokens(frames)))
     for token, label, real in zip(batch["input_ids"][index], batch["labels"][index], batch["attention_mask"][index], strict=True):
         if not real:
             yield "pad", -1
@@ -33,11 +34,11 @@ def _kinds(batch: dict[str, Any], index: int, row: Row, processor: AudioGraftPro
             yield "text", -1
 
 
-def _draw_row(batch: dict[str, Any], index: int, row: Row, processor: AudioGraftProcessor) -> Text:
+def _draw_row(batch: dict[str, Any], index: int, feature_frames: Sequence[int], processor: AudioGraftProcessor) -> Text:
     """One line per clip and per span of another kind: positions, mark, tokens."""
     ids = batch["input_ids"][index].tolist()
     drawing = Text()
-    kinds = list(enumerate(_kinds(batch, index, row, processor)))
+    kinds = list(enumerate(_kinds(batch, index, feature_frames, processor)))
     for (kind, _), span in groupby(kinds, key=lambda item: item[1]):
         positions = [position for position, _ in span]
         if kind in ("audio", "pad"):
@@ -50,25 +51,28 @@ def _draw_row(batch: dict[str, Any], index: int, row: Row, processor: AudioGraft
     return drawing
 
 
-def draw_batch(batch: dict[str, Any], rows: list[Row], batches: int, processor: AudioGraftProcessor, colour: bool) -> str:
+def draw_batch(items: Sequence[dict[str, Any]], rows: Sequence[Row], batches: int, processor: AudioGraftProcessor, colour: bool) -> str:
     """The first batch of a run as text.
 
     Args:
-        batch: from `Collator`.
-        rows: of the batch, in order.
+        items: the examples of one batch.
+        rows: theirs.
         batches: in one epoch.
         processor: to decode the ids.
         colour: with terminal colours; what they say is said by marks too.
     """
+    batch = Collator(processor)(items)
     positions = batch["input_ids"].shape[1]
     carrying = int((batch["labels"] != IGNORE_INDEX).sum())
     heading = f"batch 1 of {batches}: {len(rows)} rows of {positions} positions, pads included; {carrying} carry loss, marked {_MARK}"
     drawing = Text(heading + "\n")
-    for index, row in enumerate(rows):
+    for index, (item, row) in enumerate(zip(items, rows, strict=True)):
         padded = ", padded to 30 s" if row.padded and row.n_samples else ""
         clips = f"{' and '.join(row.sample.clips)}, {row.duration_s:.2f} s" if row.n_samples else "no audio"
         drawing.append(f"{row.sample.id}: {clips}{padded}\n", style="bold")
-        drawing.append(_draw_row(batch, index, row, processor))
+        for done in filter(None, item.get("augmentation", ())):
+            drawing.append(f"  augmented: {', '.join(f'{name} {value}' for name, value in done.items())}\n", style="dim")
+        drawing.append(_draw_row(batch, index, item["feature_frames"], processor))
     page = io.StringIO()
     Console(file=page, force_terminal=colour, width=_WIDTH, highlight=False).print(drawing, end="")
     return page.getvalue()

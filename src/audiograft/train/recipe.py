@@ -225,6 +225,11 @@ class Recipe:
     deafness: DeafnessRecipe = field(default_factory=DeafnessRecipe)
     """The check at the end."""
 
+    @property
+    def stretch(self) -> float:
+        """By how much augmentation may make a row longer."""
+        return self.augment.stretch if self.augment else 1.0
+
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dict, as it stands in train.json."""
         recipe = asdict(self)

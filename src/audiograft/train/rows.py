@@ -37,6 +37,7 @@ class Row:
         feature_frames: of each clip, as the tower is given them in training.
         positions: it takes in the language model in training, prompt and answer included.
         audio: the bytes of its clip, where that is no file of its own but came with a stream.
+        window: of the stream that it came in.
     """
 
     sample: Sample
@@ -46,6 +47,7 @@ class Row:
     feature_frames: tuple[int, ...]
     positions: int
     audio: bytes | None = None
+    window: int = 0
 
     @property
     def target(self) -> str:

@@ -17,6 +17,7 @@ from rich.console import Console
 from transformers import set_seed
 from transformers.trainer_callback import TrainerState
 
+from audiograft.data.augment.chain import Augmenter
 from audiograft.inference.caching import fill_cache, open_cache
 from audiograft.model.lora import merge_lora
 from audiograft.train.batching import TokenBatchSampler, partition
@@ -113,9 +114,9 @@ def dry_run(recipe: Recipe, colour: bool = False) -> str:
     rows = index_training_rows(recipe, processor, training_manifests(recipe, console), console)
     sampler = _sampler(recipe, rows)
     first = next(iter(sampler))
-    dataset = SpeechDataset(rows, processor)
-    batch = Collator(processor)([dataset[index] for index in first])
-    return draw_batch(batch, [rows[index] for index in first], len(sampler), processor, colour)
+    dataset = SpeechDataset(rows, processor, augmenter=_augmenter(recipe))
+    items = [dataset[index] for index in first]
+    return draw_batch(items, [rows[index] for index in first], len(sampler), processor, colour)
 
 
 def _taught(model: Any, processor: Any, data: RunData, output_dir: Path, teacher: str, console: Console) -> RunData:
@@ -142,7 +143,11 @@ def _main_process_first() -> Iterator[None]:
 
 def _sampler(recipe: Recipe, rows: Sequence[Row]) -> TokenBatchSampler:
     assert isinstance(rows, RowIndex)
-    return TokenBatchSampler(partition(rows.positions, recipe.tokens_per_batch, recipe.seed), recipe.seed)
+    return TokenBatchSampler(partition(rows.positions, recipe.tokens_per_batch, recipe.seed, recipe.stretch), recipe.seed)
+
+
+def _augmenter(recipe: Recipe) -> Augmenter | None:
+    return None if recipe.augment is None else Augmenter(recipe.augment, recipe.seed)
 
 
 def _build_trainer(
@@ -156,7 +161,11 @@ def _build_trainer(
     on_log: Callable[[LogLine], None],
 ) -> GraftTrainer:
     kl = recipe.loss == "kl"
-    dataset = (DistillationDataset if kl else SpeechDataset)(data.train, processor) if data.stream is None else StreamedDataset(processor)
+    augmenter = _augmenter(recipe)
+    if data.stream is None:
+        dataset = (DistillationDataset if kl else SpeechDataset)(data.train, processor, augmenter=augmenter)
+    else:
+        dataset = StreamedDataset(processor, augmenter)
     trainer = GraftTrainer(
         model,
         recipe,

@@ -305,6 +305,7 @@ def _open_stream(recipe: Recipe, processor: Any, console: Console, checkpoint: P
         Rules(processor, wording, recipe.pad_to_window_share, recipe.seed, lambda row: None),
         partial(_forbidden, gates, data.allow_leakage),
         tokens_per_batch=recipe.tokens_per_batch,
+        stretch=recipe.stretch,
         seed=recipe.seed,
         n_batches=recipe.max_steps * recipe.gradient_accumulation_steps,
         rejected=output_dir / REJECTED if is_main_process() else None,

@@ -21,6 +21,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from audiograft.bulk import spread
+from audiograft.data.augment.chain import Augmenter
 from audiograft.data.clips import flac_bytes
 from audiograft.data.counting import HashCounter
 from audiograft.data.examine import Examiner
@@ -84,11 +85,11 @@ class Cursor:
 class _Listener:
     """Makes rows of what sources give; each worker has its own."""
 
-    def __init__(self, streams: Sequence[Streamed], rules: Rules, forbidden: Callable[[Trace], str | None], tokens_per_batch: int) -> None:
+    def __init__(self, streams: Sequence[Streamed], rules: Rules, forbidden: Callable[[Trace], str | None], most_positions: float) -> None:
         self._examiners = [Examiner(item.options, read_prompts(item.options.prompts) if item.options.prompts else []) for item in streams]
         self._rules = rules
         self._forbidden = forbidden
-        self._tokens_per_batch = tokens_per_batch
+        self._most_positions = most_positions
 
     def __call__(self, item: tuple[int, SourceRow | Rejection]) -> tuple[Row, Trace] | Rejection:
         number, given = item
@@ -104,10 +105,8 @@ class _Listener:
         row = self._rules.check(heard.sample, trace.clips)
         if isinstance(row, Rejection):
             return row
-        if row.positions > self._tokens_per_batch:
-            return reject(
-                f"takes {row.positions} positions, more than tokens_per_batch {self._tokens_per_batch}: raise that, or cut the clip", "long"
-            )
+        if row.positions > self._most_positions:
+            return reject(f"takes {row.positions} positions, more than the {self._most_positions:.0f} that tokens_per_batch leaves: raise it", "long")
         # A part of a clip is kept as such: an hour need not be decoded for each of its sentences.
         return replace(row, audio=given.audio if given.span is None else flac_bytes(waveforms[0])), trace
 
@@ -120,6 +119,7 @@ class StreamSampler(Sampler[list[Row]]):
         rules: which rows are taken.
         forbidden: why a row may not be learnt, such as that it is held out; None where it may.
         tokens_per_batch: positions in one batch, pads included.
+        stretch: by how much augmentation may make a row longer.
         seed: of the run.
         n_batches: that each process takes in the whole run.
         rejected: file to which rows that can't be used are appended; None for nowhere.
@@ -135,6 +135,7 @@ class StreamSampler(Sampler[list[Row]]):
         forbidden: Callable[[Trace], str | None],
         *,
         tokens_per_batch: int,
+        stretch: float,
         seed: int,
         n_batches: int,
         rejected: Path | None,
@@ -144,8 +145,9 @@ class StreamSampler(Sampler[list[Row]]):
     ) -> None:
         self._streams = streams
         self._quotas = apportioned([item.weight for item in streams], WINDOW_ROWS)
-        self._make_worker = partial(_Listener, streams, rules, forbidden, tokens_per_batch)
+        self._make_worker = partial(_Listener, streams, rules, forbidden, tokens_per_batch / stretch)
         self._tokens_per_batch = tokens_per_batch
+        self._stretch = stretch
         self._seed = seed
         self._n_batches = n_batches
         self._rejected = rejected
@@ -213,7 +215,7 @@ class StreamSampler(Sampler[list[Row]]):
         self._cursors[-1] = replace(start, checksum=checksum)
         self._require_enough(start, n_rejected)
         seed = (self._seed, start.window)
-        batches = partition([row.positions for row in rows], self._tokens_per_batch, seed) if rows else ()
+        batches = partition([row.positions for row in rows], self._tokens_per_batch, seed, self._stretch) if rows else ()
         self._cursors.append(
             Cursor(
                 window=start.window + 1,
@@ -240,7 +242,7 @@ class StreamSampler(Sampler[list[Row]]):
                     self._name(result)
                     continue
                 row, trace = result
-                rows.append(row)
+                rows.append(replace(row, window=self._cursors[-1].window))
                 n_new += is_new
                 if is_new and traces is not None:
                     traces.append(trace)
@@ -311,8 +313,11 @@ class StreamShare(Sampler[list[Row]]):
 class StreamedDataset(SpeechDataset):
     """Training examples of rows that were read: a row stands for its own number."""
 
-    def __init__(self, processor: Any) -> None:
-        super().__init__(_Themselves(), processor)
+    def __init__(self, processor: Any, augmenter: Augmenter | None = None) -> None:
+        super().__init__(_Themselves(), processor, augmenter=augmenter)
+
+    def _place(self, index: Any, row: Row) -> str:
+        return f"{row.window}/{row.sample.id}"
 
 
 class _Themselves(Sequence[Any]):

@@ -102,9 +102,9 @@ class AugmentRecipe:
                 raise ConfigError(f"augment.{name} must be {expected}, not {getattr(self, name)!r}")
 
     @property
-    def slowest(self) -> float:
-        """The factor by which clips can become longest."""
-        return 1 / min(self.speed, default=1.0)
+    def stretch(self) -> float:
+        """By how much clips may become longer, 1 for not at all."""
+        return max(1.0, 1 / min(self.speed, default=1.0))
 
 
 class Augmenter:

@@ -71,8 +71,10 @@ class CommonVoice:
             return Rejection(row_id, clip, f"{place}: has no sentence: correct the line", "text")
         try:
             path = clip_path(clip, self.path / "clips", place)
+        except OutsideError:
+            return Rejection(row_id, clip, f"{place}: the clip {clip} leaves the folder {self.path / 'clips'}: correct the line", "outside")
         except DataError as error:
-            return Rejection(row_id, clip, str(error), "outside" if isinstance(error, OutsideError) else "row")
+            return Rejection(row_id, clip, str(error), "row")
         return SourceRow(_sample(row, row_id, path))
 
 

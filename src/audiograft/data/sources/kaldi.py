@@ -70,9 +70,11 @@ class Kaldi:
         for number, utterance, text in _entries(self.path / "text"):
             place = f"{self.path / 'text'}:{number}"
             if tables.left.pop(utterance, None) is None:
-                named = "segments" if tables.segments is not None else "wav.scp"
-                why = f"{utterance} is not in {named}, or stands here twice: add its audio or take the line out"
-                yield refusal(place, DataError(f"{place}: {why}"), {"id": utterance}, "missing")
+                named, known = ("wav.scp", tables.wavs) if tables.segments is None else ("segments", tables.segments)
+                why, kind = f"is not in {named}: add its audio or take the line out", "missing"
+                if utterance in known:
+                    why, kind = "stands here for the second time: take one of its lines out", "duplicate"
+                yield refusal(place, DataError(f"{place}: {utterance} {why}"), {"id": utterance}, kind)
             elif is_undecoded(text):
                 yield refusal(place, DataError(f"{place}: no UTF-8: write the line again as UTF-8"), {"id": utterance}, "text")
             else:
