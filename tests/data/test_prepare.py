@@ -51,6 +51,32 @@ def test_each_row_becomes_one_line_of_the_manifest_or_the_rejected(mixed: Listed
     assert not list(out.rglob("*.part"))
 
 
+def test_augmented_clips_say_what_was_done_to_them(mixed: Listed, tmp_path: Path) -> None:
+    settings = tmp_path / "augment.yaml"
+    settings.write_text("speed: [0.8, 1.25]\nnoise: [pink]\nnoise_share: 1\nsnr_db: [4, 8]\n", encoding="utf-8")
+    outs = tmp_path / "out", tmp_path / "again"
+    for out in outs:
+        prepare.prepare(mixed, options(out, augment=settings, workers=1 if out == outs[0] else 2))
+    rows = lines(outs[0] / "manifest.jsonl")
+    assert rows == lines(outs[1] / "manifest.jsonl")
+    assert len(rows) == 9
+    for row, trace in zip(rows, read_traces(outs[0] / "manifest.traces"), strict=True):
+        assert row["audio"].endswith(".flac")
+        assert row["augmentation"]["speed"] in (0.8, 1.25)
+        assert 4 <= row["augmentation"]["snr_db"] <= 8
+        waveform = load_audio(outs[0] / row["audio"]).waveform
+        assert len(waveform) == round(row["duration_s"] * 16_000)
+        assert trace.clips[0].digest == make_trace(Sample("x", ("x",)), [waveform]).clips[0].digest
+    assert contents(outs[0] / "audio") == contents(outs[1] / "audio")
+    settings.write_text("gain_db: [-6, 0]", encoding="utf-8")
+    with pytest.raises(DataError, match="augment"):
+        prepare.prepare(mixed, options(outs[0], augment=settings))
+    settings.write_text("time_masks: 1", encoding="utf-8")
+    with pytest.raises(ConfigError, match="time_masks and frequency_masks hide features"):
+        prepare.prepare(mixed, options(tmp_path / "third", augment=settings))
+    assert not (tmp_path / "third").exists()
+
+
 def test_traces_are_those_of_the_clips_that_the_manifest_names(mixed: Listed, tmp_path: Path) -> None:
     out = tmp_path / "out"
     prepare.prepare(mixed, options(out))

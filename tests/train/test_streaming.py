@@ -196,8 +196,8 @@ def sampled(graft, clips: Path, tmp_path: Path) -> Callable[..., StreamSampler]:
     def sampler(source: Any, n_batches: int = 12, cursor: Cursor | None = None, tokens: int = 100) -> StreamSampler:
         rules = Rules(graft[1], Wording(), 0.0, 0, lambda row: None)
         streamed = Streamed(source, PrepareOptions(out=tmp_path), 1.0)
-        options: dict[str, Any] = {"tokens_per_batch": tokens, "seed": 1, "n_batches": n_batches, "rejected": None, "max_rejected": 0.2}
-        return StreamSampler([streamed], rules, lambda trace: None, **options, traces=None, cursor=cursor or Cursor())
+        options: dict[str, Any] = {"tokens_per_batch": tokens, "stretch": 1.0, "seed": 1, "n_batches": n_batches, "rejected": None}
+        return StreamSampler([streamed], rules, lambda trace: None, **options, max_rejected=0.2, traces=None, cursor=cursor or Cursor())
 
     return sampler
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from audiograft.audio import Clip, Waveform, load_audio
 from audiograft.data import clips
+from audiograft.data.augment.chain import Augmenter
 from audiograft.data.measure import measure
 from audiograft.data.options import PrepareOptions
 from audiograft.data.prompts import with_drawn_prompt
@@ -81,11 +82,13 @@ class Examiner:
     Args:
         options: of the run.
         prompts: instructions to draw from; none leaves rows their own.
+        augmenter: what clips go through before they are written; none leaves them as they are.
     """
 
-    def __init__(self, options: PrepareOptions, prompts: Sequence[str] = ()) -> None:
+    def __init__(self, options: PrepareOptions, prompts: Sequence[str] = (), augmenter: Augmenter | None = None) -> None:
         self._options = options
         self._prompts = prompts
+        self._augmenter = augmenter
         self._whole: tuple[object, Clip] | None = None
 
     def __call__(self, item: tuple[int, SourceRow | Rejection]) -> Kept | Rejected:
@@ -125,8 +128,11 @@ class Examiner:
 
     def _kept(self, number: int, row: SourceRow, heard: Heard) -> Kept:
         sample, waveforms = heard.sample, [clip.waveform for clip in heard.clips]
+        if self._augmenter is not None and waveforms:
+            waveforms, done = self._augmenter.waveforms(waveforms, sample.id)
+            sample = replace(sample, extra=sample.extra | {"augmentation": done[0] if len(done) == 1 else done})
         n_samples = sum(map(len, waveforms))
-        encoded = row.audio is not None or row.span is not None or self._options.audio == "flac"
+        encoded = row.audio is not None or row.span is not None or self._options.audio == "flac" or self._augmenter is not None
         if encoded:
             waveforms = [clips.as_16_bit(waveform) for waveform in waveforms]
         names = [clips.clip_name(number, sample, place, ".flac" if encoded else Path(clip).suffix.lower()) for place, clip in enumerate(sample.clips)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from audiograft import __version__
+from audiograft.data.augment.chain import read_augment
 from audiograft.data.card import CARD_HTML, CARD_JSON
 from audiograft.data.clips import AUDIO_FOLDER
 from audiograft.data.examine import unwritable
@@ -192,5 +193,7 @@ def made_by(source: Source, options: PrepareOptions, prompts: Sequence[str]) -> 
     chosen = {key: value for key, value in plain(options).items() if key not in RUNNING}
     if prompts:
         chosen["prompts"] = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
+    if options.augment:
+        chosen["augment"] = plain(read_augment(options.augment))
     read = {f"{source.name}.{key}": value for key, value in plain(source).items() if key not in _REACHING}
     return {"source": source.name, **read, **chosen}

@@ -25,6 +25,7 @@ class PrepareOptions:
     )
     text_case: TextCase = option("sentence: texts in capitals or in small letters alone begin with a capital and go on in small letters", "as-is")
     prompts: Path | None = option("file of instructions, one a line, of which rows without one draw theirs; instructions: 16 in the package", None)
+    augment: Path | None = option("YAML file of what clips go through, with the keys of a recipe's augment; each row says what was done", None)
     splits: tuple[str, ...] = option("write several manifests: train=0.8,dev=0.1,test=0.1 are shares of the duration", ())
     group_by: tuple[str, ...] = option("rows that share one of these keys never part; by default speaker and recording, where a row has them", ())
     stratify_by: str | None = option("spread the values of this key, such as label, evenly over the splits", None)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from audiograft.bulk import spread
+from audiograft.data.augment.chain import Augmenter, read_augment
 from audiograft.data.declarations import build, unknown_key
 from audiograft.data.examine import Examiner
 from audiograft.data.filters import Filters
@@ -28,7 +29,7 @@ from audiograft.data.sources.base import Source, SourceRow
 from audiograft.types import AudiograftError, DataError, Rejection
 
 _CHECK_EVERY_ROWS = 200
-_NOT_IN_RECIPES = ("out", "overwrite", "splits", "group_by", "stratify_by")
+_NOT_IN_RECIPES = ("out", "overwrite", "augment", "splits", "group_by", "stratify_by")
 _SWITCHES = {"missing": "--skip-missing leaves them out of the share"}
 
 OnRow = Callable[[Rejection | None], None]
@@ -98,7 +99,8 @@ def _read(source: Source, options: PrepareOptions, prompts: Sequence[str], ledge
     """Write down all rows that are not in the ledger yet."""
     left = None if options.limit is None else options.limit - ledger.rows
     rows = _Rows(source, options.skip + ledger.rows, left, absolute=options.engine == "ray")
-    make_worker = partial(Examiner, replace(options, out=options.out.absolute()), prompts)
+    augmenter = Augmenter(read_augment(options.augment), options.seed) if options.augment else None
+    make_worker = partial(Examiner, replace(options, out=options.out.absolute()), prompts, augmenter)
     with closing(spread(make_worker, rows, engine=options.engine, address=options.address, workers=options.workers)) as outcomes:
         for outcome in outcomes:
             on_row(ledger.append(outcome, options.out))

@@ -14,7 +14,7 @@ from audiograft.inference.feature_cache import FeatureCache
 from audiograft.model import AudioGraftProcessor
 from audiograft.train.batching import muted
 from audiograft.train.rows import Row, Waveform, load_clips, tokens
-from audiograft.types import SAMPLE_RATE_HZ, WINDOW_SAMPLES, DataError, Rejection
+from audiograft.types import SAMPLE_RATE_HZ, DataError, Rejection
 
 
 def example(row: Row, clips: Sequence[Waveform], padded: bool, processor: AudioGraftProcessor) -> dict[str, Any]:
@@ -42,11 +42,10 @@ def augmented_example(row: Row, clips: Sequence[Waveform], place: str, augmenter
     Returns:
         What `example` does, and `augmentation`: what was done to each clip.
     """
-    places = [f"{place}/{number}" for number in range(len(clips))]
-    heard = [augmenter.waveform(clip, here, WINDOW_SAMPLES) for clip, here in zip(clips, places, strict=True)]
-    item = example(row, [waveform for waveform, _ in heard], row.padded, processor)
-    features = [augmenter.features(clip, here) for clip, here in zip(item["features"], places, strict=True)]
-    return item | {"features": features, "augmentation": [done for _, done in heard]}
+    heard, done = augmenter.waveforms(clips, place)
+    item = example(row, heard, row.padded, processor)
+    features = [augmenter.features(clip, f"{place}/{number}") for number, clip in enumerate(item["features"])]
+    return item | {"features": features, "augmentation": done}
 
 
 def silent_example(row: Row, error: DataError, processor: AudioGraftProcessor) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from audiograft.audio import find_audio, load_audio
 from audiograft.data.augment.codecs import CODECS, through_codec
@@ -31,7 +32,8 @@ from audiograft.data.augment.effects import (
     reverberate,
     room_response,
 )
-from audiograft.types import ConfigError
+from audiograft.data.declarations import build
+from audiograft.types import WINDOW_SAMPLES, ConfigError
 
 Waveform = npt.NDArray[np.float32]
 Features = npt.NDArray[np.float32]
@@ -107,6 +109,24 @@ class AugmentRecipe:
         return max(1.0, 1 / min(self.speed, default=1.0))
 
 
+def read_augment(path: str | Path) -> AugmentRecipe:
+    """Settings from a YAML file with the keys of `AugmentRecipe`.
+
+    Raises:
+        ConfigError: it can't be read, or has a key or value that can't be.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: can't be read as YAML ({' '.join(str(error).split())}): write lines such as `gain_db: [-20, 3]`") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds no keys: write lines such as `gain_db: [-20, 3]`")
+    settings = build(AugmentRecipe, tree, "", str(path))
+    if settings.time_masks or settings.frequency_masks:
+        raise ConfigError(f"{path}: time_masks and frequency_masks hide features, and here are clips: put them into the recipe that trains")
+    return settings
+
+
 class Augmenter:
     """Draws effects for clips, row by row.
 
@@ -148,6 +168,11 @@ class Augmenter:
         for effect in (self._speed, self._reverb, self._noise, self._codec, self._gain):
             waveform = effect(waveform, rng, done, longest_samples)
         return hold_peak(waveform), done
+
+    def waveforms(self, waveforms: Sequence[Waveform], place: str) -> tuple[list[Waveform], list[dict[str, Any]]]:
+        """All clips of a row, and what was done to each; see `waveform`. None gets longer than a window, unless it is already."""
+        heard = [self.waveform(clip, f"{place}/{number}", max(WINDOW_SAMPLES, len(clip))) for number, clip in enumerate(waveforms)]
+        return [waveform for waveform, _ in heard], [done for _, done in heard]
 
     def features(self, features: Features, place: str) -> Features:
         """SpecAugment of (channels, frames), Park et al. 2019 (arXiv:1904.08779), without its warping of time."""

@@ -55,23 +55,25 @@ class TableReader:
     """Makes rows of a table into rows of a corpus.
 
     Attributes:
-        corpus: its name.
+        place: what the corpus is called in reasons.
         id_stem: with the row's place behind it, the id of a row that has none.
         names: from `name_columns`.
         classes: names of classes by column, for columns which hold their numbers.
         folder: to which paths are relative; None where the table is not on this machine.
         allow_outside: also take clips that do not lie below it.
         fetch: bytes of a clip from its address; a `DataError` where they can't be had.
+        corpus: see `RowReader`.
         add: what a corpus knows beyond its columns; called with a sample and its row of the table.
     """
 
-    corpus: str
+    place: str
     id_stem: str
     names: Mapping[str, str]
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     folder: Path | None = None
     allow_outside: bool = False
     fetch: Callable[[str], bytes] | None = None
+    corpus: str | None = None
     add: Callable[[Sample, Mapping[str, Any]], Sample] = lambda sample, row: sample
 
     def read(self, row: Mapping[str, Any], number: int) -> SourceRow | Rejection:
@@ -81,7 +83,7 @@ class TableReader:
             row: column to value. Audio is the bytes of a file, its path, or a mapping of `bytes` and `path`.
             number: its place in the corpus, counted from 0.
         """
-        place = f"{self.corpus}, {self.id_stem}, row {number}"
+        place = f"{self.place}, {self.id_stem}, row {number}"
         ours = {self.names[theirs]: self._value(theirs, value) for theirs, value in row.items() if theirs in self.names}
         audio, path = _audio_parts(ours.pop("audio", None))
         ours = {key: _plain(value) for key, value in ours.items() if key in MANIFEST_KEYS or _is_plain(value)}

@@ -17,7 +17,6 @@ from audiograft.data.sources.rows import (
     RowReader,
     allow_outside_option,
     audio_root_option,
-    corpus_name,
     guess_keys,
     is_undecoded,
     key_pairs,
@@ -56,7 +55,7 @@ class CsvFile:
     def rows(self, skip: int = 0) -> Iterator[SourceRow | Rejection]:
         """See `Source.rows`."""
         given = key_pairs(self.keys)
-        reader = RowReader(self.audio_root or self.path.parent, self.allow_outside, corpus_name(self.path))
+        reader = RowReader(self.audio_root or self.path.parent, self.allow_outside)
         n_rows = 0
         try:
             with self._open() as file:

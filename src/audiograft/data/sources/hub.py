@@ -20,7 +20,7 @@ from audiograft.data.paths import OutsideError
 from audiograft.data.sources.base import SourceRow, option
 from audiograft.data.sources.columns import TableReader, name_columns
 from audiograft.data.sources.parquet import arrow_schema, is_remote, parquet_rows
-from audiograft.data.sources.rows import allow_outside_option, audio_root_option, corpus_name, keys_option
+from audiograft.data.sources.rows import allow_outside_option, audio_root_option, keys_option
 from audiograft.types import ConfigError, DataError, Rejection, Sample
 
 LARGE_SCALE_ASR = "speechbrain/LargeScaleASR"
@@ -51,6 +51,7 @@ class HubTable:
         keys: see `name_columns`.
         audio_root: where the clips lie, where the table has their paths; the data set's own folder by default.
         allow_outside: also take clips that do not lie below it.
+        corpus: its name, where that is known whatever its folder is called; else the name on the hub.
     """
 
     name: str
@@ -62,6 +63,7 @@ class HubTable:
     keys: tuple[str, ...] = ()
     audio_root: Path | None = None
     allow_outside: bool = False
+    corpus: str | None = None
 
     def rows(self, skip: int, add: Callable[[Sample, Mapping[str, Any]], Sample]) -> Iterator[SourceRow | Rejection]:
         """Rows from `skip` on; `add` is that of `TableReader`."""
@@ -70,7 +72,10 @@ class HubTable:
             names, classes, rows = self._parquet(files, skip)
         else:
             names, classes, rows = self._stream(builder, skip)
-        reader = TableReader(self._corpus(files), self.split, names, classes, self._folder(files), self.allow_outside, _fetcher(files), add)
+        is_local = os.path.isdir(self.name) or self.name in _formats()
+        corpus = self.corpus or (None if is_local else self.name)
+        place = os.path.basename(files[0]) if self.name in _formats() else self.name
+        reader = TableReader(place, self.split, names, classes, self._folder(files), self.allow_outside, _fetcher(files), corpus, add)
         for place, row in enumerate(rows, start=skip):
             yield reader.read(row, place)
 
@@ -101,11 +106,6 @@ class HubTable:
         if self.split not in splits:
             raise DataError(f"{self.name}: no split {self.split!r}: it has {', '.join(splits) or 'none'}")
         return splits[self.split]
-
-    def _corpus(self, files: Sequence[str]) -> str:
-        if os.path.isdir(self.name):
-            return corpus_name(Path(self.name))
-        return corpus_name(Path(files[0])) if self.name in _formats() else self.name
 
     def _folder(self, files: Sequence[str]) -> Path | None:
         if self.audio_root is not None:
@@ -207,7 +207,9 @@ class LargeScaleASR:
         keys = ("wav=audio", "ID=id", "text=text", "spk_id=speaker", "duration=duration_s")
         # Only its README says that there are configurations, and a folder may be without.
         plain = self.files or (os.path.isdir(self.dataset) and not os.path.isfile(os.path.join(self.dataset, "README.md")))
-        table = HubTable(self.dataset, self.split, None if plain else self.config, self.files, self.revision, self.streaming, keys)
+        table = HubTable(
+            self.dataset, self.split, None if plain else self.config, self.files, self.revision, self.streaming, keys, corpus=LARGE_SCALE_ASR
+        )
         return table.rows(skip, _of_large_scale_asr)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from audiograft.data.sources.base import SourceRow, option
-from audiograft.data.sources.rows import RowReader, allow_outside_option, audio_root_option, corpus_name, is_undecoded, number_in, refusal
+from audiograft.data.sources.rows import RowReader, allow_outside_option, audio_root_option, is_undecoded, number_in, refusal
 from audiograft.types import DataError, Rejection
 
 _OTHERS = {"utt2spk": "speaker", "utt2lang": "language", "spk2gender": "gender", "utt2dur": "duration_s"}
@@ -66,7 +66,7 @@ class Kaldi:
     def _rows(self) -> Iterator[SourceRow | Rejection]:
         tables = _read_tables(self.path)
         yield from tables.doubles
-        reader = RowReader(self.audio_root or self.path, self.allow_outside, corpus_name(self.path))
+        reader = RowReader(self.audio_root or self.path, self.allow_outside)
         for number, utterance, text in _entries(self.path / "text"):
             place = f"{self.path / 'text'}:{number}"
             if tables.left.pop(utterance, None) is None:

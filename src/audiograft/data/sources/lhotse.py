@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 
 from audiograft.data.manifest import MANIFEST_KEYS, parse_line
 from audiograft.data.sources.base import SourceRow, option
-from audiograft.data.sources.rows import RowReader, allow_outside_option, audio_root_option, corpus_name, refusal
+from audiograft.data.sources.rows import RowReader, allow_outside_option, audio_root_option, refusal
 from audiograft.data.sources.tars import Group, read_groups
 from audiograft.types import ConfigError, DataError, Rejection
 
@@ -64,7 +64,7 @@ class Lhotse:
         yield from islice(self._rows(skipped_cuts), skip - skipped_cuts, None)
 
     def _rows(self, skip: int) -> Iterator[SourceRow | Rejection]:
-        reader = RowReader(self.audio_root or (self.path if self.path.is_dir() else self.path.parent), self.allow_outside, corpus_name(self.path))
+        reader = RowReader(self.audio_root or (self.path if self.path.is_dir() else self.path.parent), self.allow_outside)
         n_cuts = 0
         for cuts, archive in _find_cuts(self.path):
             groups = read_groups(archive, skip - n_cuts, _split_at_last_dot) if archive else repeat(None)

@@ -14,7 +14,6 @@ from audiograft.data.sources.rows import (
     RowReader,
     allow_outside_option,
     audio_root_option,
-    corpus_name,
     key_pairs,
     keys_option,
     refusal,
@@ -49,7 +48,7 @@ class Manifest:
         manifest = find_manifest(self.path)
         pairs = key_pairs(self.keys)
         _check_keys(manifest, pairs)
-        reader = RowReader(self.audio_root or manifest.parent, self.allow_outside, corpus_name(manifest))
+        reader = RowReader(self.audio_root or manifest.parent, self.allow_outside)
         for number, _, row in scan_rows(manifest, skip):
             place = f"{manifest}:{number}"
             yield refusal(place, row) if isinstance(row, DataError) else reader.read(rename(row, pairs), number, place)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from audiograft.data.manifest import scan_rows
 from audiograft.data.sources.base import SourceRow, option
-from audiograft.data.sources.rows import RowReader, allow_outside_option, audio_root_option, corpus_name, refusal
+from audiograft.data.sources.rows import RowReader, allow_outside_option, audio_root_option, refusal
 from audiograft.types import DataError, Rejection
 
 _KEYS = {
@@ -45,7 +45,7 @@ class Nemo:
         """See `Source.rows`."""
         if not self.path.is_file():
             raise DataError(f"{self.path}: no such manifest: correct the path")
-        reader = RowReader(self.audio_root or self.path.parent, self.allow_outside, corpus_name(self.path))
+        reader = RowReader(self.audio_root or self.path.parent, self.allow_outside)
         for number, _, row in scan_rows(self.path, skip):
             place = f"{self.path}:{number}"
             if isinstance(row, DataError):
@@ -87,8 +87,7 @@ def _complaint(own: Mapping[str, Any], offset_s: Any, duration_s: Any) -> str | 
     """What is wrong with a row's clip; None where nothing is."""
     audio = own.get("audio")
     if not isinstance(audio, str) or not audio:
-        shown = "audio_filepath is a list, one file a channel: mix it down" if isinstance(audio, list) else "audio_filepath must be a path"
-        return f"{shown}, and write the line again"
+        return "audio_filepath is a list, one file a channel: mix it down" if isinstance(audio, list) else "audio_filepath must be a path: correct it"
     for key, value in (("offset", offset_s), ("duration", duration_s)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf):
             return f"{key} must be 0 or more seconds: correct it or leave it out"

@@ -56,12 +56,13 @@ class RowReader:
     Attributes:
         folder: to which clips are relative.
         allow_outside: also take clips that do not lie below it.
-        corpus: the name of the corpus, for rows that do not state one.
+        corpus: the name of the corpus, for rows that do not state one. What a file is called is none: speakers of two corpora count as two people,
+            and train.csv and test.csv may well be of one corpus.
     """
 
     folder: Path
     allow_outside: bool
-    corpus: str
+    corpus: str | None = None
 
     def read(self, row: Mapping[str, Any], number: int, place: str, span: tuple[float, float] | None = None) -> SourceRow | Rejection:
         """One row.
@@ -104,13 +105,6 @@ def refusal(place: str, error: DataError, row: Mapping[str, Any] | None = None, 
     elif isinstance(error.__cause__, UnicodeDecodeError):
         kind = "text"
     return Rejection(row_id, clip if isinstance(clip, str) and clip else row_id, reason, kind)
-
-
-def corpus_name(path: Path) -> str:
-    """What a corpus is called that says nothing about itself: its file, or the folder where the file has the name that all have."""
-    path = path.absolute()
-    stem = path.name if path.is_dir() else path.name.partition(".")[0]
-    return path.parent.name if stem == "manifest" else stem
 
 
 def is_undecoded(text: str) -> bool:

@@ -48,7 +48,7 @@ class WebDataset:
             for group in read_groups(shard, skip - position):
                 position += 1
                 if position > skip:
-                    yield _row(group, shard, pairs, corpus=re.sub(r"[-_.]*\d*$", "", shard.name.partition(".")[0]) or shard.parent.name)
+                    yield _row(group, shard, pairs)
 
 
 def find_shards(path: str) -> list[Path]:
@@ -72,7 +72,7 @@ def find_shards(path: str) -> list[Path]:
     return shards
 
 
-def _row(group: Group, shard: Path, pairs: dict[str, str], corpus: str) -> SourceRow | Rejection:
+def _row(group: Group, shard: Path, pairs: dict[str, str]) -> SourceRow | Rejection:
     from audiograft.audio import AUDIO_SUFFIXES  # heavy, and `audiograft prepare --help` loads all sources
 
     # Keys are unique within their shard alone. `..` must not stay in an id, of which file names are made.
@@ -90,7 +90,7 @@ def _row(group: Group, shard: Path, pairs: dict[str, str], corpus: str) -> Sourc
         row = _said(group, place, pairs) | row
     except DataError as error:
         return refusal(place, error, row)
-    read = RowReader(Path(), True, corpus).read(row, 1, place)
+    read = RowReader(Path(), True).read(row, 1, place)
     return read if isinstance(read, Rejection) else SourceRow(read.sample, audio=group.members[sounds[0]])
 
 
