@@ -39,6 +39,7 @@ def test_each_row_becomes_one_line_of_the_manifest_or_the_rejected(mixed: Listed
     assert [(row["id"], row["kind"], row["row"]) for row in rejected] == [
         ("gone", "missing", 4), ("line-6", "row", 6), ("good-1", "duplicate", 8), ("null", "text", 12), ("binary", "text", 13),
     ]  # fmt: skip
+    assert rejected[2]["audio"] == mixed.found[7].sample.audio  # its own clip: that of the corpus is not there
     assert [row.get("text") for row in rejected] == ["gone", None, "same id as another", None, "a\0b"]
     assert summary.card["rows"] == {"read": 14, "kept": 9, "rejected": 5}
     samples = read_manifest(out)

@@ -9,7 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from listed import Listed, contents, lines, options, write_clip
 
 from audiograft.data import prepare
+from audiograft.data.folder import made_by
 from audiograft.data.options import PrepareOptions
-from audiograft.data.sources.base import SourceRow
+from audiograft.data.sources.base import SourceRow, option
 from audiograft.types import DataError, Rejection
 
 FILES = ("manifest.jsonl", "rejected.jsonl", "manifest.traces", "card.json", "card.html")
@@ -199,6 +200,31 @@ def test_other_options_do_not_go_on_where_these_ended(mixed: Listed, tmp_path: P
             prepare.prepare(source, options(out, **chosen))
     # How it runs may change.
     prepare.prepare(mixed, options(out, workers=1, max_rejected=0.9))
+
+
+@dataclass(frozen=True)
+class Fetched(Listed):
+    """With the options of a source that can be fetched."""
+
+    download: bool = option("Fetch it first.", False)
+    mirror: str | None = option("Address.", None)
+    streaming: bool = option("Read as it comes.", True)
+
+
+def test_how_the_files_of_a_source_are_reached_may_change(mixed: Listed, tmp_path: Path) -> None:
+    fetched, found = Fetched(mixed.folder, download=True, mirror="http://here"), Fetched(mixed.folder, streaming=False)
+    assert made_by(fetched, options(tmp_path / "out"), []) == made_by(found, options(tmp_path / "out"), [])
+    interrupted(fetched, options(tmp_path / "out"), 5, OSError("stop"))
+    assert prepare.prepare(found, options(tmp_path / "out")).rows == 14
+
+
+@pytest.mark.parametrize("splits", [(), ("train=0.5,test=0.5",)])
+def test_a_run_that_came_to_no_row_binds_nobody(mixed: Listed, tmp_path: Path, splits: tuple[str, ...]) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="--skip 50 passes over all of it"):
+        prepare.prepare(mixed, options(out, skip=50, splits=splits))
+    assert prepare.prepare(mixed, options(out, skip=3, audio="flac")).rows == 11
+    assert not list(out.rglob("*.part"))
 
 
 def test_what_is_there_is_not_written_over(mixed: Listed, tmp_path: Path) -> None:

@@ -27,12 +27,12 @@ def test_processor_model_and_collator_agree(n_samples: int, k: int) -> None:
     batch = processor([processor.audio_token], audio=[waveform])
     placeholders = int((batch["input_ids"] == processor.audio_token_id).sum())
     ids, labels = processor.training_ids([{"role": "user", "content": [{"type": "audio"}]}], "x", [mel.shape[1]])
-    states = np.zeros((encoder_frames(mel.shape[1]), 16), dtype=np.float32)
+    states = torch.zeros(encoder_frames(mel.shape[1]), 16)
     item = {"id": "a", "audio_s": n_samples / 16_000, "input_ids": ids, "labels": labels}
     counts = set()
     for features in ({"features": [mel]}, {"states": [states]}):
         training = Collator(processor)([item | features | {"feature_frames": [mel.shape[1]]}])
-        encoder_states = training.get("encoder_states", torch.from_numpy(states)[None])
+        encoder_states = training.get("encoder_states", states[None])
         counts.add(int((training["input_ids"] == processor.audio_token_id).sum()))
         counts.add(len(model.project_audio(encoder_states, training["feature_lengths"])))
     assert counts == {placeholders} == {audio_tokens(mel.shape[1], k)}

@@ -44,7 +44,6 @@ def test_known_columns_are_found_and_the_rest_kept(path: Path, delimiter: str) -
         text="hello there",
         speaker="1089",
         duration_s=1.5,
-        source="train",
         extra={"sex": "F"},
     )
     assert (second.speaker, second.duration_s, second.extra) == (None, None, {})

@@ -110,7 +110,7 @@ def test_large_scale_asr_is_read_as_it_lies_on_the_hub(large_scale):
     assert not rejected
     assert [row.sample.id for row in rows] == ["1272-128104-0090", "1272-128104-0091", "1272-128104-0092"]
     sample = rows[0].sample
-    assert (sample.text, sample.speaker, sample.language, sample.source) == ("NUMBER 90", "1272", "en", "LargeScaleASR")
+    assert (sample.text, sample.speaker, sample.language, sample.source) == ("NUMBER 90", "1272", "en", LARGE_SCALE_ASR)
     assert sample.clips == ("90.wav",)
     assert sample.extra == {"sex": "M"}
     assert sample.duration_s == pytest.approx(0.1)
@@ -390,8 +390,8 @@ def test_json_lines_with_paths(tmp_path):
     rows, _ = read(source, skip=1)
 
     assert [(row.sample.id, row.sample.text, row.sample.source) for row in rows] == [
-        ("train-00000001", "row 1", "rows"),
-        ("train-00000002", "row 2", "rows"),
+        ("train-00000001", "row 1", None),
+        ("train-00000002", "row 2", None),
     ]
     assert load_audio(rows[0].sample.audio).duration_s == pytest.approx(0.1)
 

@@ -47,7 +47,6 @@ def test_utterances_without_segments_are_whole_files(tmp_path: Path) -> None:
             text="hello",
             speaker="ann",
             language="en",
-            source="train",
             duration_s=2.5,
             extra={"gender": "f"},
         )
@@ -94,7 +93,7 @@ def test_what_can_not_be_used_is_named_and_commands_never_run(tmp_path: Path) ->
         ("bare", "missing"),
         ("outside", "outside"),
         ("absolute", "outside"),
-        ("good", "missing"),
+        ("good", "duplicate"),
         ("nobody", "missing"),
         ("latin", "text"),
         ("silent", "text"),

@@ -69,7 +69,6 @@ def test_a_cut_is_a_row_with_all_that_is_said_in_it(tmp_path: Path, meeting: Mon
                 text="hello bye",
                 recording="meeting",
                 language="en",
-                source="cuts" if named == path else tmp_path.name,
                 duration_s=4.0,
                 extra={"take": 3, "gender": "F"},
             )

@@ -42,7 +42,7 @@ def test_every_broken_line_is_named_and_no_other_lost(tmp_path: Path) -> None:
         {**GOOD, "id": 7, "speaker": 12, "language": "en-US", "source": "ours"},
     )
     rows = list(Manifest(path).rows())
-    assert rows[0] == SourceRow(Sample(id="a", clips=(str(tmp_path / "a.wav"),), text="hello", source="train"))
+    assert rows[0] == SourceRow(Sample(id="a", clips=(str(tmp_path / "a.wav"),), text="hello"))
     rejected = [(row.id, row.audio, row.kind) for row in rows[1:-1] if isinstance(row, Rejection)]
     assert rejected == [
         (f"{path}:3", f"{path}:3", "row"),
@@ -87,7 +87,6 @@ def test_keys_are_mapped_also_nested_ones(tmp_path: Path) -> None:
     assert (first.text, first.speaker, first.clips) == ("hello", "7", (str(tmp_path / "a.wav"),))
     assert first.extra == {"meta": rows[0]["meta"], "original_text": "raw"}
     assert (second.text, second.speaker, second.extra) == ("bye", None, {"wer_percent": 12.5})
-    assert first.source == tmp_path.name
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,6 @@ def test_a_transcript_is_read(tmp_path: Path) -> None:
             text="hello",
             speaker="12",
             language="en",
-            source="train_manifest",
             duration_s=2.5,
             extra={"pred_text": "hallo"},
         )

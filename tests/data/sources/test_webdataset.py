@@ -68,7 +68,6 @@ def test_clips_and_what_stands_beside_them(tmp_path: Path) -> None:
             text="hello",
             speaker="7",
             language="en",
-            source="train",
             duration_s=0.1,
             extra={"transcript": "not this", "snr": 12},
         ),
