@@ -39,6 +39,15 @@ def test_a_touch_is_shown_with_its_mend_and_ends_with_1(train: str, tmp_path: Pa
     assert printed.endswith("test data touches training data\n")
 
 
+def test_a_speaker_of_two_files_of_one_corpus_is_found_when_both_were_prepared(train: str, tmp_path: Path) -> None:
+    """No file's name becomes the name of a corpus, by which speakers of one name would be told apart."""
+    files, test = {"train": train, "test": corpus(tmp_path, "test", range(9, 11))}, str(tmp_path / "prepared-test")
+    for name, manifest in files.items():
+        assert main(["prepare", "manifest", manifest, "--out", str(tmp_path / f"prepared-{name}")]) == 0
+    assert main(["leakage", str(tmp_path / "prepared-train"), test, "--allow", "texts"]) == 1
+    assert main(["leakage", str(tmp_path / "prepared-train"), test, "--allow", "texts,speakers"]) == 0
+
+
 def test_what_is_allowed_ends_with_0(train: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other, test = corpus(tmp_path, "other", range(20, 22)), corpus(tmp_path, "test", range(9, 11))
     assert main(["leakage", train, other, test, "--allow", "speakers, texts"]) == 0

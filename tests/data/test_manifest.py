@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiograft.data.json_array import array_elements
+from audiograft.data.json_array import BrokenArrayError, array_elements
 from audiograft.data.manifest import find_manifest, iterate_rows, read_manifest, read_rows, replace_text, row_at, scan_rows, write_manifest
 from audiograft.messages import audio_messages, conversation
 from audiograft.types import TRANSCRIBE_PROMPT, DataError, Sample
@@ -239,6 +239,16 @@ def test_an_array_is_read_like_json_reads_it(tmp_path_factory: pytest.TempPathFa
     path.write_bytes(json.dumps(rows, indent=indent or None, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     with path.open("rb") as file:
         assert [element for _, _, element in array_elements(file)] == rows
+
+
+@pytest.mark.parametrize("broken", ["{'id': 1}", '{"id": b}', '{"id": 1 "b": 2}', "word", "{1}"])
+def test_behind_an_error_in_an_array_nothing_is_read(tmp_path: Path, broken: str) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(f'[{{"id": 0}}, {broken}, ' + '{"id": 2}, ' * 500_000 + "{}]")
+    with path.open("rb", buffering=0) as file:
+        with pytest.raises(BrokenArrayError):
+            list(array_elements(file))
+        assert file.tell() < 1_000_000 < path.stat().st_size
 
 
 def test_an_array_larger_than_a_block_is_read(tmp_path: Path) -> None:

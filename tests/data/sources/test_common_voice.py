@@ -100,6 +100,7 @@ def test_broken_lines_are_named_by_number_and_nothing_else_is_lost(folder):
         ("outside", "7"),
         ("text", "9"),
     ]
+    assert "allow-outside" not in rejected[2].reason  # which this source has not
     assert "has 3 fields, and 13 columns" in rejected[0].reason
 
 

@@ -25,7 +25,7 @@ from audiograft.data.options import PrepareOptions
 from audiograft.data.prepare import prepare
 from audiograft.data.sources import find_source, hub, parquet
 from audiograft.data.sources.base import SourceRow
-from audiograft.data.sources.hub import HuggingFace, LargeScaleASR, PseudoLabelled
+from audiograft.data.sources.hub import LARGE_SCALE_ASR, HuggingFace, LargeScaleASR, PseudoLabelled
 from audiograft.types import ConfigError, DataError, Rejection
 
 AUDIO = pa.struct({"bytes": pa.binary(), "path": pa.string()})
