@@ -16,6 +16,8 @@ WINDOW_FRAMES = WINDOW_SAMPLES // HOP_SAMPLES
 """Mel frames in one window: 3000."""
 TRANSCRIBE_PROMPT = "Transcribe the audio."
 """The instruction used when a row or a caller gives none."""
+TRAINING_TRACES = "training.traces"
+"""The record of what a model was trained on, in its folder; the leakage gate reads it."""
 
 
 class AudiograftError(Exception):

@@ -39,6 +39,14 @@ def test_a_touch_is_shown_with_its_mend_and_ends_with_1(train: str, tmp_path: Pa
     assert printed.endswith("test data touches training data\n")
 
 
+def test_as_many_as_wanted_are_named(train: str, capsys: pytest.CaptureFixture[str]) -> None:
+    named = []
+    for count in ("1", "9"):
+        assert main(["leakage", train, train, "--examples", count]) == 1
+        named.append(capsys.readouterr().out.count("same audio: test row"))
+    assert named == [1, 4]
+
+
 def test_a_speaker_of_two_files_of_one_corpus_is_found_when_both_were_prepared(train: str, tmp_path: Path) -> None:
     """No file's name becomes the name of a corpus, by which speakers of one name would be told apart."""
     files, test = {"train": train, "test": corpus(tmp_path, "test", range(9, 11))}, str(tmp_path / "prepared-test")
@@ -64,6 +72,17 @@ def test_a_clip_that_cannot_be_read_is_named(train: str, tmp_path: Path, capsys:
     printed = capsys.readouterr().out
     assert "1 clips can't be read" in printed
     assert "row test-9: a clip can't be read" in printed
+    assert printed.endswith("nothing is shared that is not allowed, as far as it could be compared\n")
+
+
+def test_test_data_of_which_no_row_fits_is_not_clean(train: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outside = tmp_path / "inner" / "test.jsonl"
+    outside.parent.mkdir()
+    outside.write_text('{"id": "a", "audio": "../train-0.wav", "text": "x"}\n')
+    for pair in ([train, str(outside)], [str(outside), train]):
+        assert main(["leakage", *pair]) == 2
+        assert "none of its 1 rows fits, so there is nothing to compare; the first: " in capsys.readouterr().err
+    assert main(["leakage", train, str(outside), "--allow-outside"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_too_many_rejected_rows_end_with_1_and_one_line_a_reason(table: Path, ca
         (["csv", "rows.csv", "--out", "x", "--limit", "0"], "limit 0"),
         (["csv", "rows.csv", "--out", "x", "--audio", "mp3"], "mp3"),
         (["csv", "rows.csv", "--out", "x", "--min-duration-s", "-1"], "--min-duration-s"),
-        (["csv", "rows.csv", "--out", "rows.csv"], "rows.csv: can't be written"),
+        (["csv", "rows.csv", "--out", "rows.csv"], "rows.csv: is a file"),
     ],
 )
 def test_wrong_usage_is_one_line_and_ends_with_2(words: list[str], named: str, table: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,9 +15,9 @@ from babble import babble
 
 from audiograft.data import gate as gate_module
 from audiograft.data.gate import LeakageReport
-from audiograft.data.leakage import TRAINING_TRACES, check_model, check_training, compare, compare_manifests, save_traces, summary_line
+from audiograft.data.leakage import check_model, check_training, compare, compare_manifests, save_traces, summary_line
 from audiograft.data.traces import Trace, make_trace, read_traces
-from audiograft.types import DataError, Sample
+from audiograft.types import TRAINING_TRACES, DataError, Sample
 
 NONE = dict.fromkeys(("speakers", "recordings", "texts", "short_texts", "same_audio", "near_audio"), 0)
 LONG = "the quick brown fox jumps over the lazy dog"
@@ -149,10 +149,12 @@ def test_training_stops_before_it_touches_what_is_held_out(corpora: Corpora) -> 
     with pytest.raises(DataError) as error:
         check_training([train], None, [clean], ["texts"])
     assert str(error.value).startswith(
-        f"{clean}: held out, but 1 speakers are in the training data too, such as test row clean-20, training row train-0"
+        f"{clean}: held out, but its training data shares 1 speakers with it, such as test row clean-20, training row train-0"
     )
     # Validation chooses the model, so it is no place for test data either.
-    with pytest.raises(DataError, match=r"dirty\.jsonl: held out, but 1 audio .* test row dirty-5, training row validation-5 .*data\.allow_leakage$"):
+    with pytest.raises(
+        DataError, match=r"dirty\.jsonl: held out, but .* shares 1 clips .* test row dirty-5, training row validation-5 .*data\.allow_leakage$"
+    ):
         check_training([train], validation, [clean, dirty], ["speakers", "texts"])
     assert check_training([train], None, [dirty], [])["held_out"][str(dirty)]["touches"] == []
     assert check_training([train], None, [], []) == {"allowed": [], "validation": None, "held_out": {}}
@@ -163,9 +165,13 @@ def test_rows_that_do_not_fit_are_counted_on_both_sides(corpora: Corpora) -> Non
     for manifest in (train, test):
         with manifest.open("a") as file:
             file.write('{"id": "broken"\n')
-    told = check_training([train], None, [test], [])["held_out"][str(test)]
+    told = compare_manifests([train], test).as_dict()
     assert told["train"]["refused"] == told["test"]["refused"] == 1
     assert told["train"]["examples"][0].startswith(f"{train}:3: not valid JSON")
+    # What is held out has to be compared, all of it, be there traces already or not.
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"test\.jsonl:3: not valid JSON"):
+            check_training([train], None, [test], [])
 
 
 def test_a_model_remembers_what_it_and_its_base_were_trained_on(corpora: Corpora, tmp_path: Path) -> None:
@@ -187,6 +193,7 @@ def test_a_model_remembers_what_it_and_its_base_were_trained_on(corpora: Corpora
     assert (told["checked"], told["complete"], told["touches"]) == (True, False, [])
     assert summary_line(told).startswith("does not touch training data: 0 speakers")
     assert summary_line(told).endswith("(its record does not cover the model that it was trained from)")
+    assert [compare_manifests([folder], test).train.partial_records for folder in (base, model)] == [0, 1]
     # And so it goes on.
     save_traces(other, [first], model)
     assert not check_model(other, test)["complete"]

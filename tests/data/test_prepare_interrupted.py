@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from audiograft.data import prepare
 from audiograft.data.folder import made_by
 from audiograft.data.options import PrepareOptions
 from audiograft.data.sources.base import SourceRow, option
-from audiograft.types import DataError, Rejection
+from audiograft.types import DataError, Rejection, Sample
 
 FILES = ("manifest.jsonl", "rejected.jsonl", "manifest.traces", "card.json", "card.html")
 
@@ -171,6 +172,22 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(mixed: Listed, tmp_path: Pa
     assert contents(out) == contents(tmp_path / "whole/corpus")
 
 
+def test_a_full_disk_of_temporary_files_is_one_line(mixed: Listed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(path: str) -> sqlite3.Connection:
+        ids = true_connect(path)
+        ids.execute("pragma max_page_count = 2")
+        return ids
+
+    true_connect = sqlite3.connect
+    clip = mixed.found[0].sample.audio
+    Listed.found = [SourceRow(Sample(f"{number}-" + "x" * 3000, (clip,), text="t")) for number in range(9)]
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite3, "connect", connect)
+        with pytest.raises(DataError, match=r"the ids of the rows can't be held there \(database or disk is full\): free space there or set TMPDIR"):
+            prepare.prepare(mixed, options(tmp_path / "out"))
+    assert prepare.prepare(mixed, options(tmp_path / "out")).kept == 9
+
+
 @pytest.mark.parametrize("limit_bytes", [150, 700, 1_200, 4_000])
 def test_a_file_that_can_grow_no_more_is_one_line_and_the_run_goes_on(mixed: Listed, tmp_path: Path, limit_bytes: int) -> None:
     """The system's own limit on the size of files cuts a line where it stands, as a full disk does."""
@@ -253,6 +270,13 @@ def test_lines_that_a_power_failure_took_from_one_file_are_missed(name: str, at:
     with pytest.raises(DataError, match="lines are missing .*--overwrite"):
         prepare.prepare(mixed, options(tmp_path / "out"))
     assert prepare.prepare(mixed, options(tmp_path / "out", overwrite=True)).rows == 14
+
+
+def test_a_file_in_place_of_the_folder_is_said(mixed: Listed, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(DataError, match="is a file, or lies below one: name a folder"):
+            prepare.prepare(mixed, options(out))
 
 
 def test_two_runs_do_not_share_a_folder(mixed: Listed, tmp_path: Path) -> None:

@@ -39,5 +39,5 @@ def test_a_row_with_an_instruction_of_its_own_keeps_it() -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="none.txt: can't be read as instructions"):
+    with pytest.raises(DataError, match=r"none.txt: can't be read \(No such file or directory\): name a file of instructions"):
         read_prompts(tmp_path / "none.txt")

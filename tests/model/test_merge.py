@@ -61,6 +61,16 @@ def test_the_merged_model_says_what_the_adapter_says(tmp_path: Path, family: str
     assert stored["versions"]["torch"]
 
 
+def test_the_record_of_the_training_goes_along(tmp_path: Path) -> None:
+    folder = adapter(tmp_path)
+    (folder / "training.traces").write_bytes(b"audiograft traces 1\n")
+    merge_adapter(folder, tmp_path / "whole")
+    assert (tmp_path / "whole" / "training.traces").read_bytes() == b"audiograft traces 1\n"
+    (folder / "training.traces").unlink()
+    merge_adapter(folder, tmp_path / "whole")
+    assert not (tmp_path / "whole" / "training.traces").exists()  # that was of another model
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_forgotten_merge_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     folder = adapter(tmp_path, dtype=dtype)

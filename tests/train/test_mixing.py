@@ -152,7 +152,7 @@ def test_held_out_data_stop_the_run_before_it_begins(recipe, run_quietly: Callab
     assert (Path(recipe.output_dir) / "training.traces").is_file()
     data = DataRecipe((str(train),), held_out=(str(copied),))
     output_dir = f"{recipe.output_dir}-leaking"
-    with pytest.raises(DataError, match="held out, but .* audio .*copy-1.*clip-0.*data.allow_leakage") as caught:
+    with pytest.raises(DataError, match="held out, but .* clips .*copy-1.*clip-0.*data.allow_leakage") as caught:
         run_quietly(recipe, data=data, output_dir=output_dir)
     assert "\n" not in str(caught.value)
     assert not (Path(output_dir) / "index" / "train.npz").exists()

@@ -26,7 +26,7 @@ _MENDS = {
     "speakers": "split by speaker (audiograft prepare ... --splits train=0.9,test=0.1 --group-by speaker), or pass --allow speakers",
     "recordings": "split by recording (--group-by speaker,recording), or pass --allow recordings",
     "texts": "leave these rows out on one side, or pass --allow texts where both sides read the same sentences on purpose",
-    "audio": "take these clips out of the training data: --json names the first, and the test data that holds them measures memory",
+    "audio": "take these clips out on one side (--examples 1000 --json names more of them): a test on clips that were learnt measures memory",
 }
 
 app = typer.Typer(add_completion=False)
@@ -41,6 +41,7 @@ def leakage(
     allow: Annotated[str, typer.Option(metavar="KIND,...", help="What may be shared: any of speakers, recordings, texts, audio.")] = "",
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode; one a core by default.")] = None,
     allow_outside: AllowOutsideOption = False,
+    examples: Annotated[int, typer.Option(min=1, help="How many of each kind to name.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of the table.")] = False,
 ) -> None:
     """Find what training and test data share.
@@ -61,7 +62,7 @@ def leakage(
         if kind not in LEAKAGE_KINDS:
             raise typer.BadParameter(f"--allow {kind}: choose among {', '.join(LEAKAGE_KINDS)}")
     with row_progress("listening", None) as advance:
-        report = compare_manifests(train, test, workers=workers, allow_outside=allow_outside, on_row=lambda: advance(False))
+        report = compare_manifests(train, test, workers=workers, allow_outside=allow_outside, n_examples=examples, on_row=lambda: advance(False))
     forbidden = [kind for kind in report.touches if kind not in allowed]
     if as_json:
         typer.echo(json.dumps(report.as_dict() | {"allowed": allowed, "forbidden": forbidden}, indent=1, ensure_ascii=False))
@@ -88,7 +89,9 @@ def _print_report(report: LeakageReport, forbidden: list[str]) -> None:
             typer.echo(f"  {example}")
     for kind in forbidden:
         typer.echo(f"shared {kind}: {_MENDS[kind]}")
-    typer.echo("test data touches training data" if forbidden else "nothing is shared that is not allowed")
+    partly = any(side.refused or side.unreadable or side.partial_records for side in (report.train, report.test))
+    clean = f"nothing is shared that is not allowed{', as far as it could be compared' if partly else ''}"
+    typer.echo("test data touches training data" if forbidden else clean)
 
 
 def _not_compared(side: Side) -> str:
@@ -100,6 +103,7 @@ def _not_compared(side: Side) -> str:
         "rows name no speaker": side.without_speaker,
         "rows name no recording": side.without_recording,
         "rows have no text": side.without_text,
+        "models were trained from one without a record": side.partial_records,
     }
     parts = [f"{count} {what}" for what, count in missing.items() if count]
     return f"; not compared: {', '.join(parts)}" if parts else ""

@@ -21,7 +21,6 @@ from typing import IO, Any, cast
 
 from audiograft.types import DataError
 
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _BLOCK_BYTES = 1 << 20
 _ZERO_BLOCK = bytes(tarfile.BLOCKSIZE)
 

@@ -109,7 +109,8 @@ class TopCounts:
 class Spread:
     """How numbers from 0 up are spread: quantiles and a histogram, in bounded memory.
 
-    Numbers are rounded to `step`, and those above 10,000 steps to 1 %, of which there are a few hundred.
+    Numbers are rounded down to whole steps, so that each falls into the bar that it belongs to where bars are whole steps wide; those above 10,000
+    steps are rounded to 1 %, of which there are a few hundred.
     """
 
     def __init__(self, step: float) -> None:
@@ -122,7 +123,8 @@ class Spread:
         """Count a finite number, 0 or more."""
         self._least, self._most = min(self._least, value), max(self._most, value)
         tail = round(math.log(value / self._linear, _TAIL_GROWTH)) if value > self._linear else 0
-        self._counts[10_000 + tail if value > self._linear else round(value / self._step)] += 1
+        # 1.15 is 114.99999999999999 steps of 0.01, and belongs to 115.
+        self._counts[10_000 + tail if value > self._linear else math.floor(round(value / self._step, 9))] += 1
 
     def summary(self) -> dict[str, Any] | None:
         """Least, most, quantiles and the bars of a histogram, ready for JSON; None of no numbers.

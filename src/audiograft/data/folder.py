@@ -122,6 +122,8 @@ class Folder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path, os.O_RDONLY)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise DataError(f"{self.path}: is a file, or lies below one: name a folder") from error
         except OSError as error:
             raise unwritable(self.path, error) from error
         try:

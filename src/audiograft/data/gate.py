@@ -28,7 +28,8 @@ COUNTS_OF = {
 
 COUNTED = ("speakers", "recordings", "texts", "short_texts", "same_audio", "near_audio")
 """The counts of a report."""
-_MAX_EXAMPLES = 5
+MAX_EXAMPLES = 5
+"""Of each kind, unless more are asked for."""
 _BLOCK_PEAKS = 100_000
 _INDEX_CLIPS = 4096
 """Clips indexed at once: bounds what sorting needs."""
@@ -76,6 +77,7 @@ class Side:
         without_speaker: rows that name no speaker, so that a shared one can't be seen.
         without_recording: likewise.
         without_text: likewise.
+        partial_records: of models that were trained from one without a record.
         examples: the first of the rows refused and the clips unreadable.
     """
 
@@ -87,6 +89,7 @@ class Side:
     without_speaker: int = 0
     without_recording: int = 0
     without_text: int = 0
+    partial_records: int = 0
     examples: list[str] = field(default_factory=list)
 
     def add(self, trace: Trace) -> None:
@@ -99,13 +102,13 @@ class Side:
         self.without_speaker += trace.speaker is None
         self.without_recording += trace.recording is None
         self.without_text += trace.text is None
-        if unreadable and len(self.examples) < _MAX_EXAMPLES:
+        if unreadable and len(self.examples) < MAX_EXAMPLES:
             self.examples.append(f"row {trace.id}: a clip can't be read")
 
     def refuse(self, error: DataError) -> None:
         """Count a row that does not fit."""
         self.refused += 1
-        if len(self.examples) < _MAX_EXAMPLES:
+        if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(str(error))
 
 
@@ -151,7 +154,7 @@ class LeakageReport:
 
 
 class Gate:
-    """Test data, to which training data is compared piece by piece. Training data is not kept; of test data, 10 s of speech take some 30 kB.
+    """Test data, to which training data is compared piece by piece. Training data is not kept; of test data, 10 s of speech take some 20 kB.
 
     Args:
         test: the traces of the test data.
@@ -250,8 +253,8 @@ class Gate:
         if thing not in self._found[kind]:
             self._found[kind][thing] = (rows, Touch(self._ids[rows[0]], train, origin, name, overlap_s))
 
-    def report(self) -> LeakageReport:
-        """What was found to be shared so far."""
+    def report(self, n_examples: int = MAX_EXAMPLES) -> LeakageReport:
+        """What was found to be shared so far, with at most so many examples of each kind."""
         found = dict(self._found)
         # A clip whose samples are there has its sound there too: it is told once.
         found["near_audio"] = {clip: what for clip, what in found["near_audio"].items() if clip not in found["same_audio"]}
@@ -260,5 +263,5 @@ class Gate:
             test=self._test,
             counts={kind: len(things) for kind, things in found.items()},
             rows={kind: len({row for rows, _ in things.values() for row in rows}) for kind, things in found.items()},
-            examples={kind: [touch for _, touch in islice(things.values(), _MAX_EXAMPLES)] for kind, things in found.items()},
+            examples={kind: [touch for _, touch in islice(things.values(), n_examples)] for kind, things in found.items()},
         )

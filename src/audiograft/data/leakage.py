@@ -8,13 +8,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from audiograft.data.gate import COUNTS_OF, Gate, LeakageReport, Side
+from audiograft.data.gate import COUNTS_OF, MAX_EXAMPLES, Gate, LeakageReport, Side
 from audiograft.data.manifest import find_manifest
 from audiograft.data.traces import Trace, TraceWriter, are_complete, read_traces, traces_of
-from audiograft.types import DataError
+from audiograft.types import TRAINING_TRACES, DataError
 
-TRAINING_TRACES = "training.traces"
-"""The record of what a model was trained on, in its folder."""
 _BLOCK_ROWS = 512
 
 
@@ -37,6 +35,7 @@ def compare_manifests(
     *,
     workers: int | None = None,
     allow_outside: bool = False,
+    n_examples: int = MAX_EXAMPLES,
     on_row: Callable[[], None] = lambda: None,
 ) -> LeakageReport:
     """What the manifests of training data and that of test data share.
@@ -46,10 +45,11 @@ def compare_manifests(
         test: a manifest.
         workers: threads that decode clips of which there are no traces yet.
         allow_outside: also take clips that do not lie below the folder of their manifest.
+        n_examples: shown of each kind, at most; of each test clip and each name or text there is one.
         on_row: called after each row of each manifest.
 
     Raises:
-        DataError: a manifest can't be read.
+        DataError: a manifest can't be read, or none of its rows fits.
     """
     traced = partial(traces_of, workers=workers, allow_outside=allow_outside, on_row=on_row)
     gate = _gate(traced, test)
@@ -57,14 +57,33 @@ def compare_manifests(
         record = path / TRAINING_TRACES
         if record.is_file():
             gate.add(read_traces(record), str(record))
+            gate.train.partial_records += not are_complete(record)
         else:
             gate.add(traced(path, on_refused=gate.train.refuse), str(find_manifest(path)))
-    return gate.report()
+    return gate.report(n_examples)
 
 
 def _gate(traced: Callable[..., Iterator[Trace]], test: str | Path) -> Gate:
     side = Side()
     return Gate(traced(test, on_refused=side.refuse), side)
+
+
+def hold_out(manifest: str | Path, *, allow_outside: bool = False, on_row: Callable[[], None] = lambda: None) -> Gate:
+    """A gate before test data that training must not touch.
+
+    Args:
+        manifest: of the test data.
+        allow_outside: also take clips that do not lie below the manifest's folder.
+        on_row: called after each row.
+
+    Raises:
+        DataError: the manifest can't be read, or one of its rows does not fit: what is not compared would not be held out.
+    """
+
+    def refuse(error: DataError) -> None:
+        raise error
+
+    return Gate(traces_of(manifest, allow_outside=allow_outside, on_row=on_row, on_refused=refuse))
 
 
 def check_training(
@@ -93,10 +112,10 @@ def check_training(
         For JSON: `allowed`, and what is shared by `validation` (None where there is none) and by each of `held_out`.
 
     Raises:
-        DataError: a manifest can't be read, or test data shares what is not allowed.
+        DataError: a manifest can't be read, a row of test data does not fit, or test data shares what is not allowed.
     """
     traced = partial(traces_of, allow_outside=allow_outside, on_row=on_row)
-    tests = {str(manifest): _gate(traced, manifest) for manifest in held_out}
+    tests = {str(manifest): hold_out(manifest, allow_outside=allow_outside, on_row=on_row) for manifest in held_out}
     validated = None if validation is None else _gate(traced, validation)
     for manifest in train if tests or validated else ():
         gates = [*tests.values(), *filter(None, [validated])]
@@ -106,8 +125,9 @@ def check_training(
     reports = {manifest: gate.report() for manifest, gate in tests.items()}
     for manifest, report in reports.items():
         if forbidden := [kind for kind in report.touches if kind not in allowed]:
+            shared = "clips" if forbidden[0] == "audio" else forbidden[0]
             raise DataError(
-                f"{manifest}: held out, but {report.count(forbidden[0])} {forbidden[0]} are in the training data too, such as test row "
+                f"{manifest}: held out, but its training data shares {report.count(forbidden[0])} {shared} with it, such as test row "
                 f"{report.first(forbidden[0])}: take them out of it, or allow it with data.allow_leakage"
             )
     return {

@@ -9,9 +9,10 @@ import json
 import math
 import os
 import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -95,6 +96,15 @@ class Ledger:
             folder = self._manifest_path.parent
             raise DataError(f"{folder}: lines are missing from its .part files, as after a power failure: start anew with --overwrite")
 
+    @contextmanager
+    def _index(self) -> Iterator[sqlite3.Connection]:
+        """The ids of the rows kept. What SQLite holds of them on disk lies with other temporary files, perhaps on another disk."""
+        try:
+            yield self._ids
+        except sqlite3.Error as error:
+            mend = "free space there or set TMPDIR, then run the same command again, and it goes on from here"
+            raise DataError(f"{tempfile.gettempdir()}: the ids of the rows can't be held there ({error}): {mend}") from error
+
     def append(self, outcome: Kept | Rejected, out: Path) -> Rejection | None:
         """Write a row down; why it was rejected, or None.
 
@@ -131,7 +141,9 @@ class Ledger:
             raise unwritable(self._manifest_path, error) from error
 
     def _verdict(self, sample: Sample) -> tuple[str, str] | None:
-        if self._ids.execute("select 1 from ids where id = ?", (_key(sample.id),)).fetchone():
+        with self._index() as ids:
+            is_taken = ids.execute("select 1 from ids where id = ?", (_key(sample.id),)).fetchone() is not None
+        if is_taken:
             return "duplicate", f"the id {sample.id!r} is taken by an earlier row: give each row its own"
         return None if self._repeats is None else self._repeats.reject(sample)
 
@@ -142,7 +154,8 @@ class Ledger:
         self._count_rejected(found.kind, found.reason)
 
     def _count_kept(self, row_id: str, duration_s: float) -> None:
-        self._ids.execute("insert or ignore into ids values (?)", (_key(row_id),))
+        with self._index() as ids:
+            ids.execute("insert or ignore into ids values (?)", (_key(row_id),))
         self.kept += 1
         self.duration_s += duration_s
 

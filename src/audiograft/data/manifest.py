@@ -161,7 +161,7 @@ def parse_line(line: bytes, place: str) -> dict[str, Any] | DataError:
         if b"\0" in line:
             return DataError(f"{place}: holds NUL bytes, as where a crash cut a file off: write the line again or take it out")
         # Its own words name the line within the line.
-        why = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+        why = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
         return DataError(f"{place}: not valid JSON ({why}): write one object a line")
 
 

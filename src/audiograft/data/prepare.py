@@ -210,7 +210,8 @@ def _refuse_too_many(ledger: Ledger, options: PrepareOptions) -> None:
         return
     headline = (
         f"{options.out}: {counted} of {ledger.rows} rows ({counted / ledger.rows:.1%}) are rejected, more than --max-rejected "
-        f"{options.max_rejected:g}: mend them and start anew with --overwrite, or go on with --max-rejected 1; all are in rejected.jsonl.part"
+        f"{options.max_rejected:g}: mend them and start anew (--overwrite, or delete the folder), or go on with --max-rejected 1; "
+        "all are in rejected.jsonl.part"
     )
     reasons = []
     for kind, count in ledger.rejected.most_common():

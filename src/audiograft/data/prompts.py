@@ -33,7 +33,8 @@ def read_prompts(path: str | Path) -> list[str]:
     try:
         lines = [line.strip() for line in find_prompts(path).read_text(encoding="utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: can't be read as instructions, one a line: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
+        why = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise DataError(f"{path}: can't be read ({why}): name a file of instructions, one a line, as UTF-8") from error
     if not any(lines):
         raise DataError(f"{path}: no instructions: write one a line")
     return [line for line in lines if line]

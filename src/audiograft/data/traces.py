@@ -297,20 +297,29 @@ def traces_of(
         on_refused: called for each row that does not fit, with what is wrong; it has no trace. A clip that can't be read has one without samples.
 
     Raises:
-        DataError: the manifest can't be read.
+        DataError: the manifest can't be read, or none of its rows fits: what is compared with nothing looks clean.
     """
     manifest = find_manifest(manifest)
     known = traces_path(manifest)
     refused: list[DataError] = []
+
+    def refuse(error: DataError) -> None:
+        refused.append(error)
+        on_refused(error)
+
     if _are_fresh(known, _samples(manifest, allow_outside, refused.append)):
         for error in refused:
             on_refused(error)
         traces = read_traces(known)
     else:
-        traces = _kept(spread(lambda: _trace_clips, _samples(manifest, allow_outside, on_refused), workers=workers), known)
-    for trace in traces:
+        refused.clear()
+        traces = _kept(spread(lambda: _trace_clips, _samples(manifest, allow_outside, refuse), workers=workers), known)
+    n_rows = 0
+    for n_rows, trace in enumerate(traces, 1):  # noqa: B007
         on_row()
         yield trace
+    if not n_rows:
+        raise DataError(f"{manifest}: none of its {len(refused)} rows fits, so there is nothing to compare; the first: {refused[0]}")
 
 
 def _samples(manifest: Path, allow_outside: bool, on_refused: Callable[[DataError], None]) -> Iterator[Sample]:

@@ -76,7 +76,7 @@ def evaluate(
     samples = _read(manifest, prompt, allow_outside)
     heard = [conversation(sample, audio != "none") for sample in samples]  # a prompt that does not fit is to stop the run here too
     _clear_folder(out)
-    leakage = check_model(Path(engine.name), manifest, allow_outside)
+    leakage = check_model(Path(engine.name).expanduser(), manifest, allow_outside)
 
     start_s = time.perf_counter()
     results = _results(engine, samples, heard, audio, batch_size, on_clip)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from audiograft.model.load import Bases, find_adapter, load_model, locate_bases
 from audiograft.model.lora import lora_disabled, merge_lora
 from audiograft.model.published.system_b import find_system_b, system_b_sources
 from audiograft.model.records import MERGE_NAME
-from audiograft.types import SAMPLE_RATE_HZ, TRANSCRIBE_PROMPT, ConfigError
+from audiograft.types import SAMPLE_RATE_HZ, TRAINING_TRACES, TRANSCRIBE_PROMPT, ConfigError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.3}
@@ -107,7 +108,16 @@ def merge_adapter(folder: str | Path, out: Path, dtype: str | None = None, bases
     report = _compare(without, before, after, folder=str(folder), out=str(out), dtype=dtype, merged_layers=merged_layers)
     record = report.as_dict() | {"versions": provenance.versions(), "commit": provenance.commit()} | _training(folder)
     (out / MERGE_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    _carry_traces(folder, out)
     return report
+
+
+def _carry_traces(folder: str | Path, out: Path) -> None:
+    """The record of the training goes along, so that test data can still be compared with it; one of an earlier merge into `out` does not stay."""
+    (out / TRAINING_TRACES).unlink(missing_ok=True)
+    adapter_folder = find_adapter(folder)
+    if adapter_folder is not None and (adapter_folder / TRAINING_TRACES).is_file():
+        shutil.copyfile(adapter_folder / TRAINING_TRACES, out / TRAINING_TRACES)
 
 
 def bases_beneath(name: str | Path, bases: Bases | None = None) -> list[str]:

@@ -18,10 +18,10 @@ from rich.progress import Progress
 
 from audiograft import provenance
 from audiograft.data.gate import Gate
-from audiograft.data.leakage import TRAINING_TRACES, check_training, save_traces
+from audiograft.data.leakage import check_training, hold_out, save_traces
 from audiograft.data.manifest import find_manifest, replace_text
 from audiograft.data.prepare import prepare_source, read_settings
-from audiograft.data.traces import Trace, read_traces, traces_of
+from audiograft.data.traces import Trace, read_traces
 from audiograft.train.batching import mixed
 from audiograft.train.checkpoints import writing
 from audiograft.train.deafness import require_clips
@@ -35,7 +35,7 @@ from audiograft.train.rows import Row, Wording
 from audiograft.train.streaming import Cursor, StreamSampler
 from audiograft.train.taps import Streamed
 from audiograft.train.validation import draw
-from audiograft.types import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES, ConfigError, DataError
+from audiograft.types import HOP_SAMPLES, SAMPLE_RATE_HZ, TRAINING_TRACES, WINDOW_SAMPLES, ConfigError, DataError
 
 REJECTED = "rejected.jsonl"
 """In output_dir: rows that can't be used, one JSON object a line."""
@@ -299,7 +299,7 @@ def _open_stream(recipe: Recipe, processor: Any, console: Console, checkpoint: P
     traces = output_dir / TRAINING_TRACES
     cursor = Cursor(n_traces=sum(1 for _ in read_traces(traces))) if checkpoint is None else Cursor.read(checkpoint)
     wording = Wording.read(recipe.prompt, data.prompts, recipe.seed)
-    gates = {path: Gate(traces_of(path, allow_outside=data.allow_outside)) for path in data.held_out}
+    gates = {path: hold_out(path, allow_outside=data.allow_outside) for path in data.held_out}
     sampler = StreamSampler(
         streams,
         Rules(processor, wording, recipe.pad_to_window_share, recipe.seed, lambda row: None),

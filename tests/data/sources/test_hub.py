@@ -25,7 +25,9 @@ from audiograft.data.options import PrepareOptions
 from audiograft.data.prepare import prepare
 from audiograft.data.sources import find_source, hub, parquet
 from audiograft.data.sources.base import SourceRow
-from audiograft.data.sources.hub import LARGE_SCALE_ASR, HuggingFace, LargeScaleASR, PseudoLabelled
+from audiograft.data.sources.common_voice import CommonVoice
+from audiograft.data.sources.hub import LARGE_SCALE_ASR, HuggingFace, LargeScaleASR, PseudoLabelled, corpus_on_hub
+from audiograft.data.sources.librispeech import LibriSpeech
 from audiograft.types import ConfigError, DataError, Rejection
 
 AUDIO = pa.struct({"bytes": pa.binary(), "path": pa.string()})
@@ -402,6 +404,12 @@ def test_broken_json_is_one_line(tmp_path):
     with pytest.raises(DataError, match="rows.jsonl|json") as caught:
         list(HuggingFace("json", files=(str(tmp_path / "rows.jsonl"),)).rows())
     assert "\n" not in str(caught.value)
+
+
+def test_a_corpus_on_the_hub_has_the_name_of_its_folder_on_disk():
+    assert corpus_on_hub("openslr/librispeech_asr") == LibriSpeech.name
+    assert corpus_on_hub("mozilla-foundation/common_voice_17_0") == CommonVoice.name
+    assert corpus_on_hub("facebook/multilingual_librispeech") == "facebook/multilingual_librispeech"
 
 
 # Pseudo-labels

@@ -33,6 +33,8 @@ _RECORDINGS = (
     re.compile(r"(.{11,13})-\d{5}-\d{8}-\d{8}(?:\.wav)?"),  # YODAS: a video
     re.compile(r"(\d+_.+_librivox(?:_64kb)?_mp3)_.+"),  # Libriheavy: a reader and a book
 )
+_SAME_CORPUS = {"librispeech_asr": "librispeech", "common_voice": "common-voice"}
+"""Parts of names on the hub, and what the sources that read the same corpora from folders call them: their speakers are the same people."""
 _Table = tuple[dict[str, str], dict[str, Sequence[str]], Iterator[Mapping[str, Any]]]
 """(columns as `name_columns` gives them, names of classes by column, rows)."""
 
@@ -73,9 +75,9 @@ class HubTable:
         else:
             names, classes, rows = self._stream(builder, skip)
         is_local = os.path.isdir(self.name) or self.name in _formats()
-        corpus = self.corpus or (None if is_local else self.name)
-        place = os.path.basename(files[0]) if self.name in _formats() else self.name
-        reader = TableReader(place, self.split, names, classes, self._folder(files), self.allow_outside, _fetcher(files), corpus, add)
+        corpus = self.corpus or (None if is_local else corpus_on_hub(self.name))
+        shown = os.path.basename(files[0]) if self.name in _formats() else self.name
+        reader = TableReader(shown, self.split, names, classes, self._folder(files), self.allow_outside, _fetcher(files), corpus, add)
         for place, row in enumerate(rows, start=skip):
             yield reader.read(row, place)
 
@@ -136,6 +138,11 @@ class HubTable:
         if not columns:
             raise DataError(f"{self.name}: the split {self.split} has no rows: name another")
         return name_columns(columns, self.keys, self.name), _classes(stream.features or {}), _guarded(stream.skip(skip), self.name)
+
+
+def corpus_on_hub(name: str) -> str:
+    """The corpus that a name on the hub stands for, so that its speakers are known again in a copy that was read from elsewhere."""
+    return next((corpus for part, corpus in _SAME_CORPUS.items() if part in name), name)
 
 
 def _dataset_option() -> Any:
