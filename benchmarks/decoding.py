@@ -26,7 +26,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -126,8 +125,8 @@ def with_transform(paths: Sequence[str], folder: Path) -> int:
     import datasets
     import torch
 
-    dataset = datasets.Dataset.from_dict({"path": list(paths)}).with_transform(speech_files_to_arrays)
-    loader = torch.utils.data.DataLoader(dataset, batch_size=8, num_workers=WORKERS, collate_fn=list)  # type: ignore[arg-type]
+    dataset: Any = datasets.Dataset.from_dict({"path": list(paths)}).with_transform(speech_files_to_arrays)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=8, num_workers=WORKERS, collate_fn=list)
     return sum(len(row["speech"]) for batch in loader for row in batch)
 
 
@@ -191,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
