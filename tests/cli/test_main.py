@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import get_args
 
 import pytest
+from typer.core import TyperGroup
 from typer.main import get_command
 
 import audiograft
@@ -109,6 +110,24 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
     raise_in_env(monkeypatch, KeyboardInterrupt())
     assert main(["env"]) == 130
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["prepare", "csv", "x"], "interrupted: the same command goes on from here\n"),
+        (["train", "x"], "interrupted: the same command goes on from its last checkpoint\n"),
+        (["prepare", "synthetic"], ""),
+        (["transcribe", "x"], ""),
+    ],
+)
+def test_interrupt_of_what_goes_on_says_so(words: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TyperGroup, "invoke", interrupt)
+    assert main(words) == 130
+    assert capsys.readouterr().err.lstrip("\n") == line
 
 
 def test_choices_are_those_of_the_package() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import soundfile
 import typer
 from typer.testing import CliRunner
 
-from audiograft.cli import declared, main
+from audiograft.cli import declared, main, terminal
 from audiograft.data.manifest import read_manifest
 from audiograft.data.sources import SOURCES, find_source
 from audiograft.data.sources.base import SourceRow, option
@@ -90,6 +91,25 @@ def test_json_prints_the_card_and_options_reach_the_run(table: Path, capsys: pyt
     assert set(card["splits"]) == {"train", "test"}
     assert card["made_by"]["max_duration_s"] == 3.0
     assert {sample.response for sample in read_manifest("corpus/test.jsonl")} <= {f"[row] {number}" for number in range(2, 8)}
+
+
+def test_splits_that_touch_are_said(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["id,audio,text,speaker"] + [f"{number},{number % 2}.wav,the same long sentence again {number % 2},s{number}" for number in range(8)]
+    Path("twins.csv").write_text("\n".join(lines), encoding="utf-8")
+    assert main(["prepare", "csv", "twins.csv", "--out", "corpus", "--splits", "train=0.5,test=0.5"]) == 0
+    [touching] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("touching")]
+    assert re.fullmatch(r"touching  (train and test|test and train) share 2 texts, \d clips: card.html has more", touching)
+
+
+def test_a_run_that_keeps_nothing_ends_with_1(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", "csv", "rows.csv", "--skip", "9", "--max-rejected", "1", "--out", "corpus"]) == 1
+    assert capsys.readouterr().err.startswith("error: corpus: none of 1 rows was kept: ")
+
+
+def test_a_log_is_told_how_far_it_is(table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "_LINE_EVERY_S", 0.0)
+    assert main(["prepare", "csv", "rows.csv", "--out", "corpus", "--limit", "10"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("preparing: 10 of 10 rows, 1 rejected, ")
 
 
 def test_too_many_rejected_rows_end_with_1_and_one_line_a_reason(table: Path, capsys: pytest.CaptureFixture[str]) -> None:

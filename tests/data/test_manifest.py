@@ -487,3 +487,10 @@ def test_an_array_that_is_broken_or_empty_says_so(tmp_path: Path, text: str, exp
 def test_a_json_file_may_hold_a_row_a_line(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(row() + "\n" + row(id="b") + "\n")
     assert [sample.id for sample in read_manifest(tmp_path / "rows.json")] == ["a.wav", "b"]
+
+
+@pytest.mark.parametrize("times", [{"offset": 0.5, "duration": 1.0}, {"start": 0.0, "end": 1.0}])
+def test_a_part_of_a_clip_is_not_read_as_the_whole(tmp_path: Path, times: dict[str, float]) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"audio": "a.wav", "text": "one"} | times))
+    with pytest.raises(DataError, match=r'a\.jsonl:1: "(offset|start)" asks for a part of the clip, .* `audiograft prepare manifest`'):
+        read_manifest(tmp_path / "a.jsonl")

@@ -22,7 +22,7 @@ from audiograft.data import prepare
 from audiograft.data.folder import made_by
 from audiograft.data.options import PrepareOptions
 from audiograft.data.sources.base import SourceRow, option
-from audiograft.types import DataError, Rejection, Sample
+from audiograft.types import ConfigError, DataError, Rejection, Sample
 
 FILES = ("manifest.jsonl", "rejected.jsonl", "manifest.traces", "card.json", "card.html")
 
@@ -46,7 +46,7 @@ def test_a_reading_that_breaks_anywhere_goes_on_to_the_same_bytes(mixed: Listed,
             interrupted(mixed, chosen, at + 2, KeyboardInterrupt())
         Listed.read.clear()
         prepare.prepare(mixed, chosen)
-        assert min(Listed.read, default=99) >= at  # what was done is not done again
+        assert min(Listed.read, default=99) >= at - 1  # what was done is not done again; its last row is looked at
         assert contents(broken) == contents(whole)
 
 
@@ -55,6 +55,37 @@ def test_the_error_of_a_broken_stream_is_one_line_that_says_how_far_it_came(mixe
     with pytest.raises(DataError, match=r"listed: broke off behind row 7 \(ConnectionResetError: peer went away\): run the same command again"):
         prepare.prepare(mixed, options(tmp_path / "out"))
     assert len(lines(tmp_path / "out/manifest.jsonl.part")) + len(lines(tmp_path / "out/rejected.jsonl.part")) == 7
+
+
+@pytest.mark.parametrize("at", [3, 9])
+def test_a_source_that_was_changed_meanwhile_is_refused(mixed: Listed, tmp_path: Path, at: int) -> None:
+    """Behind a row that was kept, and behind one that was rejected."""
+    interrupted(mixed, options(tmp_path / "out"), at, OSError("stop"))
+    before, clip = list(Listed.found), mixed.found[0].sample.audio
+    new = SourceRow(Sample("new", (clip,), text="t"))
+    for found, named in (([new, *before], "now"), (before[: at - 1], "is gone"), (before[1:], "now")):
+        Listed.found = found
+        with pytest.raises(DataError, match=rf"listed: was changed since .*out was begun: row {at}, .*{named}.*--overwrite"):
+            prepare.prepare(mixed, options(tmp_path / "out"))
+    Listed.found = before
+    assert prepare.prepare(mixed, options(tmp_path / "out")).rows == len(before)
+
+
+def test_a_row_that_got_another_text_meanwhile_is_refused(mixed: Listed, tmp_path: Path) -> None:
+    interrupted(mixed, options(tmp_path / "out", text_case="upper"), 1, OSError("stop"))
+    first = Listed.found[0]
+    assert isinstance(first, SourceRow)
+    Listed.found = [replace(first, sample=replace(first.sample, text="edited")), *Listed.found[1:]]
+    with pytest.raises(DataError, match="has another text now"):
+        prepare.prepare(mixed, options(tmp_path / "out", text_case="upper"))
+    Listed.found = [first, *Listed.found[1:]]
+    assert prepare.prepare(mixed, options(tmp_path / "out", text_case="upper")).kept
+
+
+def test_a_package_that_is_missing_is_named_with_its_command(mixed: Listed, tmp_path: Path) -> None:
+    Listed.fail_at[0] = ModuleNotFoundError("No module named 'urllib3.util'", name="urllib3.util")
+    with pytest.raises(ConfigError, match=r"listed: No module named 'urllib3.util': run pip install --upgrade urllib3$"):
+        prepare.prepare(mixed, options(tmp_path / "out"))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=8)

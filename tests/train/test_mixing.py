@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from audiograft.train.batching import mixed
 from audiograft.train.recipe import Corpus, DataRecipe, DeafnessRecipe, load_recipe
-from audiograft.train.run import dry_run
+from audiograft.train.run import dry_run, train
 from audiograft.train.sources import index_training_rows, training_manifests
 from audiograft.types import AudiograftError, ConfigError, DataError
 
@@ -94,6 +95,31 @@ def test_a_source_is_prepared_once_and_learnt_from(recipe, run_quietly: Callable
     other = replace(source, options={"path": str(corpora[1]), "limit": 2})
     result = run_quietly(recipe, data=DataRecipe((str(corpora[0]), other)), max_steps=1, output_dir=f"{recipe.output_dir}-2")
     assert result["rows"]["train"] == 8 + 2 * 2
+
+
+def test_rows_that_preparing_rejected_are_told_in_one_line(recipe, corpora: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    (corpora[1].parent / "1.wav").unlink()
+    source = Corpus(source="manifest", options={"path": str(corpora[1]), "max_rejected": 1})
+    data = DataRecipe((str(corpora[0]), source))
+    page = io.StringIO()
+    train(replace(recipe, data=data, max_steps=1), console=Console(file=page, width=80))
+    [folder] = (Path(recipe.output_dir) / "data").iterdir()
+    line = f"manifest: 1 of 4 rows are rejected, see {folder / 'rejected.jsonl'}"
+    assert page.getvalue().splitlines().count(line) == 1
+    assert "share" not in page.getvalue()
+    # It is told too where the corpus was there already.
+    dry_run(replace(recipe, data=data))
+    assert capsys.readouterr().err.splitlines().count(line) == 1
+
+
+def test_what_training_and_validation_data_share_is_told_in_one_line(recipe, corpora: tuple[Path, Path]) -> None:
+    page = io.StringIO()
+    data = DataRecipe((str(corpora[0]),), validation=str(corpora[0]))
+    result = train(replace(recipe, data=data, max_steps=1), console=Console(file=page, width=80))
+    shared = result["leakage"]["validation"]["shared"]
+    assert shared["same_audio"]["shared"] == 8
+    assert result["leakage"]["validation"]["touches"] == ["audio"]
+    assert page.getvalue().splitlines().count("training and validation data share: audio 8; see leakage in train.json") == 1
 
 
 def test_a_source_with_a_wrong_option_is_one_line(recipe, corpora: tuple[Path, Path]) -> None:

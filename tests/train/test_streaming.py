@@ -155,6 +155,37 @@ def test_rows_that_are_held_out_are_left_out(recipe, run_quietly, tmp_path: Path
     assert "clip-2" not in {trace.id for trace in read_traces(Path(recipe.output_dir) / "training.traces")}
 
 
+def test_rows_that_are_held_out_do_not_count_towards_the_share_of_bad_ones(recipe, run_quietly, manifest: Path, tmp_path: Path) -> None:
+    numbers = [1, 2, 3, 5, 6]
+    held_out = builders.write_clips(tmp_path / "held", [tone(number) for number in numbers], [f"other words {number}" for number in numbers])
+    data = replace(recipe.data, held_out=(str(held_out),), max_rejected=0.2)
+    result = run_quietly(recipe, data=data, max_steps=6)
+    assert result["rows"]["rejected"] > 0.2 * (result["rows"]["train"] + result["rows"]["rejected"])
+    # One more is too many: of the five rows of it in the first window, two are bad and two are held out.
+    (manifest.parent / "3.wav").unlink()
+    with pytest.raises(DataError, match=r"2 of the 8 rows that were read can't be used, besides 2 that are held out, see .*rejected\.jsonl"):
+        run_quietly(recipe, data=data, output_dir=f"{recipe.output_dir}-2")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "mend"),
+    [
+        ("max_rejected", 1, "set data.max_rejected"),
+        ("workers", 2, "take it out"),
+        ("audio", "flac", "take it out"),
+        ("max_repeats", 3, "take it out"),
+    ],
+)
+def test_keys_of_a_source_that_a_stream_does_not_read_are_refused(
+    recipe, run_quietly, tar: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: object, mend: str
+) -> None:
+    monkeypatch.setattr("audiograft.train.run.open_model", lambda recipe, console: pytest.fail("a model was loaded"))
+    entry = Corpus(source="webdataset", options={"path": str(tar), key: value})
+    with pytest.raises(ConfigError) as caught:
+        run_quietly(recipe, data=replace(recipe.data, train=(entry,)))
+    assert str(caught.value) == f"source webdataset: {key}: data.streaming does not read it: {mend}"
+
+
 def test_a_stream_that_gives_other_rows_is_not_gone_on_with(recipe, run_quietly, manifest: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_quietly(recipe, stop_after(13))

@@ -39,6 +39,10 @@ VERBS = {
 }
 """Each verb with its summary, which is also the first line of its own help."""
 
+_GOING_ON = {"prepare": "from here", "cache-features": "from here", "train": "from its last checkpoint"}
+"""Where verbs go on that can be interrupted."""
+_INTERRUPTED = 130
+
 _MENDS = {
     errno.ENOSPC: "free some space or choose another folder",
     errno.EACCES: "check its permissions or choose another folder",
@@ -102,6 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
             raise
         return print_error("out of memory: use a smaller --batch-size, or a smaller tokens_per_batch in the recipe")
+    if code == _INTERRUPTED:
+        words = sys.argv[1:] if arguments is None else arguments
+        if words[0] in _GOING_ON and words[1:2] != ["synthetic"]:
+            typer.echo(f"interrupted: the same command goes on {_GOING_ON[words[0]]}", err=True)
     return code or 0
 
 

@@ -6,7 +6,7 @@ import inspect
 import types
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, fields
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -58,7 +58,7 @@ def command(run: Callable[[dict[str, Any]], None], options: list[inspect.Paramet
         by_name.setdefault(option.name, option)
     function.__signature__ = inspect.Signature(list(by_name.values()))  # type: ignore[attr-defined]
     function.__annotations__ = {}
-    function.__doc__ = help
+    function.__doc__ = unmarked(help)
     return function
 
 
@@ -67,16 +67,25 @@ def _parameter(item: Field[Any], hint: Any, panel: str | None) -> inspect.Parame
     if any(get_origin(part) is tuple for part in (hint, *_members(hint))):
         kind, default = list[str] | None, (list(default) if isinstance(default, tuple) else default) or None
     required = item.default is MISSING
-    settings: dict[str, Any] = {"help": _sentence(item, hint), "rich_help_panel": None if required else panel}
+    # Names of options share 80 columns with what they take: kinds are short, and choices stand in the help.
+    choices = [choice for part in (hint, *_members(hint)) if get_origin(part) is Literal for choice in get_args(part)]
+    metavar = "<choice>" if choices else "<str>" if kind != hint else None
+    settings: dict[str, Any] = {"help": unmarked(_sentence(item, hint)), "rich_help_panel": None if required else panel}
     if item.metadata["argument"]:
         info: Any = typer.Argument(metavar=item.name.upper(), **settings)
     elif default is False:  # with nothing to be switched off
         info = typer.Option(f"--{item.name.replace('_', '-')}", **settings)
     else:
-        info = typer.Option(**settings)
+        settings["help"] += f" One of {', '.join(choices)}." if choices else ""
+        info = typer.Option(metavar=metavar, **settings)
     return inspect.Parameter(
         item.name, inspect.Parameter.KEYWORD_ONLY, default=inspect.Parameter.empty if required else default, annotation=Annotated[kind, info]
     )
+
+
+def unmarked(text: str) -> str:
+    """Help in which brackets are brackets, and no markup that rich would swallow."""
+    return text.replace("[", "\\[")
 
 
 def _sentence(item: Field[Any], hint: Any) -> str:

@@ -20,7 +20,7 @@ MaxNewTokensOption = Annotated[
     int | None, typer.Option(min=1, help="Longest answer, in tokens; by default a transcript's follows from its duration, and others end at 512.")
 ]
 AllowOutsideOption = Annotated[bool, typer.Option("--allow-outside", help="Also take clips that do not lie below the folder of their manifest.")]
-EngineOption = Annotated[EngineName, typer.Option(help="local, or ray: Ray Data, on this machine or a cluster; needs audiograft[ray].")]
+EngineOption = Annotated[EngineName, typer.Option(help="local, or ray: Ray Data, on this machine or a cluster; needs audiograft\\[ray].")]
 AddressOption = Annotated[str | None, typer.Option(help="Of a Ray cluster that runs already; by default one is started here.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Of --engine ray: one a GPU by default, or one a core where there are none.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of what is drawn: the same seed, the same answers.")]

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from audiograft.cli.declared import command, made_of, parameters
+from audiograft.cli.declared import command, made_of, parameters, unmarked
 from audiograft.cli.terminal import print_error, progress, quiet_libraries, row_progress
 from audiograft.data.filters import Filters
 from audiograft.data.options import PrepareOptions
@@ -35,7 +35,7 @@ class _SourceVerbs(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         for name, source in SOURCES.items():
-            self.commands[name] = TyperCommand(name, help=_paragraphs(source)[0])
+            self.commands[name] = TyperCommand(name, help=unmarked(_paragraphs(source)[0]))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, found, rest = super().resolve_command(ctx, args)
@@ -115,6 +115,9 @@ def _prepare(source_class: type[Source], values: dict[str, Any]) -> None:
         typer.echo(json.dumps(summary.card, indent=1, ensure_ascii=False))
     else:
         _print_summary(summary, options.out)
+    if not summary.kept:
+        mend = "look into rejected.jsonl, mend the rows or the options, and start anew with --overwrite"
+        raise typer.Exit(print_error(f"{options.out}: none of {summary.rows} rows was kept: {mend}", 1))
 
 
 def _print_summary(summary: Summary, out: Path) -> None:
@@ -124,3 +127,10 @@ def _print_summary(summary: Summary, out: Path) -> None:
     typer.echo(f"kept      {summary.kept} rows, {length}: {', '.join(map(str, summary.manifests.values()))}")
     typer.echo(f"rejected  {sum(summary.rejected.values())} rows{f' ({kinds})' if kinds else ''}: {out / 'rejected.jsonl'}")
     typer.echo(f"card      {out / 'card.html'}")
+    from audiograft.data.gate import COUNTS_OF
+
+    for splits, leakage in (summary.card["leakage"] or {}).items():
+        if leakage["touches"]:
+            counts = {kind: sum(leakage["shared"][name]["shared"] for name in COUNTS_OF[kind]) for kind in leakage["touches"]}
+            shared = ", ".join(f"{count} {'clips' if kind == 'audio' else kind}" for kind, count in counts.items())
+            typer.echo(f"touching  {splits} share {shared}: card.html has more")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,8 @@ import typer
 
 _MIN_ITEMS_FOR_BAR = 11
 """Below this a bar is gone before it can be read."""
+_LINE_EVERY_S = 30.0
+"""How often a log, which has no bar, is told how far the work is."""
 
 
 def print_error(message: str, exit_code: int = 2) -> int:
@@ -54,13 +57,13 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def row_progress(description: str, total: int | None) -> Iterator[Callable[[bool], None]]:
-    """A progress bar on stderr, where that is a terminal, for rows of which some are rejected and whose number need not be known.
+    """A progress bar on stderr for rows of which some are rejected and whose number need not be known; where that is no terminal, lines now and then.
 
     Yields:
         What to call after each row, with whether it was rejected.
     """
     if not sys.stderr.isatty():
-        yield lambda rejected: None
+        yield _row_lines(description, total)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -76,3 +79,21 @@ def row_progress(description: str, total: int | None) -> Iterator[Callable[[bool
             bar.update(task, advance=1, n=n_rejected)
 
         yield advance
+
+
+def _row_lines(description: str, total: int | None) -> Callable[[bool], None]:
+    """What to call after each row, with whether it was rejected, to have a line on stderr every now and then."""
+    started_s = last_s = time.monotonic()
+    n_rows = n_rejected = 0
+
+    def advance(rejected: bool) -> None:
+        nonlocal last_s, n_rows, n_rejected
+        n_rows += 1
+        n_rejected += rejected
+        now_s = time.monotonic()
+        if now_s - last_s >= _LINE_EVERY_S:
+            last_s = now_s
+            of = "" if total is None else f" of {total}"
+            typer.echo(f"{description}: {n_rows}{of} rows, {n_rejected} rejected, {now_s - started_s:.0f} s", err=True)
+
+    return advance

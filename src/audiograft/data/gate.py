@@ -1,7 +1,7 @@
 """What training data and test data share, found from the traces of both.
 
 Shared are speakers, recordings, texts, and audio: the same samples, or near copies by their fingerprints. Speakers and recordings are the same where
-their names are, unless both rows name a corpus and these differ: speaker 19 of one corpus is nobody in another.
+their names are, in any case and with any spaces, unless both rows name a corpus and these differ: speaker 19 of one corpus is nobody in another.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from itertools import chain, islice
 from typing import Any
 
 from audiograft.data.fingerprint import Index
+from audiograft.data.text import name_key
 from audiograft.data.traces import SHORT_TEXT_BYTES, ClipTrace, Trace
 from audiograft.types import DataError
 
@@ -180,9 +181,9 @@ class Gate:
         self._ids.append(trace.id)
         self._test.add(trace)
         if trace.speaker is not None:
-            self._speakers[trace.speaker][trace.source].append(row)
+            self._speakers[name_key(trace.speaker)][trace.source].append(row)
         if trace.recording is not None:
-            self._recordings[trace.recording][trace.source].append(row)
+            self._recordings[name_key(trace.recording)][trace.source].append(row)
         if trace.text is not None:
             self._texts[trace.text].append(row)
         for clip in trace.clips:
@@ -230,14 +231,14 @@ class Gate:
 
     @staticmethod
     def _is_known(names: _Names, name: str | None, source: str | None) -> bool:
-        known = names[name] if name is not None and name in names else {}
+        known = {} if name is None else names.get(name_key(name), {})
         return any(other is None or source is None or other == source for other in known)
 
     def _compare_names(self, kind: str, names: _Names, name: str | None, trace: Trace, origin: str) -> None:
-        if name is not None and name in names:
-            for source, rows in names[name].items():
+        if name is not None and (key := name_key(name)) in names:
+            for source, rows in names[key].items():
                 if source is None or trace.source is None or source == trace.source:
-                    self._share(kind, (name, source), rows, trace.id, origin, name)
+                    self._share(kind, (key, source), rows, trace.id, origin, name)
 
     def _compare_sound(self, heard: Sequence[tuple[str, ClipTrace]], origin: str) -> None:
         peaks = [clip.peaks for _, clip in heard]

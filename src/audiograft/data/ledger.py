@@ -36,6 +36,7 @@ class Ledger:
         rejected: rows rejected, by kind.
         examples: the first reason of each kind.
         duration_s: of the rows kept.
+        last: id of the last row that earlier runs wrote down, and its text where it was kept; None where they wrote none.
 
     Args:
         manifest: its final path; it is written with `.part` behind it.
@@ -60,6 +61,7 @@ class Ledger:
         self.rejected: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
         self.duration_s = 0.0
+        self.last: tuple[str, str | None] | None = None
 
     @property
     def rows(self) -> int:
@@ -82,16 +84,20 @@ class Ledger:
 
     def _recover(self) -> None:
         """Count what earlier runs wrote."""
-        last = 0
+        last, rejected = 0, None
         for row in _whole_rows(self._manifest_file, self._manifest_path):
             if self._repeats is not None:
                 self._repeats.reject(Sample(row["id"], text=row.get("text")))
+            self.last = row["id"], row.get("text")
             self._count_kept(row["id"], row.get("duration_s", 0.0))
             if found := row.get("audio"):
                 last = row_number(found if isinstance(found, str) else found[0])
         for row in _whole_rows(self._rejected_file, self._rejected_path):
             self._count_rejected(row["kind"], row["reason"])
             last = max(last, row["row"])
+            rejected = row
+        if rejected is not None and rejected["row"] == self._skipped + self.rows:
+            self.last = rejected["id"], None
         if last > self._skipped + self.rows:
             folder = self._manifest_path.parent
             raise DataError(f"{folder}: lines are missing from its .part files, as after a power failure: start anew with --overwrite")
@@ -144,7 +150,7 @@ class Ledger:
         with self._index() as ids:
             is_taken = ids.execute("select 1 from ids where id = ?", (_key(sample.id),)).fetchone() is not None
         if is_taken:
-            return "duplicate", f"the id {sample.id!r} is taken by an earlier row: give each row its own"
+            return "duplicate", f"the id {sample.id!r} is taken by an earlier row: give each row its own (one without an id has its clip's path)"
         return None if self._repeats is None else self._repeats.reject(sample)
 
     def _reject(self, outcome: Rejected) -> None:

@@ -26,6 +26,9 @@ MANIFEST_NAME = "manifest.jsonl"
 _TEXT_KEYS = ("id", "text", "prompt", "response", "speaker", "recording", "language", "label", "source")
 MANIFEST_KEYS = frozenset({*_TEXT_KEYS, "audio", "messages", "duration_s"})
 """All others of a row are its `extra`."""
+SPAN_STARTS = ("offset", "offset_s", "start", "start_s")
+SPAN_ENDS = ("end", "end_s")
+"""Keys, in capitals or not, by which other systems make a row a part of its clip. Manifests that are learnt from have whole clips alone."""
 _MEND = "write one with `audiograft prepare`"
 _BLANKS = b" \t\r\n\v\f"
 _HEAD_BYTES = 4096
@@ -234,6 +237,10 @@ def row_to_sample(row: Mapping[str, Any], number: int, folder: Path, place: str,
         OutsideError: a clip leaves the folder.
         DataError: the row does not fit; names place, key and mend.
     """
+    if asked := span_keys(row):
+        raise DataError(
+            f'{place}: "{asked[0]}" asks for a part of the clip, and here clips are whole: cut it with `audiograft prepare manifest`, or rename it'
+        )
     if is_foreign(row):
         row = own_row(row, number, place)
     known = {key: value for key, value in row.items() if key in MANIFEST_KEYS and value is not None}
@@ -266,6 +273,11 @@ def row_to_sample(row: Mapping[str, Any], number: int, folder: Path, place: str,
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
     return sample
+
+
+def span_keys(row: Mapping[str, Any]) -> list[str]:
+    """The keys of a row that say which part of its clip it is."""
+    return [key for key, value in row.items() if value is not None and key.casefold() in (*SPAN_STARTS, *SPAN_ENDS)]
 
 
 def _clips(value: Any, place: str) -> list[str]:

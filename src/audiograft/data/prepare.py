@@ -26,7 +26,8 @@ from audiograft.data.options import PrepareOptions
 from audiograft.data.prompts import read_prompts
 from audiograft.data.sources import find_source
 from audiograft.data.sources.base import Source, SourceRow
-from audiograft.types import AudiograftError, DataError, Rejection
+from audiograft.data.text import with_case
+from audiograft.types import AudiograftError, ConfigError, DataError, Rejection, Sample
 
 _CHECK_EVERY_ROWS = 200
 _NOT_IN_RECIPES = ("out", "overwrite", "augment", "splits", "group_by", "stratify_by")
@@ -98,7 +99,7 @@ def prepare(source: Source, options: PrepareOptions, on_row: OnRow = lambda reje
 def _read(source: Source, options: PrepareOptions, prompts: Sequence[str], ledger: Ledger, on_row: OnRow) -> None:
     """Write down all rows that are not in the ledger yet."""
     left = None if options.limit is None else options.limit - ledger.rows
-    rows = _Rows(source, options.skip + ledger.rows, left, absolute=options.engine == "ray")
+    rows = _Rows(source, options, ledger, left)
     augmenter = Augmenter(read_augment(options.augment), options.seed) if options.augment else None
     make_worker = partial(Examiner, replace(options, out=options.out.absolute()), prompts, augmenter)
     with closing(spread(make_worker, rows, engine=options.engine, address=options.address, workers=options.workers)) as outcomes:
@@ -165,32 +166,52 @@ class _Rows:
         number: of the last row that was read.
 
     Args:
-        source: read from row `first` on.
-        first: rows to pass over.
+        source: read behind the rows that are in the ledger.
+        options: of the run. With the engine ray the paths of clips are made absolute, for workers that run in other folders.
+        ledger: of which the last row is read once more, to see that the source is still the same.
         count: of the rows; None for all.
-        absolute: make the paths of clips absolute, for workers that run in other folders.
     """
 
-    def __init__(self, source: Source, first: int, count: int | None, absolute: bool) -> None:
-        self.number = first
+    def __init__(self, source: Source, options: PrepareOptions, ledger: Ledger, count: int | None) -> None:
+        self.number = options.skip + ledger.rows
         self._source = source
+        self._options = options
+        self._last = ledger.last
         self._count = count
-        self._absolute = absolute
 
     def __iter__(self) -> Iterator[tuple[int, SourceRow | Rejection]]:
         if self._count is not None and self._count <= 0:
             return
         try:
-            for row in islice(self._source.rows(skip=self.number), self._count):
+            rows = self._source.rows(skip=self.number - (self._last is not None))
+            if self._last is not None:
+                self._refuse_another(next(rows, None), *self._last)
+            for row in islice(rows, self._count):
                 self.number += 1
-                yield self.number, _absolute(row) if self._absolute else row
+                yield self.number, _absolute(row) if self._options.engine == "ray" else row
         except AudiograftError:
             raise
+        except ImportError as error:
+            package = (error.name or "audiograft").partition(".")[0]
+            raise ConfigError(f"{self._source.name}: {error}: run pip install --upgrade {package}") from error
         except Exception as error:  # whatever a network or a library may raise
             reason = f"{type(error).__name__}: {error}"
             raise DataError(
                 f"{self._source.name}: broke off behind row {self.number} ({reason}): run the same command again, and it goes on from here"
             ) from error
+
+    def _refuse_another(self, row: SourceRow | Rejection | None, row_id: str, text: str | None) -> None:
+        """Stop where the last row that was written down, with this id and text, is not the one that the source has in its place now."""
+        found = row.sample if isinstance(row, SourceRow) else row
+        now = None
+        if isinstance(found, Sample) and found.text is not None:
+            now = with_case(found.text, self._options.text_case, found.language)
+        if found is None or found.id != row_id or (None not in (text, now) and text != now):
+            what = "is gone" if found is None else f"is {found.id!r} now" if found.id != row_id else "has another text now"
+            raise DataError(
+                f"{self._source.name}: was changed since {self._options.out} was begun: row {self.number}, {row_id!r}, {what}: "
+                "undo the change, or start anew with --overwrite"
+            )
 
 
 def _absolute(row: SourceRow | Rejection) -> SourceRow | Rejection:

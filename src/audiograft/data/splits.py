@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from audiograft.data.text import name_key
 from audiograft.types import DataError
 
 Measure = Literal["rows", "hours"]
@@ -50,7 +51,7 @@ def row_keys(row: Mapping[str, Any], group_by: Sequence[str], stratify_by: str |
     Raises:
         DataError: the row has none of a key.
     """
-    groups = tuple((key, _value(row, key, f"group by other keys than {key}")) for key in group_by)
+    groups = tuple((key, name_key(_value(row, key, f"group by other keys than {key}"))) for key in group_by)
     stratum = "" if stratify_by is None else _value(row, stratify_by, f"stratify by another key than {stratify_by}")
     return RowKeys(str(row["id"]), groups, stratum, round(1000 * (row.get("duration_s") or 0)))
 

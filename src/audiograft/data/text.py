@@ -16,6 +16,11 @@ _ENGLISH_CAPITALS = re.compile(r"\bi\b(?!\.\w)|\bo\b(?!['’.])")
 """I, also in I'm, though not in i.e.; and the O of an address, though not that of o'clock."""
 
 
+def name_key(name: str) -> str:
+    """What two spellings of one speaker's or recording's name have in common: neither case nor spaces tell people apart."""
+    return " ".join(name.split()).casefold()
+
+
 def text_fault(text: str) -> str | None:
     """Why a text can't be what was said, in words that follow its name; None where nothing shows.
 

@@ -35,7 +35,7 @@ from audiograft.train.preview import draw_batch
 from audiograft.train.recipe import Recipe
 from audiograft.train.rows import Row
 from audiograft.train.setup import DTYPES, Start, check_output, open_model, open_processor, prepare, training_device
-from audiograft.train.sources import REJECTED, RunData, check_leakage, counting, index_training_rows, open_data, training_manifests
+from audiograft.train.sources import REJECTED, RunData, check_leakage, counting, index_training_rows, open_data, tell_touches, training_manifests
 from audiograft.train.stages import frozen_parts
 from audiograft.train.streaming import StreamedDataset
 from audiograft.train.trainer import GraftTrainer
@@ -69,6 +69,7 @@ def train(recipe: Recipe, on_log: Callable[[LogLine], None] = lambda line: None,
     with _main_process_first():
         manifests = training_manifests(recipe, console)
         leakage = check_leakage(recipe, manifests, console)
+    tell_touches(leakage, console)
     start = open_model(recipe, console)
     processor = start.processor
     with _main_process_first():

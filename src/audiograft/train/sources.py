@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from audiograft import provenance
-from audiograft.data.gate import Gate
+from audiograft.data.card import CARD_JSON
+from audiograft.data.gate import COUNTS_OF, Gate
 from audiograft.data.leakage import check_training, hold_out, save_traces
 from audiograft.data.manifest import find_manifest, replace_text
 from audiograft.data.prepare import prepare_source, read_settings
@@ -33,7 +34,7 @@ from audiograft.train.parallel import is_main_process
 from audiograft.train.recipe import Corpus, Recipe
 from audiograft.train.rows import Row, Wording
 from audiograft.train.streaming import Cursor, StreamSampler
-from audiograft.train.taps import Streamed
+from audiograft.train.taps import UNREAD, Streamed
 from audiograft.train.validation import draw
 from audiograft.types import HOP_SAMPLES, SAMPLE_RATE_HZ, TRAINING_TRACES, WINDOW_SAMPLES, ConfigError, DataError
 
@@ -90,10 +91,14 @@ def training_manifests(recipe: Recipe, console: Console) -> list[Path]:
     Of a stream there are none: it leaves its sources as they are.
 
     Raises:
-        AudiograftError: a manifest that is not there, or a source that can't be prepared.
+        AudiograftError: a manifest that is not there, a source that can't be prepared, or keys that don't fit one.
     """
-    found = []
-    for entry in () if recipe.data.streaming else recipe.data.corpora:
+    found: list[Path] = []
+    if recipe.data.streaming:
+        for entry in recipe.data.corpora:  # keys that don't fit are refused before a model is loaded
+            _streamed(entry, recipe)
+        return found
+    for entry in recipe.data.corpora:
         if entry.manifest is not None:
             found.append(find_manifest(entry.manifest))
             continue
@@ -101,6 +106,10 @@ def training_manifests(recipe: Recipe, console: Console) -> list[Path]:
         folder = Path(recipe.output_dir) / "data" / f"{entry.source}-{digest}"
         with counting(console, f"preparing {entry.source}", None) as advance:
             found.append(_prepared(entry, folder, advance))
+        rows = json.loads((folder / CARD_JSON).read_text(encoding="utf-8"))["rows"]
+        if rows["rejected"]:
+            what = f"{entry.source}: {rows['rejected']} of {rows['read']} rows are rejected, see {folder / REJECTED}"
+            console.print(what, soft_wrap=True, markup=False)
     return found
 
 
@@ -144,6 +153,15 @@ def check_leakage(recipe: Recipe, manifests: Sequence[Path], console: Console) -
         stored.parent.mkdir(exist_ok=True)
         replace_text(stored, json.dumps({"key": key, "leakage": leakage}, ensure_ascii=False) + "\n")
     return leakage
+
+
+def tell_touches(leakage: Mapping[str, Any], console: Console) -> None:
+    """Print what training and validation data share, by `check_leakage`: nothing forbids it, but no score says then how well a model generalises."""
+    found = leakage["validation"]
+    if found is None or not found["touches"]:
+        return
+    counts = (f"{kind} {sum(found['shared'][name]['shared'] for name in COUNTS_OF[kind])}" for kind in found["touches"])
+    console.print(f"training and validation data share: {', '.join(counts)}; see leakage in train.json", soft_wrap=True)
 
 
 class _Indexer:
@@ -321,7 +339,12 @@ def _open_stream(recipe: Recipe, processor: Any, console: Console, checkpoint: P
 
 def _streamed(corpus: Corpus, recipe: Recipe) -> Streamed:
     settings = corpus.options if corpus.manifest is None else {"path": corpus.manifest, "allow_outside": recipe.data.allow_outside}
-    return Streamed(*read_settings(corpus.source or "manifest", settings, Path(recipe.output_dir)), corpus.weight)
+    source, options = read_settings(corpus.source or "manifest", settings, Path(recipe.output_dir))
+    for key in settings:
+        if key in UNREAD and not hasattr(source, key):
+            mend = "set data.max_rejected" if key == "max_rejected" else "take it out"
+            raise ConfigError(f"source {corpus.source}: {key}: data.streaming does not read it: {mend}")
+    return Streamed(source, options, corpus.weight)
 
 
 def _forbidden(gates: Mapping[str, Gate], allowed: Collection[str], trace: Trace) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -40,6 +40,7 @@ WINDOW_ROWS = 1024
 """Held in memory at once: of clips of 10 s that are no files of their own, as FLAC, some 200 MB."""
 CURSOR = "stream.json"
 """In a checkpoint: where the stream goes on."""
+_LEAKAGE = "leakage"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Cursor:
         n_rejected: of these, rows that can't be used.
         n_traces: traces that training.traces held before it.
         checksum: of the window's rows, by which a stream that has changed is known; 0 before it was read.
+        n_held_out: of the rejected rows, those that share with held-out data what is not allowed.
     """
 
     window: int = 0
@@ -63,6 +65,7 @@ class Cursor:
     n_rejected: int = 0
     n_traces: int = 0
     checksum: int = 0
+    n_held_out: int = 0
 
     @classmethod
     def read(cls, checkpoint: Path) -> Cursor:
@@ -101,7 +104,7 @@ class _Listener:
         trace = make_trace(heard.sample, waveforms)
         reject = partial(Rejection, heard.sample.id, heard.sample.audio or heard.sample.id)
         if (reason := self._forbidden(trace)) is not None:
-            return reject(reason, "leakage")
+            return reject(reason, _LEAKAGE)
         row = self._rules.check(heard.sample, trace.clips)
         if isinstance(row, Rejection):
             return row
@@ -123,7 +126,7 @@ class StreamSampler(Sampler[list[Row]]):
         seed: of the run.
         n_batches: that each process takes in the whole run.
         rejected: file to which rows that can't be used are appended; None for nowhere.
-        max_rejected: share of such rows above which the run is given up.
+        max_rejected: share of such rows above which the run is given up; those that are forbidden don't count towards it.
         traces: file to which the traces of rows are appended when they come for the first time; None for nowhere.
         cursor: where the run begins, or goes on.
     """
@@ -208,47 +211,48 @@ class StreamSampler(Sampler[list[Row]]):
     def _batches_of(self, taps: Sequence[Tap], traces: TraceWriter | None) -> Iterator[list[Row]]:
         """Those of the next window."""
         start = self._cursors[-1]
-        rows, n_rejected, n_new = self._window(taps, traces)
+        rows, counts = self._window(taps, traces)
         checksum = zlib.crc32(repr([(row.sample.id, row.checksum) for row in rows]).encode())
         if start.checksum not in (0, checksum):
             raise DataError("data.streaming: the sources give other rows than before the run was interrupted: start anew in another output_dir")
         self._cursors[-1] = replace(start, checksum=checksum)
-        self._require_enough(start, n_rejected)
         seed = (self._seed, start.window)
         batches = partition([row.positions for row in rows], self._tokens_per_batch, seed, self._stretch) if rows else ()
-        self._cursors.append(
-            Cursor(
-                window=start.window + 1,
-                first_batch=start.first_batch + len(batches),
-                places=tuple(tap.place for tap in taps),
-                n_read=start.n_read + WINDOW_ROWS,
-                n_rejected=start.n_rejected + n_rejected,
-                n_traces=start.n_traces + n_new,
-            )
+        after = Cursor(
+            window=start.window + 1,
+            first_batch=start.first_batch + len(batches),
+            places=tuple(tap.place for tap in taps),
+            n_read=start.n_read + WINDOW_ROWS,
+            n_rejected=start.n_rejected + counts["rejected"],
+            n_traces=start.n_traces + counts["new"],
+            n_held_out=start.n_held_out + counts["held out"],
         )
+        self._require_enough(after)
+        self._cursors.append(after)
         for batch in np.random.default_rng(seed).permutation(len(batches)):
             yield [rows[row] for row in batches[batch]]
 
-    def _window(self, taps: Sequence[Tap], traces: TraceWriter | None) -> tuple[list[Row], int, int]:
-        """The usable rows of a window, how many others there were, and how many of the usable ones came for the first time."""
+    def _window(self, taps: Sequence[Tap], traces: TraceWriter | None) -> tuple[list[Row], Counter[str]]:
+        """The usable rows of a window; how many were rejected, how many of these held out, and how many of the usable ones are new."""
         passes: deque[int] = deque()
         rows: list[Row] = []
-        n_rejected = n_new = 0
+        counts: Counter[str] = Counter()
         with closing(spread(self._make_worker, self._items(taps, passes))) as results:
             for result in results:
                 is_new = not passes.popleft()
                 if isinstance(result, Rejection):
-                    n_rejected += 1
+                    counts["rejected"] += 1
+                    counts["held out"] += result.kind == _LEAKAGE
                     self._name(result)
                     continue
                 row, trace = result
                 rows.append(replace(row, window=self._cursors[-1].window))
-                n_new += is_new
+                counts["new"] += is_new
                 if is_new and traces is not None:
                     traces.append(trace)
         if traces is not None:
             traces.flush()
-        return rows, n_rejected, n_new
+        return rows, counts
 
     def _items(self, taps: Sequence[Tap], passes: deque[int]) -> Iterator[tuple[int, SourceRow | Rejection]]:
         """The rows of a window by the number of their source; `passes` gets how often this was read to its end before."""
@@ -268,15 +272,17 @@ class StreamSampler(Sampler[list[Row]]):
         ):
             file.write(line + "\n")
 
-    def _require_enough(self, start: Cursor, n_rejected: int) -> None:
-        n_read, n_rejected = start.n_read + WINDOW_ROWS, start.n_rejected + n_rejected
-        if n_rejected > self._max_rejected * n_read:
+    def _require_enough(self, after: Cursor) -> None:
+        # That rows are held out is no fault of theirs, and nothing that could be mended.
+        n_read, n_faulty = after.n_read, after.n_rejected - after.n_held_out
+        if n_faulty > self._max_rejected * n_read:
+            besides = f", besides {after.n_held_out} that are held out" if after.n_held_out else ""
             where = "" if self._rejected is None else f", see {self._rejected}"
             raise DataError(
-                f"{n_rejected} of the {n_read} rows that were read can't be used{where}: "
+                f"{n_faulty} of the {n_read} rows that were read can't be used{besides}{where}: "
                 f"mend them, or allow more than data.max_rejected {self._max_rejected:g}"
             )
-        if n_rejected == n_read:
+        if after.n_rejected == n_read:
             raise DataError(f"data.train: none of {n_read} rows can be used: see {self._rejected}")
 
 

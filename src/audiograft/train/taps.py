@@ -11,6 +11,8 @@ from audiograft.data.options import PrepareOptions
 from audiograft.data.sources.base import Source, SourceRow
 from audiograft.types import AudiograftError, ConfigError, DataError, Rejection
 
+UNREAD = ("audio", "max_rejected", "skip_missing", "workers", "engine", "address", "max_repeats")
+"""Options of `prepare` that mean nothing to a stream: it writes no clips, has one share of rejected rows for all sources, and remembers no texts."""
 _TRIES = 4
 _FIRST_WAIT_S = 1.0
 

@@ -11,7 +11,7 @@ import soundfile
 
 from audiograft.audio import load_audio
 from audiograft.data.augment.activity import signal_to_noise_db
-from audiograft.data.augment.chain import Augmenter, AugmentRecipe
+from audiograft.data.augment.chain import Augmenter, AugmentRecipe, read_augment
 from audiograft.types import WINDOW_SAMPLES, ConfigError
 
 SPEECH = load_audio(sorted((Path(__file__).parents[3] / "examples").glob("*.wav"))[0]).waveform
@@ -120,3 +120,8 @@ def test_what_can_not_be_is_refused_by_name(wrong: dict[str, Any], named: str) -
 def test_a_folder_that_is_missing_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="augment.noise"):
         Augmenter(AugmentRecipe(noise=(str(tmp_path / "none"),)), seed=0)
+
+
+def test_settings_that_are_missing_are_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file: correct the path"):
+        read_augment(tmp_path / "none.yaml")

@@ -90,6 +90,23 @@ def test_options_that_make_no_sense_are_refused(path: Path, options: dict[str, A
         read(path, "audio,text\na,b\n", **options)
 
 
+def test_spaces_around_cells_are_none_of_theirs(path: Path) -> None:
+    (row,) = samples(read(path, "path, text, speaker, mood\na.wav, hello you , Bob , glad\n"))
+    assert (row.id, row.text, row.speaker, row.extra) == ("a.wav", "hello you", "Bob", {"mood": "glad"})
+
+
+@pytest.mark.parametrize("header", ["start,end", "Start_s,end_s", "offset,duration"])
+def test_a_row_may_be_a_part_of_its_file(path: Path, header: str) -> None:
+    last = "1.0" if header.startswith("offset") else "1.5"
+    first, whole, wrong = read(path, f"path,text,{header}\na.wav,one,0.5,{last}\na.wav,two,,\nb.wav,three,soon,9\n")
+    assert isinstance(first, SourceRow)
+    assert (first.span, first.sample.id, first.sample.recording, first.sample.duration_s) == ((0.5, 1.5), "a.wav@0.5", "a.wav", 1.0)
+    assert isinstance(whole, SourceRow)
+    assert (whole.span, whole.sample.extra) == (None, {})
+    assert isinstance(wrong, Rejection)
+    assert f"{header.split(',')[0]} must be a number" in wrong.reason
+
+
 def test_a_missing_file_is_named(path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.csv: can't be read \(No such file"):
         list(CsvFile(path).rows())
@@ -148,7 +165,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, texts
     path = tmp_path_factory.getbasetemp() / "any.csv"
     # Lone carriage returns end no line, but the csv module doesn't keep them inside a quoted field.
     found = read(path, written.getvalue().replace("\r", " "))
-    assert [row.text for row in samples(found)] == [text.replace("\r", " ") for text in texts]
+    assert [row.text for row in samples(found)] == [text.replace("\r", " ").strip() for text in texts]
 
 
 @settings(max_examples=100, deadline=None)

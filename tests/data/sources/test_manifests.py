@@ -123,6 +123,51 @@ def test_several_clips_conversations_and_text_alone_are_kept(tmp_path: Path) -> 
     assert (alone.clips, alone.prompt, alone.response) == ((), "Two and two?", "Four.")
 
 
+@pytest.mark.parametrize("times", [{"offset": 0.5, "duration": 1.0}, {"start_s": 0.5, "end_s": 1.5}, {"start": 0.5, "end": 1.5, "duration_s": 9.0}])
+def test_a_row_may_be_a_part_of_its_file(tmp_path: Path, times: dict[str, float]) -> None:
+    (row,) = Manifest(write(tmp_path / "a.jsonl", {"audio": "a.wav", "text": "quick brown"} | times)).rows()
+    assert isinstance(row, SourceRow)
+    assert (row.span, row.sample.id, row.sample.recording, row.sample.duration_s) == ((0.5, 1.5), "a.wav@0.5", "a.wav", 1.0)
+    assert not row.sample.extra.keys() & {"start", "end", "offset", "start_s", "end_s"}
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ({"end": 1.5}, "end without start"),
+        ({"start": 0.5}, "start without duration"),
+        ({"start": "0:01", "end": 2}, "start must be 0 or more seconds"),
+        ({"start": 2, "end": 2}, "the part from 2 s to 2 s holds nothing"),
+        ({"audio": ["a.wav", "b.wav"], "start": 1, "end": 2}, "has several clips"),
+    ],
+)
+def test_times_that_make_no_sense_are_never_the_whole_file(tmp_path: Path, times: dict[str, Any], expected: str) -> None:
+    path = write(tmp_path / "a.jsonl", GOOD | times)
+    (row,) = Manifest(path).rows()
+    assert isinstance(row, Rejection)
+    assert row.reason.startswith(f"{path}:1: ")
+    assert expected in row.reason
+
+
+def test_usual_names_are_found_where_ours_are_missing(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.jsonl",
+        {"wav": "a.wav", "transcript": "one"},
+        {"audio": "b.wav", "sentence": "two", "spk_id": 7},
+        {"audio": "c.wav", "text": "three", "path": "x/c.wav", "answer": "four"},
+    )
+    first, second, third = samples(Manifest(path))
+    assert [(Path(row.clips[0]).name, row.text) for row in (first, second, third)] == [("a.wav", "one"), ("b.wav", "two"), ("c.wav", "three")]
+    assert second.speaker == "7"
+    assert (third.response, third.extra) == (None, {"path": "x/c.wav", "answer": "four"})
+
+
+def test_an_address_is_never_fetched(tmp_path: Path) -> None:
+    (row,) = Manifest(write(tmp_path / "a.jsonl", {"audio": "https://example.org/a.wav", "text": "x"})).rows()
+    assert isinstance(row, Rejection)
+    assert "https://example.org/a.wav is an address, and addresses are never fetched: download it first" in row.reason
+
+
 def test_arrays_of_the_published_systems_are_read_and_go_on_behind_a_bad_row(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "<|audio_bos|><|AUDIO|><|audio_eos|>\nSay it."}, {"role": "assistant", "content": "HI"}]
     rows = [

@@ -74,7 +74,7 @@ def test_questions_labels_and_translations(tmp_path: Path) -> None:
         ({"audio_filepath": ["l.wav", "r.wav"], "text": "x"}, "row", "audio_filepath is a list, one file a channel: mix it down"),
         ({"audio_filepath": "a.wav", "offset": 1}, "row", "offset without duration"),
         ({"audio_filepath": "a.wav", "offset": "1", "duration": 1}, "row", "offset must be 0 or more seconds"),
-        ({"audio_filepath": "a.wav", "duration": -1}, "row", "duration must be 0 or more seconds"),
+        ({"audio_filepath": "a.wav", "duration": -1}, "row", '"duration_s" must be 0 or more seconds'),
         ({"audio_filepath": "a.wav", "duration": 1, "text": 7}, "row", '"text" must be a string'),
         ({"audio_filepath": "../../etc/passwd", "duration": 1, "text": "x"}, "outside", "leaves the folder"),
         ({"audio_filepath": "/etc/passwd", "duration": 1, "text": "x"}, "outside", "leaves the folder"),

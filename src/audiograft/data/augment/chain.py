@@ -117,6 +117,8 @@ def read_augment(path: str | Path) -> AugmentRecipe:
     """
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file: correct the path") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: can't be read as YAML ({' '.join(str(error).split())}): write lines such as `gain_db: [-20, 3]`") from error
     if not isinstance(tree, dict):

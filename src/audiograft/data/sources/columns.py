@@ -83,7 +83,7 @@ class TableReader:
             row: column to value. Audio is the bytes of a file, its path, or a mapping of `bytes` and `path`.
             number: its place in the corpus, counted from 0.
         """
-        place = f"{self.place}, {self.id_stem}, row {number}"
+        place = f"{self.place}, {self.id_stem}, row {number + 1}"
         ours = {self.names[theirs]: self._value(theirs, value) for theirs, value in row.items() if theirs in self.names}
         audio, path = _audio_parts(ours.pop("audio", None))
         ours = {key: _plain(value) for key, value in ours.items() if key in MANIFEST_KEYS or _is_plain(value)}

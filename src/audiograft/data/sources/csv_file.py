@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TextIO
 
+from audiograft.data.manifest import span_keys
 from audiograft.data.sources.base import SourceRow, option
 from audiograft.data.sources.rows import (
     RowReader,
@@ -25,6 +26,7 @@ from audiograft.data.sources.rows import (
     refusal,
     rename,
 )
+from audiograft.data.sources.spans import take_span
 from audiograft.types import ConfigError, DataError, Rejection
 
 _DELIMITERS = ",\t;|"
@@ -37,7 +39,8 @@ class CsvFile:
     """A table with a header: CSV, TSV, or separated by ; or |.
 
     Columns called audio, path, file, wav or filename, text, sentence, transcript or transcription, speaker or client_id and the like are
-    recognised; for others, say with --keys which is which. All the rest is kept. A line with too many or too few fields, in another encoding or
+    recognised; for others, say with --keys which is which. All the rest is kept. With start and end, or offset and duration, in seconds, a row is
+    a part of its clip. A line with too many or too few fields, in another encoding or
     with a quotation mark that is never closed is rejected by its number, and the reading goes on.
 
     Example: audiograft prepare csv train.csv --keys wav_path=audio --out corpus
@@ -85,14 +88,18 @@ class CsvFile:
         if len(fields) != len(header):
             return refusal(place, DataError(f"{place}: {len(fields)} fields, but the header has {len(header)}: quote or correct the line"))
         # An empty cell says nothing, but an empty transcript may be meant.
-        cells = {key: cell for key, cell in zip(header, fields, strict=True) if cell or pairs.get(key) == "text"}
-        row: dict[str, Any] = rename(cells, pairs)
-        for key in ("duration_s", "wer_percent"):
+        stripped = {key: cell.strip() for key, cell in zip(header, fields, strict=True)}
+        row: dict[str, Any] = rename({key: cell for key, cell in stripped.items() if cell or pairs.get(key) == "text"}, pairs)
+        for key in ("duration_s", "wer_percent", *span_keys(row)):
             if key in row:
                 row[key] = number_in(row[key])
                 if not math.isfinite(row[key]):
                     return refusal(place, DataError(f"{place}: {key} must be a number: correct the line"), row)
-        return reader.read(row, number, place)
+        try:
+            row, span = take_span(row, place)
+        except DataError as error:
+            return refusal(place, error, row)
+        return reader.read(row, number, place, span)
 
     def _open(self) -> TextIO:
         encoding = self.encoding

@@ -35,6 +35,7 @@ _RECORDINGS = (
 )
 _SAME_CORPUS = {"librispeech_asr": "librispeech", "common_voice": "common-voice"}
 """Parts of names on the hub, and what the sources that read the same corpora from folders call them: their speakers are the same people."""
+_FORMAT_OF = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".arrow": "arrow"}
 _Table = tuple[dict[str, str], dict[str, Sequence[str]], Iterator[Mapping[str, Any]]]
 """(columns as `name_columns` gives them, names of classes by column, rows)."""
 
@@ -85,6 +86,9 @@ class HubTable:
         """The builder of `datasets`, and the split's files: paths, or addresses."""
         if self.name in _formats() and not self.files:  # `datasets` would take whatever lies in the working directory
             raise DataError(f"{self.name}: a format, of which the files are missing: name them with --files")
+        if os.path.isfile(self.name):
+            kind = _FORMAT_OF.get(os.path.splitext(self.name)[1].lower(), "FORMAT")
+            raise DataError(f"{self.name}: a file, and no data set: read it with `audiograft prepare huggingface {kind} --files {self.name}`")
         builder = self._builder(self.name, self.config, self.files)
         files = self._files(builder)
         on_hub = [found for file in files if (found := _ON_HUB.fullmatch(file))]
@@ -329,7 +333,7 @@ def _fetcher(files: Sequence[str]) -> Callable[[str], bytes]:
     def fetch(address: str) -> bytes:
         *members, last = address.split("::")
         if not last.startswith(roots) or ".." in last.split("/") or not all(map(_MEMBER.match, members)):
-            raise OutsideError(f"{address}: lies outside of the data set")
+            raise OutsideError(f"{address}: lies outside of the data set: put the clip into it")
         import fsspec
 
         with _one_line(address), fsspec.open(address, "rb") as file:

@@ -6,20 +6,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from audiograft.data.foreign import is_foreign
 from audiograft.data.manifest import find_manifest, scan_rows
 from audiograft.data.sources.base import SourceRow, option
 from audiograft.data.sources.rows import (
     RowReader,
     allow_outside_option,
     audio_root_option,
+    guess_keys,
     key_pairs,
     keys_option,
     refusal,
     rename,
     value_at,
 )
+from audiograft.data.sources.spans import take_span
 from audiograft.types import DataError, Rejection
 
 _LOOKED_AT = 100
@@ -31,8 +34,9 @@ class Manifest:
     """A manifest: JSON lines, or a JSON array, of audiograft or of another system.
 
     Rows of Qwen2-VL-Audio-Adapter (`conversations`) and of AudioLLM (`audio_paths`) are read as they are; for others, say with --keys which key
-    is which. Several clips a row, conversations and rows of text alone are kept. A line that is broken is rejected by its number, and the reading
-    goes on.
+    is which; names that csv knows, such as wav and transcript, are found where ours are missing. With start and end, or offset and duration, in
+    seconds, a row is a part of its clip. Several clips a row, conversations and rows of text alone are kept. A line that is broken is rejected by
+    its number, and the reading goes on.
 
     Example: audiograft prepare manifest rows.json --keys transcript=text --keys meta.reader=speaker --out corpus
     """
@@ -51,7 +55,20 @@ class Manifest:
         reader = RowReader(self.audio_root or manifest.parent, self.allow_outside)
         for number, _, row in scan_rows(manifest, skip):
             place = f"{manifest}:{number}"
-            yield refusal(place, row) if isinstance(row, DataError) else reader.read(rename(row, pairs), number, place)
+            yield refusal(place, row) if isinstance(row, DataError) else _row(row, pairs, number, place, reader)
+
+
+def _row(row: Mapping[str, Any], pairs: Mapping[str, str], number: int, place: str, reader: RowReader) -> SourceRow | Rejection:
+    own = rename(row, pairs)
+    if not is_foreign(own) and "messages" not in own:
+        answered = own.keys() & {"text", "response", "label"}
+        if ("audio" not in own and "response" not in own) or not answered:
+            own = rename(row, guess_keys(row, pairs))
+    try:
+        own, span = take_span(own, place)
+    except DataError as error:
+        return refusal(place, error, own)
+    return reader.read(own, number, place, span)
 
 
 def _check_keys(manifest: Path, pairs: Mapping[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 from audiograft.data.manifest import scan_rows
 from audiograft.data.sources.base import SourceRow, option
 from audiograft.data.sources.rows import RowReader, allow_outside_option, audio_root_option, refusal
+from audiograft.data.sources.spans import take_span
 from audiograft.types import DataError, Rejection
 
 _KEYS = {
@@ -61,20 +61,18 @@ class Nemo:
 
 def _row(row: Mapping[str, Any], number: int, place: str, reader: RowReader) -> SourceRow | Rejection:
     own = _own(row)
-    audio, offset_s, duration_s = own.get("audio"), row.get("offset"), own.get("duration_s")
-    why = _complaint(own, offset_s, duration_s) or _complaint_about_translation(row, own)
+    why = _complaint(own) or _complaint_about_translation(row, own)
     if why:
         return refusal(place, DataError(f"{place}: {why}"), own)
-    span = None
-    if offset_s is not None and duration_s is not None:
-        span = (float(offset_s), float(offset_s) + float(duration_s))
-        # All spans of one file have its path, so it can't be their id.
-        own = {"id": f"{audio}@{offset_s}", "recording": audio} | own
+    try:
+        own, span = take_span(own, place)
+    except DataError as error:
+        return refusal(place, error, own)
     return reader.read(own, number, place, span)
 
 
 def _own(row: Mapping[str, Any]) -> dict[str, Any]:
-    used = {theirs for names in _KEYS.values() for theirs in names} | {"offset"}
+    used = {theirs for names in _KEYS.values() for theirs in names}
     own = {key: value for key, value in row.items() if key not in used}
     for ours, names in _KEYS.items():
         value = next((row[name] for name in names if row.get(name) is not None), None)
@@ -83,16 +81,11 @@ def _own(row: Mapping[str, Any]) -> dict[str, Any]:
     return own
 
 
-def _complaint(own: Mapping[str, Any], offset_s: Any, duration_s: Any) -> str | None:
+def _complaint(own: Mapping[str, Any]) -> str | None:
     """What is wrong with a row's clip; None where nothing is."""
     audio = own.get("audio")
     if not isinstance(audio, str) or not audio:
         return "audio_filepath is a list, one file a channel: mix it down" if isinstance(audio, list) else "audio_filepath must be a path: correct it"
-    for key, value in (("offset", offset_s), ("duration", duration_s)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf):
-            return f"{key} must be 0 or more seconds: correct it or leave it out"
-    if offset_s and duration_s is None:
-        return "offset without duration, so that the end is unknown: add duration"
     return None
 
 

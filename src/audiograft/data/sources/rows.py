@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from audiograft.data.languages import language_code
-from audiograft.data.manifest import MANIFEST_KEYS, row_to_sample
+from audiograft.data.manifest import MANIFEST_KEYS, row_to_sample, span_keys
 from audiograft.data.paths import OutsideError
 from audiograft.data.sources.base import SourceRow, option
 from audiograft.types import ConfigError, DataError, Rejection
@@ -73,10 +73,14 @@ class RowReader:
             place: its file and line.
             span: its part of the clip, in seconds.
         """
-        named = dict(row)
+        # What is left of such keys tells where the clip was cut from, and would read as a part of it.
+        asked = span_keys(row)
+        named = {f"original_{key}" if key in asked else key: value for key, value in row.items()}
         for key in _NAME_KEYS:
             if isinstance(named.get(key), int | float) and not isinstance(named[key], bool):
                 named[key] = str(named[key])
+            elif isinstance(named.get(key), str):
+                named[key] = named[key].strip()
         if isinstance(language := named.get("language"), str):
             named["language"] = language_code(language) or None
         try:
