@@ -186,13 +186,23 @@ def test_fields_of_every_kind_become_options_and_come_back(words: list[str], exp
     assert made == [expected]
 
 
+def test_no_name_is_cut_at_80_columns_and_brackets_stay(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    for name in sorted(NAMES):
+        assert main(["prepare", name, "--help"]) == 0
+        printed = capsys.readouterr().out
+        assert "…" not in printed, name
+        assert "--max-words-per-second" in printed
+        assert name != "lhotse" or "pip install 'audiograft[lhotse]'" in " ".join(printed.split())
+
+
 def test_help_sentences_begin_with_a_capital_unless_they_name_what_is_typed() -> None:
     def help_of(name: str) -> Any:
         [parameter] = [item for item in declared.parameters(EveryKind) if item.name == name]
         assert parameter.annotation.__class__ is Annotated[int, 0].__class__
         return parameter.annotation.__metadata__[0].help
 
-    assert [help_of(name) for name in ("number", "kind", "text")] == ["Whole.", "two: the other.", "Needed."]
+    assert [help_of(name) for name in ("number", "kind", "text")] == ["Whole.", "two: the other. One of one, two.", "Needed."]
 
 
 def test_of_two_options_with_one_name_the_first_stays() -> None:

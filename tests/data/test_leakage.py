@@ -64,6 +64,12 @@ def test_each_kind_is_found_by_itself() -> None:
     assert counts(compare([row("c", babble(3.0, 30), speaker="zoe", recording="book-2", text="nothing in common at all")], test)) == {}
 
 
+def test_spaces_and_case_do_not_hide_a_speaker() -> None:
+    test, train = [row("t", speaker=" Bob ", recording="Book  1")], row("a", speaker="bob", recording="book 1")
+    assert compare([train], test).touches == ("speakers", "recordings")
+    assert gate_module.Gate(test).kinds(train) == ["speakers", "recordings"]
+
+
 def test_names_of_two_corpora_are_not_the_same_people() -> None:
     test = [row("t", speaker="19", recording="r", source="librispeech")]
     assert compare([row("a", speaker="19", recording="r", source="voxconverse")], test).touches == ()

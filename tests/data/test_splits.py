@@ -95,3 +95,11 @@ def test_keys_of_a_row() -> None:
 def test_hours_of_rows_without_durations() -> None:
     with pytest.raises(DataError, match="no row states its duration_s"):
         assign([RowKeys(f"r{n}", (("speaker", str(n)),)) for n in range(9)], SHARES, measure="hours")
+
+
+def test_spaces_and_case_do_not_part_one_person() -> None:
+    names = [" Bob ", "bob", "Ann", "ann  ", "Cy", "Di"]
+    keys = [row_keys({"id": str(number), "speaker": name, "duration_s": 1.0}, ("speaker",)) for number, name in enumerate(names)]
+    splits = assign(keys, {"train": 0.5, "test": 0.5}, seed=1)
+    assert splits.of(keys[0]) == splits.of(keys[1])
+    assert splits.of(keys[2]) == splits.of(keys[3])

@@ -76,7 +76,8 @@ def _parameter(item: Field[Any], hint: Any, panel: str | None) -> inspect.Parame
     elif default is False:  # with nothing to be switched off
         info = typer.Option(f"--{item.name.replace('_', '-')}", **settings)
     else:
-        settings["help"] += f" One of {', '.join(choices)}." if choices else ""
+        if any(choice not in settings["help"] for choice in choices):
+            settings["help"] += f" One of {', '.join(choices)}."
         info = typer.Option(metavar=metavar, **settings)
     return inspect.Parameter(
         item.name, inspect.Parameter.KEYWORD_ONLY, default=inspect.Parameter.empty if required else default, annotation=Annotated[kind, info]

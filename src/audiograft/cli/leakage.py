@@ -25,7 +25,7 @@ _SHOWN = {
 _MENDS = {
     "speakers": "split by speaker (audiograft prepare ... --splits train=0.9,test=0.1 --group-by speaker), or pass --allow speakers",
     "recordings": "split by recording (--group-by speaker,recording), or pass --allow recordings",
-    "texts": "leave these rows out on one side, or pass --allow texts where both sides read the same sentences on purpose",
+    "texts": "leave these rows out on one side (--examples 1000 names more), or pass --allow texts where both sides are to read the same sentences",
     "audio": "take these clips out on one side (--examples 1000 --json names more of them): a test on clips that were learnt measures memory",
 }
 

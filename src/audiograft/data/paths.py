@@ -12,7 +12,6 @@ from pathlib import Path
 
 from audiograft.types import DataError
 
-
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 

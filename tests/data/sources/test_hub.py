@@ -530,3 +530,18 @@ def test_a_set_on_a_hub_is_read_in_ranges_or_from_the_cache(tmp_path):
     assert n_bytes < 2.5 * row_group + 3 * 65_536  # two row groups of the last shard, and the ends of both
     assert nowhere.startswith("someone/else: Dataset 'someone/else' doesn't exist on the Hub")
     assert (cached, again) == (everything, everything[10:])
+
+
+def test_a_file_is_told_how_to_be_read(tmp_path):
+    write(tmp_path / "rows.parquet", [{"audio": {"bytes": clip(), "path": None}, "text": "x"}])
+
+    with pytest.raises(DataError, match=r"rows\.parquet: a file, .* `audiograft prepare huggingface parquet --files .*rows\.parquet`"):
+        list(HuggingFace(str(tmp_path / "rows.parquet")).rows())
+
+
+def test_times_of_a_table_say_where_its_clips_are_from(tmp_path):
+    write(tmp_path / "train.parquet", [{"audio": {"bytes": clip(), "path": None}, "text": "x", "start": 3.0, "end": 4.0}])
+
+    (row,) = HuggingFace(str(tmp_path)).rows()
+    assert row.span is None
+    assert row.sample.extra == {"original_start": 3.0, "original_end": 4.0}
