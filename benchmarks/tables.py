@@ -57,7 +57,25 @@ def table() -> str:
     for ours, reference in steps if f"step_cost: {steps[0][0]} over {steps[0][1]}" in bench else ():
         rows.append((f"a step of {ours} in units of {reference}: time", ratio(f"step_cost: {ours} over {reference}"), "bench"))
         rows.append((f"a step of {ours} in units of {reference}: memory", ratio(f"step_memory: {ours} over {reference}"), "bench"))
-    lines = [f"| {figure} | {value} | `make {target}` |" for figure, value, target in rows]
+    leakage: dict[str, Any] = json.loads((RESULTS / "leakage.json").read_text(encoding="utf-8"))
+    kinds = ("resampled to 8 kHz and back", "MP3, 32 kbit/s", "1 s of it", "white noise, 10 dB SNR")
+    found = ", ".join(percent(leakage["copies"][kind]["recall"]) for kind in kinds)
+    rows += [
+        (
+            "a pass of training from cached features against one that listens: clips per second",
+            ratio("cache: training from it over listening"),
+            "bench",
+        ),
+        ("memory for each row of the training data, against a list of rows", ratio("rows_memory: growth a row"), "bench"),
+        ("files to samples in two workers, against `datasets.map` with librosa", ratio("decode all: datasets map + librosa"), "bench"),
+        ("the same, with the rows read as NumPy arrays", ratio("decode all: datasets map + librosa, read as NumPy"), "bench"),
+        (
+            "leakage gate, copies of 400 clips found: by way of 8 kHz, as MP3, one second of each, with noise at 10 dB",
+            found,
+            "python benchmarks/leakage.py",
+        ),
+    ]
+    lines = [f"| {figure} | {value} | `{target if ' ' in target else f'make {target}'}` |" for figure, value, target in rows]
     return "\n".join([f"| figure, on {tiny['machine']['cores']} CPU cores | measured (95 % interval) | again with |", "|---|---|---|", *lines]) + "\n"
 
 
