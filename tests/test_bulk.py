@@ -173,7 +173,6 @@ def test_on_ray_a_killed_worker_costs_nothing_and_errors_stay_one_line(tmp_path:
 
 
 def test_an_address_where_nothing_is_is_told_at_once() -> None:
-    pytest.importorskip("ray")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     for scheme in ("", "ray://"):
@@ -184,7 +183,8 @@ def test_an_address_where_nothing_is_is_told_at_once() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_on_a_cluster_with_gpus_each_worker_has_one_where_it_asks() -> None:
-    ray = pytest.importorskip("ray")
+    import ray
+
     bulk._require_ray()
     ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
@@ -201,7 +201,8 @@ def test_on_a_cluster_with_gpus_each_worker_has_one_where_it_asks() -> None:
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[Any]:
     """One small cluster, to which `spread` connects as it finds it."""
-    ray = pytest.importorskip("ray")
+    import ray
+
     with bulk._cluster(None, 2):
         yield ray
 

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import tarfile
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -265,11 +266,22 @@ def test_a_disk_that_is_too_small_is_seen_before(server: FileServer, tmp_path: P
     assert not (tmp_path / "corpus.bin.part").exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_is_one_line(server: FileServer, tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
+@pytest.fixture
+def closed_folder() -> Iterator[Path]:
+    """One that may be read and not written: as nobody where the tests run as root, who may write anywhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        user = os.geteuid()
+        os.chmod(folder, 0o555)
+        if user == 0:
+            os.seteuid(65534)
+        yield Path(folder)
+        os.seteuid(user)
+        os.chmod(folder, 0o755)
+
+
+def test_a_folder_that_may_not_be_written_is_one_line(server: FileServer, closed_folder: Path) -> None:
     with pytest.raises(DataError, match=r"can't be written \(Permission denied\)"):
-        fetch(wanted(server), tmp_path / "below")
+        fetch(wanted(server), closed_folder / "below")
 
 
 def test_two_that_want_the_same_file_fetch_it_once(server: FileServer, tmp_path: Path) -> None:
