@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from importlib import import_module
 from typing import Any, Literal, TypeVar, get_args
 
 from audiograft.types import AudiograftError, ConfigError
@@ -132,7 +133,7 @@ def _require_ray() -> None:
     for name, value in _RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        import ray.data  # noqa: F401
+        import_module("ray.data")
     except ImportError as error:
         raise ConfigError("engine ray: Ray Data is not installed: pip install 'audiograft[ray]'") from error
 
@@ -213,7 +214,7 @@ class _RayWorker:
         except Exception as error:
             try:
                 return bytes(cloudpickle.dumps((None, error)))
-            except Exception:
+            except Exception:  # an error that holds what can't be sent
                 return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
 
 

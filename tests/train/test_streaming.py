@@ -335,3 +335,16 @@ def test_there_is_no_dry_run_of_a_stream(recipe) -> None:
 def test_rows_of_a_stream_are_rows(sampled, manifest: Path) -> None:
     [batch, *_] = sampled(Manifest(manifest))
     assert all(isinstance(row, Row) for row in batch)
+
+
+def test_a_package_that_is_missing_is_not_waited_for(sampled, monkeypatch: pytest.MonkeyPatch, manifest: Path) -> None:
+    opened: list[int] = []
+
+    def rows(self: Manifest, skip: int = 0) -> Iterator[SourceRow | Rejection]:
+        opened.append(skip)
+        raise ImportError("No module named 'urllib3'", name="urllib3")
+
+    monkeypatch.setattr(Manifest, "rows", rows)
+    with pytest.raises(ConfigError, match="manifest: No module named 'urllib3': run pip install --upgrade urllib3"):
+        list(sampled(Manifest(manifest)))
+    assert opened == [0]

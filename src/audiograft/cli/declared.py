@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
+
+from audiograft.data.declarations import declared_fields
 
 Declared = TypeVar("Declared")
 
@@ -24,7 +26,7 @@ def parameters(declared: type[Any], panel: str | None = None, leave_out: Collect
         leave_out: names of fields.
     """
     hints = get_type_hints(declared)
-    chosen = [item for item in fields(declared) if item.name not in leave_out and not hasattr(hints[item.name], "__dataclass_fields__")]
+    chosen = [item for item in declared_fields(declared) if item.name not in leave_out and not hasattr(hints[item.name], "__dataclass_fields__")]
     return [_parameter(item, hints[item.name], panel) for item in chosen]
 
 
@@ -37,7 +39,7 @@ def made_of(declared: type[Declared], values: Mapping[str, Any], **more: Any) ->
         more: values that come from elsewhere.
     """
     # Typer gives None for what was left out and has no default, and for an empty tuple.
-    own = {item.name: values[item.name] for item in fields(declared) if values.get(item.name) is not None}  # type: ignore[arg-type]
+    own = {item.name: values[item.name] for item in declared_fields(declared) if values.get(item.name) is not None}
     return declared(**{name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}, **more)
 
 
@@ -56,7 +58,7 @@ def command(run: Callable[[dict[str, Any]], None], options: list[inspect.Paramet
     by_name: dict[str, inspect.Parameter] = {}
     for option in options:
         by_name.setdefault(option.name, option)
-    function.__signature__ = inspect.Signature(list(by_name.values()))  # type: ignore[attr-defined]
+    vars(function)["__signature__"] = inspect.Signature(list(by_name.values()))
     function.__annotations__ = {}
     function.__doc__ = unmarked(help)
     return function

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import types
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -14,17 +15,22 @@ from audiograft.types import ConfigError
 _Section = TypeVar("_Section")
 
 
-class OpenSection:
+class OpenSection(ABC):
     """A section whose keys are not all known from its fields, so that it is built in its own way."""
 
     @classmethod
+    @abstractmethod
     def from_mapping(cls, tree: Mapping[Any, Any], key: str, origin: str) -> Self:
         """Build it from a mapping; args as those of `convert`.
 
         Raises:
             ConfigError: a key or a value does not fit.
         """
-        raise NotImplementedError
+
+
+def declared_fields(declared: Any) -> tuple[Field[Any], ...]:
+    """The fields of a dataclass, or of an object of one, which a protocol such as `Source` can't promise to be."""
+    return fields(declared)
 
 
 def build(cls: type[_Section], tree: Mapping[Any, Any], prefix: str, origin: str, mend: str = "add it") -> _Section:
@@ -41,7 +47,7 @@ def build(cls: type[_Section], tree: Mapping[Any, Any], prefix: str, origin: str
         ConfigError: an unknown key (with the closest valid one), a missing key or a wrong type.
     """
     hints = get_type_hints(cls)
-    valid = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
+    valid = {item.name: item for item in declared_fields(cls)}
     for key in tree:
         if key not in valid:
             raise unknown_key(key, valid, prefix, origin)

@@ -9,7 +9,6 @@ import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from audiograft import __version__
 from audiograft.data.augment.chain import read_augment
 from audiograft.data.card import CARD_HTML, CARD_JSON
 from audiograft.data.clips import AUDIO_FOLDER
+from audiograft.data.declarations import declared_fields
 from audiograft.data.examine import unwritable
 from audiograft.data.ledger import in_progress
 from audiograft.data.manifest import MANIFEST_NAME, replace_text
@@ -148,7 +148,7 @@ class Folder:
     def _clear(self, state: Mapping[str, Any], source: Source) -> None:
         """Remove what an earlier run wrote, its state last, so that this can be interrupted too."""
         inside = self.path.resolve()
-        for item in fields(source):  # type: ignore[arg-type]
+        for item in declared_fields(source):
             value = getattr(source, item.name)
             if isinstance(value, str | Path) and str(value) and Path(value).exists() and Path(value).resolve().is_relative_to(inside):
                 raise DataError(f"{value}: the source lies in {self.path}, which --overwrite would remove: choose another folder")

@@ -16,7 +16,7 @@ from typing import Any
 
 from audiograft.bulk import spread
 from audiograft.data.augment.chain import Augmenter, read_augment
-from audiograft.data.declarations import build, unknown_key
+from audiograft.data.declarations import build, declared_fields, unknown_key
 from audiograft.data.examine import Examiner
 from audiograft.data.filters import Filters
 from audiograft.data.finish import finish, parse_shares
@@ -25,9 +25,9 @@ from audiograft.data.ledger import Ledger
 from audiograft.data.options import PrepareOptions
 from audiograft.data.prompts import read_prompts
 from audiograft.data.sources import find_source
-from audiograft.data.sources.base import Source, SourceRow
+from audiograft.data.sources.base import Source, SourceRow, missing_package
 from audiograft.data.text import with_case
-from audiograft.types import AudiograftError, ConfigError, DataError, Rejection, Sample
+from audiograft.types import AudiograftError, DataError, Rejection, Sample
 
 _CHECK_EVERY_ROWS = 200
 _NOT_IN_RECIPES = ("out", "overwrite", "augment", "splits", "group_by", "stratify_by")
@@ -149,7 +149,7 @@ def read_settings(name: str, settings: Mapping[str, Any], out: Path) -> tuple[So
     source_class = find_source(name)
     origin = f"source {name}"
     shared = {item.name for item in fields(PrepareOptions) if item.name not in (*_NOT_IN_RECIPES, "filters")}
-    own, filters = {item.name for item in fields(source_class)}, {item.name for item in fields(Filters)}  # type: ignore[arg-type]
+    own, filters = ({item.name for item in declared_fields(declared)} for declared in (source_class, Filters))
     for key in settings:
         if key not in own | shared | filters:
             raise unknown_key(key, dict.fromkeys([*own, *shared, *filters]), "", origin)
@@ -192,8 +192,7 @@ class _Rows:
         except AudiograftError:
             raise
         except ImportError as error:
-            package = (error.name or "audiograft").partition(".")[0]
-            raise ConfigError(f"{self._source.name}: {error}: run pip install --upgrade {package}") from error
+            raise missing_package(self._source, error) from error
         except Exception as error:  # whatever a network or a library may raise
             reason = f"{type(error).__name__}: {error}"
             raise DataError(

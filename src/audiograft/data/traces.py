@@ -315,7 +315,8 @@ def traces_of(
         refused.clear()
         traces = _kept(spread(lambda: _trace_clips, _samples(manifest, allow_outside, refuse), workers=workers), known)
     n_rows = 0
-    for n_rows, trace in enumerate(traces, 1):  # noqa: B007
+    for trace in traces:
+        n_rows += 1
         on_row()
         yield trace
     if not n_rows:

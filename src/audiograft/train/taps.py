@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from audiograft.data.options import PrepareOptions
-from audiograft.data.sources.base import Source, SourceRow
+from audiograft.data.sources.base import Source, SourceRow, missing_package
 from audiograft.types import AudiograftError, ConfigError, DataError, Rejection
 
 UNREAD = ("audio", "max_rejected", "skip_missing", "workers", "engine", "address", "max_repeats")
@@ -64,6 +64,8 @@ class Tap:
                 self.place, self._rows = (n_passes + 1, 0), None
             except AudiograftError:
                 raise
+            except ImportError as error:
+                raise missing_package(self._source, error) from error
             except Exception as error:  # whatever a network or a library may raise
                 self._wait(error)
             else:

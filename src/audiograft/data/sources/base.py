@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from audiograft.types import Rejection, Sample
+from audiograft.types import ConfigError, Rejection, Sample
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,12 @@ class Source(Protocol):
             DataError: nothing can be read at all: a folder that is missing, or not of this layout.
         """
         ...
+
+
+def missing_package(source: Source, error: ImportError) -> ConfigError:
+    """The error for a package that a source, or what it reads with, lacks."""
+    package = (error.name or "audiograft").partition(".")[0]
+    return ConfigError(f"{source.name}: {error}: run pip install --upgrade {package}")
 
 
 def option(help: str, default: Any = MISSING, *, argument: bool = False) -> Any:
