@@ -70,11 +70,17 @@ def serving(**files: bytes) -> Iterator[FileServer]:
             self.wfile.write(content[start : None if end is None else start + end])
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    shop.address = f"http://127.0.0.1:{server.server_port}"
+    with running(server) as shop.address:
+        yield shop
+
+
+@contextmanager
+def running(server: ThreadingHTTPServer) -> Iterator[str]:
+    """The address of a server that answers until the block ends."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield shop
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()

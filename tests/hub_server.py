@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlparse
+
+from file_server import running
 
 DATA_SET = "someone/speech"
 _COMMIT = "a" * 40
@@ -95,12 +96,5 @@ def hub(files: Mapping[str, bytes]) -> Iterator[HubServer]:
     shop = HubServer(files)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"shop": shop}))
     server.daemon_threads = True
-    shop.address = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with running(server) as shop.address:
         yield shop
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
