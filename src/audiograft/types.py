@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 SAMPLE_RATE_HZ = 16_000
@@ -18,6 +20,8 @@ TRANSCRIBE_PROMPT = "Transcribe the audio."
 """The instruction used when a row or a caller gives none."""
 TRAINING_TRACES = "training.traces"
 """The record of what a model was trained on, in its folder; the leakage gate reads it."""
+VALIDATION_TRACES = "validation.traces"
+"""The record of what a model was validated on while it was trained: figures on the same data may have chosen the checkpoint."""
 
 
 class AudiograftError(Exception):
@@ -125,6 +129,10 @@ class Transcript:
         duration_s: length of the clip in seconds.
         model: name or folder of the model that wrote it.
         segments: one per chunk of the clip, in order of time.
+        tokens: what the model wrote, as its vocabulary has it, the end token of each chunk with it; empty with beams.
+        token_logprobs: natural logarithm of the probability of each token, by the model alone: before temperature and top-p.
+        decode_s: the clip's share of the wall time of its batches, in which all rows share alike: features, encoder, decoding, and the text
+            from the tokens. Reading the file is not in it.
     """
 
     audio: str
@@ -132,6 +140,18 @@ class Transcript:
     duration_s: float
     model: str
     segments: tuple[Segment, ...] = ()
+    tokens: tuple[str, ...] = ()
+    token_logprobs: tuple[float, ...] = ()
+    decode_s: float | None = field(default=None, compare=False)
+
+    @property
+    def confidence(self) -> float | None:
+        """See `confidence`."""
+        return confidence(self.token_logprobs)
+
+    def as_row(self) -> dict[str, Any]:
+        """For users, as JSON: without the tokens and the cost, with the confidence to four digits."""
+        return _row(self, ("audio", "text", "duration_s", "model", "segments"))
 
 
 @dataclass(frozen=True)
@@ -144,6 +164,9 @@ class Answer:
         clips: the clips as they were named by the caller, in order.
         duration_s: their length in seconds, all together.
         model: name or folder of the model that answered.
+        tokens: as in `Transcript`.
+        token_logprobs: likewise.
+        decode_s: likewise.
     """
 
     text: str
@@ -151,3 +174,26 @@ class Answer:
     clips: tuple[str, ...]
     duration_s: float
     model: str
+    tokens: tuple[str, ...] = ()
+    token_logprobs: tuple[float, ...] = ()
+    decode_s: float | None = field(default=None, compare=False)
+
+    @property
+    def confidence(self) -> float | None:
+        """See `confidence`."""
+        return confidence(self.token_logprobs)
+
+    def as_row(self) -> dict[str, Any]:
+        """For users, as JSON: without the tokens and the cost, with the confidence to four digits."""
+        return _row(self, ("text", "prompt", "clips", "duration_s", "model"))
+
+
+def confidence(token_logprobs: Sequence[float]) -> float | None:
+    """Geometric mean of the tokens' probabilities, between 0 and 1; None where they are not known."""
+    return math.exp(math.fsum(token_logprobs) / len(token_logprobs)) if token_logprobs else None
+
+
+def _row(result: Transcript | Answer, names: Sequence[str]) -> dict[str, Any]:
+    values = asdict(result)
+    sure = result.confidence
+    return {**{name: values[name] for name in names}, "confidence": None if sure is None else round(sure, 4)}

@@ -109,7 +109,7 @@ def test_a_run_that_keeps_nothing_ends_with_1(table: Path, capsys: pytest.Captur
 def test_a_log_is_told_how_far_it_is(table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "_LINE_EVERY_S", 0.0)
     assert main(["prepare", "csv", "rows.csv", "--out", "corpus", "--limit", "10"]) == 0
-    assert capsys.readouterr().err.splitlines()[-1].startswith("preparing: 10 of 10 rows, 1 rejected, ")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("preparing: 10 of 10, 1 rejected, ")
 
 
 def test_too_many_rejected_rows_end_with_1_and_one_line_a_reason(table: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -181,4 +181,4 @@ def _lines() -> Iterator[str]:
 
 
 def _print(answer: Answer, as_json: bool) -> None:
-    typer.echo(writable(json.dumps(asdict(answer), ensure_ascii=False) if as_json else answer.text))
+    typer.echo(writable(json.dumps(answer.as_row(), ensure_ascii=False) if as_json else answer.text))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from audiograft.cli.options import AllowOutsideOption, BatchSizeOption, DeviceOption, ModelOption
 from audiograft.cli.terminal import print_error, progress, quiet_libraries
 
-Normaliser = Literal["none", "lower", "whisper-basic", "whisper-english"]
+Normaliser = Literal["none", "lower", "whisper-basic", "whisper-english", "leaderboard"]
 Audio = Literal["true", "shuffled", "none"]
-
-_MAX_SPEAKERS_SHOWN = 12
-"""More are left to metrics.json."""
+_SCORES = "What is measured"
+_RUN = "The run"
 
 app = typer.Typer(add_completion=False)
 
@@ -23,43 +22,66 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def evaluate(
     data: Annotated[Path, typer.Option(help="Manifest with references: a .jsonl file, or the folder of a manifest.jsonl.")],
-    out: Annotated[Path, typer.Option(help="Run folder: predictions.jsonl, metrics.json, run.json.")],
+    out: Annotated[Path, typer.Option(help="Run folder: predictions.jsonl, metrics.json, run.json, report.md, report.html.")],
     model: ModelOption = "tiny",
-    batch_size: BatchSizeOption = 8,
-    normaliser: Annotated[Normaliser, typer.Option(help="Done to references and hypotheses before they are compared.")] = "lower",
     prompt: Annotated[str | None, typer.Option(help="The instruction for all clips; each row's own by default.")] = None,
+    context: Annotated[Path | None, typer.Option(help="Names and rare words, one a line, to put into the prompts; their recall is measured.")] = None,
     audio: Annotated[
         Audio, typer.Option(help="Baselines: clips of other rows, or none. What is right without its own clips does not come from listening.")
     ] = "true",
+    normaliser: Annotated[
+        Normaliser, typer.Option(help="Of the headline: what is done to both texts before they are compared.", rich_help_panel=_SCORES)
+    ] = "lower",
+    terms: Annotated[
+        Path | None, typer.Option(help="Words whose recall is measured, one a line; those of --context by default.", rich_help_panel=_SCORES)
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Another run or predictions file of the same clips, for a column beside.", rich_help_panel=_SCORES)
+    ] = None,
+    slice_by: Annotated[
+        list[str] | None, typer.Option(help="A further key of the rows to cut the figures by; repeatable.", rich_help_panel=_SCORES)
+    ] = None,
+    deafness_clips: Annotated[
+        int, typer.Option(min=0, help="Rows also heard with shuffled and with silent audio; 0 for none.", rich_help_panel=_SCORES)
+    ] = 64,
+    batch_size: BatchSizeOption = 8,
     allow_outside: AllowOutsideOption = False,
     device: DeviceOption = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the table.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Give up what another run left in the folder.", rich_help_panel=_RUN)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the tables.", rich_help_panel=_RUN)] = False,
 ) -> None:
     """Run a model over a manifest and score what it writes.
 
     Rows with a response of their own want an answer, which is right or wrong; all others want a transcript. Every figure is computed from the
-    predictions file, with a 95 % interval clustered by speaker. The last line says what the data shares with what the model was trained on.
+    predictions file, with a 95 % interval clustered by speaker. The last lines say what the data shares with what the model was trained on, and
+    whether it may have chosen the checkpoint. Interrupted, the same command goes on; repeated, it scores again without opening the model.
 
     Example: audiograft evaluate --model tiny --data corpus/test/manifest.jsonl --out runs/test
     """
     quiet_libraries()
     from audiograft.data.manifest import find_manifest, read_manifest
     from audiograft.evaluate.run import evaluate as run_evaluation
-    from audiograft.inference.engine import Engine
+    from audiograft.inference.context import read_terms
 
     # Before the model, so that a wrong path is told at once.
     n_clips = len(read_manifest(find_manifest(data), allow_outside))
-    engine = Engine.load(model, device)
     with progress("evaluating", n_clips) as advance:
         metrics = run_evaluation(
-            engine,
+            model,
             data,
             out,
             batch_size=batch_size,
             normaliser=normaliser,
             prompt=prompt,
             audio=audio,
+            context=read_terms(context) if context else (),
+            terms=read_terms(terms) if terms else (),
+            slice_by=slice_by or (),
+            baseline=baseline,
+            deafness_clips=deafness_clips,
+            device=device,
             allow_outside=allow_outside,
+            overwrite=overwrite,
             on_clip=advance,
         )
     for row in metrics["failed"]:
@@ -72,41 +94,10 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _print_tables(metrics: dict[str, Any], out: Path) -> None:
+def _print_tables(metrics: dict[str, object], out: Path) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    from audiograft.data.leakage import summary_line
+    from audiograft.evaluate.tables import print_metrics
 
-    console = Console(markup=False, highlight=False)
-    if metrics["wer"]:
-        both = (metrics["wer"], metrics["cer"])
-        rates = Table("", "WER (words)", "CER (characters)")
-        rates.add_row("rate", *(_percent(rate["rate"]) for rate in both))
-        rates.add_row("95 % interval", *map(_span, both))
-        for count in ("hits", "substitutions", "insertions", "deletions"):
-            rates.add_row(count, *(str(rate[count]) for rate in both))
-        console.print(rates)
-    if accuracy := metrics["accuracy"]:
-        answers = Table("answers", "right", "of", "95 % interval")
-        answers.add_row("all", _percent(accuracy["rate"]), str(accuracy["answers"]), _span(accuracy))
-        for kind, row in accuracy["by_question"].items():
-            answers.add_row(kind, _percent(row["rate"]), str(row["answers"]), "")
-        console.print(answers)
-    speakers = metrics["by_speaker"]
-    if 1 < len(speakers) <= _MAX_SPEAKERS_SHOWN:
-        table = Table("speaker", "WER", "clips")
-        for speaker, row in speakers.items():
-            table.add_row(speaker, _percent(row["wer"]), str(row["n_clips"]))
-        console.print(table)
-    failed = f", {len(metrics['failed'])} failed" if metrics["failed"] else ""
-    typer.echo(f"{metrics['n_clips']} rows{failed}; {metrics['rtfx']:.1f} s of audio a second; written to {out}")
-    typer.echo(summary_line(metrics["leakage"]))
-
-
-def _span(rate: dict[str, Any]) -> str:
-    return f"{_percent(rate['interval']['low'])} to {_percent(rate['interval']['high'])}"
-
-
-def _percent(rate: float | None) -> str:
-    return "-" if rate is None else f"{100 * rate:.2f} %"
+    print_metrics(metrics, Console(markup=False, highlight=False))
+    typer.echo(f"written to {out}; to look at it: {out / 'report.html'}; to judge it: audiograft audit {out}")

@@ -37,13 +37,17 @@ def quiet_libraries() -> None:
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr, where that is a terminal and there is enough to do.
+    """A progress bar on stderr where there is enough to do; where that is no terminal, lines now and then.
 
     Yields:
         What to call after each finished item.
     """
-    if total < _MIN_ITEMS_FOR_BAR or not sys.stderr.isatty():
+    if total < _MIN_ITEMS_FOR_BAR:
         yield lambda: None
+        return
+    if not sys.stderr.isatty():
+        tell = _lines(description, total)
+        yield lambda: tell(False)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -63,7 +67,7 @@ def row_progress(description: str, total: int | None) -> Iterator[Callable[[bool
         What to call after each row, with whether it was rejected.
     """
     if not sys.stderr.isatty():
-        yield _row_lines(description, total)
+        yield _lines(description, total, "rejected")
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -81,19 +85,20 @@ def row_progress(description: str, total: int | None) -> Iterator[Callable[[bool
         yield advance
 
 
-def _row_lines(description: str, total: int | None) -> Callable[[bool], None]:
-    """What to call after each row, with whether it was rejected, to have a line on stderr every now and then."""
+def _lines(description: str, total: int | None, marked: str | None = None) -> Callable[[bool], None]:
+    """What to call after each item, with whether it is `marked`, to have a line on stderr every now and then."""
     started_s = last_s = time.monotonic()
-    n_rows = n_rejected = 0
+    n_items = n_marked = 0
 
-    def advance(rejected: bool) -> None:
-        nonlocal last_s, n_rows, n_rejected
-        n_rows += 1
-        n_rejected += rejected
+    def advance(mark: bool) -> None:
+        nonlocal last_s, n_items, n_marked
+        n_items += 1
+        n_marked += mark
         now_s = time.monotonic()
         if now_s - last_s >= _LINE_EVERY_S:
             last_s = now_s
             of = "" if total is None else f" of {total}"
-            typer.echo(f"{description}: {n_rows}{of} rows, {n_rejected} rejected, {now_s - started_s:.0f} s", err=True)
+            count = f", {n_marked} {marked}" if marked else ""
+            typer.echo(f"{description}: {n_items}{of}{count}, {now_s - started_s:.0f} s", err=True)
 
     return advance

@@ -10,13 +10,13 @@ import json
 import math
 import unicodedata
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from audiograft import __version__
 from audiograft.data.counting import HashCounter, Spread, TopCounts
 from audiograft.data.manifest import iterate_rows, replace_text
+from audiograft.data.pages import render_page
 from audiograft.types import SAMPLE_RATE_HZ, DataError
 
 CARD_JSON, CARD_HTML = "card.json", "card.html"
@@ -98,12 +98,7 @@ def make_card(
 
 def render_card(card: Mapping[str, Any], title: str) -> str:
     """The card as one HTML page without scripts, and without anything to be fetched. All that comes from the corpus is escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=_number, printable=_printable)
-    template = resources.files("audiograft").joinpath("assets", "card.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(card=card, title=title)
+    return render_page("card.html.jinja", card=card, title=title)
 
 
 class _Figures:
@@ -243,14 +238,3 @@ def _bare(word: str) -> str:
 def _short(value: Any) -> str:
     text = "" if value is None else str(value)
     return text if len(text) <= _EXAMPLE_CHARACTERS else text[: _EXAMPLE_CHARACTERS - 1] + "…"
-
-
-def _number(value: float, decimals: int = 0) -> str:
-    return f"{value:,.{decimals}f}"
-
-
-def _printable(text: str) -> str:
-    """Text that a page can hold and a reader can see: a space or control character is shown by its name or code point."""
-    if len(text) == 1 and (text.isspace() or not text.isprintable()):
-        return f"{unicodedata.name(text, '')} U+{ord(text):04X}".strip().lower() if text != " " else "space"
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

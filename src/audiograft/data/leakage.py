@@ -11,7 +11,7 @@ from typing import Any
 from audiograft.data.gate import COUNTS_OF, MAX_EXAMPLES, Gate, LeakageReport, Side
 from audiograft.data.manifest import find_manifest
 from audiograft.data.traces import Trace, TraceWriter, are_complete, read_traces, traces_of
-from audiograft.types import TRAINING_TRACES, DataError
+from audiograft.types import TRAINING_TRACES, VALIDATION_TRACES, DataError
 
 _BLOCK_ROWS = 512
 
@@ -150,41 +150,45 @@ def _add_to_all(gates: Sequence[Gate], traced: Callable[..., Iterator[Trace]], m
             gate.add(block, str(find_manifest(manifest)))
 
 
-def save_traces(folder: Path, train: Sequence[str | Path], base: Path | None = None, *, allow_outside: bool = False) -> Path:
-    """Write the record of what a model was trained on into its folder, so that any test data can be compared with it later.
+def save_traces(
+    folder: Path, manifests: Sequence[str | Path], base: Path | None = None, *, record: str = TRAINING_TRACES, allow_outside: bool = False
+) -> Path:
+    """Write the record of what a model was trained or validated on into its folder, so that any test data can be compared with it later.
 
     It holds ids, names of speakers and recordings, digests of texts, and fingerprints: neither text nor sound.
 
     Args:
         folder: of the model.
-        train: manifests of its training data.
+        manifests: of its training or validation data.
         base: folder of the model that it was trained from, whose record comes first; None where it was grafted for the run. Where `base` has
             no record, the new one says that it is not all.
+        record: `TRAINING_TRACES` or `VALIDATION_TRACES`.
         allow_outside: also take clips that do not lie below the folder of their manifest.
 
     Raises:
         DataError: a manifest can't be read, or the file can't be written.
     """
-    path = folder / TRAINING_TRACES
-    staged = folder / f"{TRAINING_TRACES}.part"
-    before = None if base is None else base / TRAINING_TRACES
+    path = folder / record
+    staged = folder / f"{record}.part"
+    before = None if base is None else base / record
     has_record = before is not None and before.is_file()
     complete = before is None or (has_record and are_complete(before))
     with TraceWriter(staged, complete=complete) as writer:
         earlier = read_traces(before) if before is not None and has_record else ()
-        for trace in chain(earlier, *(traces_of(manifest, allow_outside=allow_outside) for manifest in train)):
+        for trace in chain(earlier, *(traces_of(manifest, allow_outside=allow_outside) for manifest in manifests)):
             writer.append(trace)
     staged.replace(path)
     return path
 
 
-def check_model(folder: Path, manifest: str | Path, allow_outside: bool = False) -> dict[str, Any]:
-    """Compare test data with the record of what a model was trained on.
+def check_model(folder: Path, manifest: str | Path, allow_outside: bool = False, record: str = TRAINING_TRACES) -> dict[str, Any]:
+    """Compare test data with the record of what a model was trained on, or validated on.
 
     Args:
         folder: of the model.
         manifest: of the test data.
         allow_outside: also take clips that do not lie below the manifest's folder.
+        record: `TRAINING_TRACES` or `VALIDATION_TRACES`.
 
     Returns:
         For JSON: `checked`; where it is false, `why`; else `complete`, whether the record covers all training that led to the model, and
@@ -193,15 +197,42 @@ def check_model(folder: Path, manifest: str | Path, allow_outside: bool = False)
     Raises:
         DataError: the manifest can't be read.
     """
-    record = folder / TRAINING_TRACES
-    if not record.is_file():
-        return {"checked": False, "why": "the model has no record of what it was trained on"}
+    path = folder / record
+    if not path.is_file():
+        return {"checked": False, "why": f"the model has no record of what it was {'trained' if record == TRAINING_TRACES else 'validated'} on"}
     gate = _gate(partial(traces_of, allow_outside=allow_outside), manifest)
     try:
-        gate.add(read_traces(record), TRAINING_TRACES)
-        return {"checked": True, "complete": are_complete(record), **gate.report().as_dict()}
+        gate.add(read_traces(path), record)
+        return {"checked": True, "complete": are_complete(path), **gate.report().as_dict()}
     except DataError as error:
         return {"checked": False, "why": str(error)}
+
+
+def check_choice(folder: Path, manifest: str | Path, allow_outside: bool = False) -> dict[str, Any]:
+    """Whether a checkpoint may have been chosen by its score on these data: training showed its score on them, clip by clip or in part.
+
+    Args:
+        folder: of the model.
+        manifest: of the test data.
+        allow_outside: also take clips that do not lie below the manifest's folder.
+
+    Returns:
+        For JSON: `known`; `chosen_on_this_data` (None where it is not known); `clips` that are shared; `why`, one line for people.
+
+    Raises:
+        DataError: the manifest can't be read.
+    """
+    found = check_model(folder, manifest, allow_outside, VALIDATION_TRACES)
+    if not found["checked"]:
+        return {"known": False, "chosen_on_this_data": None, "clips": None, "why": f"choice of checkpoint not checked: {found['why']}"}
+    clips = sum(found["shared"][name]["test_rows"] for name in COUNTS_OF["audio"])
+    if clips:
+        why = f"not a clean test: {clips} of these clips were validated on during training, so the checkpoint may have been chosen by them"
+    elif found["complete"]:
+        why = "not used to choose the checkpoint: no clip was validated on during training"
+    else:
+        why = "no clip was validated on in this model's last training; the model that it was trained from has no record"
+    return {"known": bool(clips) or found["complete"], "chosen_on_this_data": bool(clips), "clips": clips, "why": why}
 
 
 def summary_line(leakage: dict[str, Any]) -> str:

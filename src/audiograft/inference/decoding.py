@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 import torch
+from transformers import LogitsProcessor
 from transformers.generation.streamers import BaseStreamer
 
+from audiograft.inference.batching import similar_batches
 from audiograft.messages import Message
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
 from audiograft.types import ConfigError
@@ -97,10 +100,55 @@ class Request:
 
 @dataclass(frozen=True)
 class Written:
-    """What the model wrote; `cut_at_tokens` where it was stopped by its budget and not by an end token."""
+    """What the model wrote.
+
+    Attributes:
+        text: without special tokens.
+        cut_at_tokens: where it was stopped by its budget and not by an end token.
+        tokens: as the vocabulary has them, to the end token or the budget; empty with beams.
+        token_logprobs: natural logarithm of the probability of each token, see `TokenRecorder`.
+        decode_s: wall time of its batch over the rows of the batch: features, encoder, decoding, text.
+    """
 
     text: str
     cut_at_tokens: int | None
+    tokens: tuple[str, ...] = ()
+    token_logprobs: tuple[float, ...] = ()
+    decode_s: float = 0.0
+
+
+class TokenRecorder(LogitsProcessor):
+    """Notes how likely each token was that a language model's `generate` chose, and keeps the scores of one step alone.
+
+    It stands behind the model's own processors (suppressed tokens, penalties) and in front of temperature and top-p. So greedy decoding's choice is
+    the likeliest of what is noted; of a token that was drawn it is the probability that the model itself gives, at temperature 1.
+    """
+
+    def __init__(self) -> None:
+        self._scores: torch.Tensor | None = None
+        self._steps: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Keep the scores of this step, now that the choice of the one before is known.
+
+        Args:
+            input_ids: (rows, positions) so far.
+            scores: (rows, vocabulary); handed on as they are.
+        """
+        self._note(input_ids[:, -1])
+        self._scores = scores
+        return scores
+
+    def logprobs(self, new_tokens: torch.Tensor) -> torch.Tensor:
+        """(rows, new tokens) of what `generate` gave behind the prompt, called once it is done."""
+        # Where the check for the end runs behind, `generate` takes steps back.
+        if len(self._steps) < new_tokens.shape[1]:
+            self._note(new_tokens[:, -1])
+        return torch.stack(self._steps[: new_tokens.shape[1]], dim=1)
+
+    def _note(self, chosen: torch.Tensor) -> None:
+        if self._scores is not None:
+            self._steps.append(self._scores.gather(1, chosen[:, None])[:, 0] - self._scores.logsumexp(1))
 
 
 def write_answers(
@@ -129,24 +177,60 @@ def write_answers(
     Raises:
         DataError: a conversation that the chat template refuses, or a text that holds the audio placeholder.
     """
-    ends = _end_tokens(model, generation)
+    writer = _Writer(model, processor, generation, stream)
     prompts = [processor.build_prompt(request.messages) for request in requests]
-    streamer: dict[str, Any] = {} if stream is None else {"streamer": WordStreamer(processor.tokenizer, stream)}
+    # With beams budgets must be equal, since where they are stopped decides which of them wins.
+    kinds = [(request.max_new_tokens if writer.beams else 0, bool(request.waveforms)) for request in requests]
     answers: dict[int, Written] = {}
     with _seeded(seed, model.device):
-        for rows in _batches(requests, batch_size, equal_budgets=generation.get("num_beams", 1) > 1):
-            waveforms = [waveform for i in rows for waveform in requests[i].waveforms]
-            batch = processor([prompts[i] for i in rows], audio=waveforms or None).to(model.device)
-            longest = max(requests[i].max_new_tokens for i in rows)
-            output = model.generate(**batch, max_new_tokens=longest, **generation, **streamer)
-            new_tokens = output[:, batch["input_ids"].shape[1] :]
-            for i, row in zip(rows, new_tokens, strict=True):
-                # Its own budget, so that an answer does not depend on its neighbours in the batch.
-                budget = requests[i].max_new_tokens
-                tokens = row[:budget].tolist()
-                text = processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-                answers[i] = Written(text, budget if len(tokens) == budget and ends.isdisjoint(tokens) else None)
+        for rows in similar_batches(kinds, [request.n_samples for request in requests], batch_size):
+            answers.update(zip(rows, writer.write([requests[i] for i in rows], [prompts[i] for i in rows]), strict=True))
     return [answers[i] for i in range(len(requests))]
+
+
+class _Writer:
+    """Answers one batch after the other."""
+
+    def __init__(self, model: Any, processor: AudioGraftProcessor, generation: Mapping[str, Any], stream: Callable[[str], None] | None) -> None:
+        self._model = model
+        self._processor = processor
+        self._generation = generation
+        self._stream = stream
+        self._ends = _end_tokens(model, generation)
+        self.beams = generation.get("num_beams", 1) > 1
+
+    def write(self, requests: Sequence[Request], prompts: Sequence[str]) -> list[Written]:
+        """Answers to requests that share a batch, in order."""
+        start_s = time.perf_counter()
+        waveforms = [waveform for request in requests for waveform in request.waveforms]
+        batch = self._processor(list(prompts), audio=waveforms or None).to(self._model.device)
+        recorder = None if self.beams else TokenRecorder()
+        options: dict[str, Any] = {} if recorder is None else {"logits_processor": [recorder]}
+        if self._stream is not None:
+            options["streamer"] = WordStreamer(self._processor.tokenizer, self._stream)
+        longest = max(request.max_new_tokens for request in requests)
+        output = self._model.generate(**batch, max_new_tokens=longest, **self._generation, **options)
+        new_tokens = output[:, batch["input_ids"].shape[1] :]
+        logprobs = [] if recorder is None else recorder.logprobs(new_tokens).tolist()
+        written = []
+        for number, (request, row) in enumerate(zip(requests, new_tokens.tolist(), strict=True)):
+            # Its own budget, so that an answer does not depend on its neighbours in the batch.
+            tokens, ended = self._up_to_the_end(row[: request.max_new_tokens])
+            text = self._processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            cut_at_tokens = None if ended or len(tokens) < request.max_new_tokens else request.max_new_tokens
+            written.append((text, cut_at_tokens, *self._noted(tokens, logprobs[number] if logprobs else None)))
+        decode_s = (time.perf_counter() - start_s) / len(requests)
+        return [Written(*parts, decode_s) for parts in written]
+
+    def _up_to_the_end(self, row: list[int]) -> tuple[list[int], bool]:
+        """A row's own tokens, its end token the last of them, and whether it has one; behind it come pads."""
+        end = next((place for place, token in enumerate(row) if token in self._ends), None)
+        return (row, False) if end is None else (row[: end + 1], True)
+
+    def _noted(self, tokens: list[int], logprobs: list[float] | None) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        if logprobs is None:
+            return (), ()
+        return tuple(self._processor.tokenizer.convert_ids_to_tokens(tokens)), tuple(logprobs[: len(tokens)])
 
 
 def _end_tokens(model: Any, generation: Mapping[str, Any]) -> set[int]:
@@ -154,25 +238,6 @@ def _end_tokens(model: Any, generation: Mapping[str, Any]) -> set[int]:
     own = getattr(model, "generation_config", None) or model.language_model.generation_config
     ends = generation.get("eos_token_id", own.eos_token_id)
     return set(ends if isinstance(ends, list) else [ends])
-
-
-def _batches(requests: Sequence[Request], batch_size: int, equal_budgets: bool) -> Iterator[list[int]]:
-    """Numbers of requests of similar length. With equal budgets, since where beams are stopped decides which of them wins.
-
-    Text alone is never mixed with audio: a model whose own LoRA works on audio alone (Granite Speech) has it on or off for a whole batch.
-    """
-
-    def key(i: int) -> tuple[int, bool, int]:
-        return (requests[i].max_new_tokens if equal_budgets else 0, bool(requests[i].waveforms), requests[i].n_samples)
-
-    batch: list[int] = []
-    for i in sorted(range(len(requests)), key=key):
-        if batch and (len(batch) == batch_size or key(i)[:2] != key(batch[0])[:2]):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
 
 
 @contextmanager

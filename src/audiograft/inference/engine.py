@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from audiograft.audio import AudioInput, Clip, is_silent, load_audio
-from audiograft.inference.chunking import Chunk, split_into_chunks
-from audiograft.inference.decoding import GREEDY, Decoding, DecodingOptions, Request, write_answers
-from audiograft.inference.questions import Asked, Question, prepare
+from audiograft.audio import AudioInput, load_audio
+from audiograft.inference.chunking import split_into_chunks
+from audiograft.inference.decoding import GREEDY, Decoding, DecodingOptions, Request, Waveform, write_answers
+from audiograft.inference.questions import Asked, Question, prepare, refer
+from audiograft.inference.teacher_forcing import TokenScores, score_references
+from audiograft.inference.transcribing import Budgets, Job, join_texts, transcript_tokens
 from audiograft.messages import Message, audio_messages
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, load_model
-from audiograft.types import SAMPLE_RATE_HZ, TRANSCRIBE_PROMPT, WINDOW_SAMPLES, Answer, AudioError, ConfigError, Segment, Transcript
+from audiograft.types import TRANSCRIBE_PROMPT, Answer, AudioError, ConfigError, Transcript
 
 log = logging.getLogger(__name__)
-Waveform = npt.NDArray[np.float32]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-_BASE_TOKENS = 24
-_TOKENS_PER_S = 12
-"""Budget of new tokens for a transcript: fast speech has some 5 words a second, and small vocabularies split words; a loop can't run for long."""
 BATCHES_IN_FLIGHT = 8
 """So many batches of chunks are collected before decoding, to be sorted by length."""
-
-
-@dataclass
-class _Job:
-    """A clip on its way: its chunks and the texts that are done."""
-
-    index: int
-    clip: Clip
-    chunks: list[Chunk]
-    texts: dict[int, str] = field(default_factory=dict)
 
 
 class Engine:
@@ -128,72 +114,24 @@ class Engine:
             DataError: the prompt contains the audio placeholder.
         """
         options = Decoding(**decoding)
-        results: dict[int, Transcript | AudioError] = {}
-
-        def finish(index: int, result: Transcript | AudioError) -> None:
-            results[index] = result
-            on_result(index, result)
-
-        waiting: list[_Job] = []
-        for index, source in enumerate(sources):
-            try:
-                clip = load_audio(source)
-            except AudioError as error:
-                finish(index, error)
-                continue
-            waiting.append(self._job(index, clip))
-            if sum(len(job.chunks) for job in waiting) >= batch_size * BATCHES_IN_FLIGHT:
-                self._run(waiting, prompt, batch_size, options, finish)
-                waiting = []
-        self._run(waiting, prompt, batch_size, options, finish)
-        return [results[index] for index in range(len(sources))]
-
-    def _job(self, index: int, clip: Clip) -> _Job:
-        job = _Job(index, clip, split_into_chunks(clip.waveform))
-        if is_silent(clip.waveform):
-            log.warning("warning: %s: every sample is zero; transcribed as empty", clip.name)
-        for number, chunk in enumerate(job.chunks):
-            if is_silent(chunk.waveform):
-                job.texts[number] = ""
-        return job
-
-    def _run(
-        self,
-        jobs: list[_Job],
-        prompt: str,
-        batch_size: int,
-        options: Decoding,
-        finish: Callable[[int, Transcript | AudioError], None],
-    ) -> None:
-        todo = [(job, number) for job in jobs for number in range(len(job.chunks)) if number not in job.texts]
-        messages = audio_messages(prompt)
-        waveforms = [job.chunks[number].waveform for job, number in todo]
-        requests = [Request(messages, [waveform], options.max_new_tokens or transcript_tokens(len(waveform))) for waveform in waveforms]
-        if options.num_beams > 1 and options.max_new_tokens is None:
-            # Beams are stopped alike, whatever the length, so that chunks of all lengths can share a batch.
-            requests = [replace(request, max_new_tokens=transcript_tokens(WINDOW_SAMPLES)) for request in requests]
-        answers = write_answers(self.model, self.processor, requests, batch_size=batch_size, generation=options.generation(), seed=options.seed)
-        cut: dict[int, int] = {}
-        for (job, number), answer in zip(todo, answers, strict=True):
-            job.texts[number] = answer.text
-            if answer.cut_at_tokens is not None:
-                cut.setdefault(job.index, answer.cut_at_tokens)
-        for job in jobs:
-            if job.index in cut:
-                log.warning("warning: %s: the text was cut at %d tokens; pass max_new_tokens for more", job.clip.name, cut[job.index])
-            finish(job.index, self._transcript(job))
-
-    def _transcript(self, job: _Job) -> Transcript:
-        segments = tuple(
-            Segment(
-                round(chunk.start_sample / SAMPLE_RATE_HZ, 3),
-                round((chunk.start_sample + len(chunk.waveform)) / SAMPLE_RATE_HZ, 3),
-                job.texts[number],
-            )
-            for number, chunk in enumerate(job.chunks)
+        budgets = Budgets(self.model, self.processor, prompt, options)
+        return _in_flight(
+            len(sources),
+            lambda index: Job.of(load_audio(sources[index]), budgets),
+            lambda jobs: self._transcribe(jobs, batch_size, options),
+            lambda job: len(job.chunks),
+            batch_size,
+            on_result,
         )
-        text = " ".join(segment.text for segment in segments if segment.text)
-        return Transcript(job.clip.name, text, round(job.clip.duration_s, 4), self.name, segments)
+
+    def _transcribe(self, jobs: list[Job], batch_size: int, options: Decoding) -> Iterator[Transcript]:
+        todo = [(job, number) for job in jobs for number in job.requests]
+        requests = [job.requests[number] for job, number in todo]
+        answers = write_answers(self.model, self.processor, requests, batch_size=batch_size, generation=options.generation(), seed=options.seed)
+        for (job, number), answer in zip(todo, answers, strict=True):
+            job.written[number] = answer
+        for job in jobs:
+            yield job.transcript(self.name)
 
     def transcribe_waveforms(
         self,
@@ -203,27 +141,29 @@ class Engine:
         max_new_tokens: int | None = None,
         **generation: Any,
     ) -> list[str]:
-        """Greedy answers for chunks that are in memory, each with its prompt.
+        """Greedy answers about waveforms that are in memory, each with its prompt, whatever is in them: silence too is given to the model.
 
         Args:
-            waveforms: (n_samples,) at 16 kHz, at most 30 s each.
-            prompts: one instruction a chunk.
+            waveforms: (n_samples,) at 16 kHz; those of more than 30 s are cut as `transcribe` cuts them.
+            prompts: one instruction a waveform.
             batch_size: chunks decoded at once; the shortest with the shortest.
-            max_new_tokens: length limit; by default it follows from each chunk's duration.
+            max_new_tokens: length limit of a chunk's text; by default it follows from the chunk's duration.
             **generation: for the language model's `generate`, in place of greedy decoding.
 
         Returns:
-            One text a chunk, in order. In float32 the same as with batches of one; in bfloat16 a batch can round differently.
+            One text a waveform, in order. In float32 the same as with batches of one; in bfloat16 a batch can round differently.
 
         Raises:
             DataError: a prompt contains the audio placeholder.
         """
+        chunks = [[chunk.waveform for chunk in split_into_chunks(waveform)] for waveform in waveforms]
         requests = [
-            Request(audio_messages(prompt), [waveform], max_new_tokens or transcript_tokens(len(waveform)))
-            for waveform, prompt in zip(waveforms, prompts, strict=True)
+            Request(audio_messages(prompt), [chunk], max_new_tokens or transcript_tokens(len(chunk)))
+            for own, prompt in zip(chunks, prompts, strict=True)
+            for chunk in own
         ]
-        answers = write_answers(self.model, self.processor, requests, batch_size=batch_size, generation={**GREEDY, **generation})
-        return [answer.text for answer in answers]
+        answers = iter(write_answers(self.model, self.processor, requests, batch_size=batch_size, generation={**GREEDY, **generation}))
+        return [join_texts([next(answers).text for _ in own]) for own in chunks]
 
     def ask(
         self,
@@ -254,8 +194,8 @@ class Engine:
         if stream is not None and options.num_beams > 1:
             raise ConfigError("words can't be streamed with beams, which change their minds: leave num_beams at 1")
         clips = audio if isinstance(audio, list) else [] if audio is None else [audio]
-        asked = prepare(0, Question(clips, prompt, messages), self.model, self.processor, options)
-        [(_, answer)] = self._answer([asked], 1, options, stream)
+        asked = prepare(Question(clips, prompt, messages), self.model, self.processor, options)
+        [answer] = self._answer([asked], 1, options, stream)
         return answer
 
     def ask_many(
@@ -284,30 +224,17 @@ class Engine:
         options = Decoding(**decoding)
         for question in questions:
             question.placed()
-        results: dict[int, Answer | AudioError] = {}
+        return _in_flight(
+            len(questions),
+            lambda index: prepare(questions[index], self.model, self.processor, options),
+            lambda asked: self._answer(asked, batch_size, options),
+            lambda asked: 1,
+            batch_size,
+            on_result,
+        )
 
-        def finish(index: int, result: Answer | AudioError) -> None:
-            results[index] = result
-            on_result(index, result)
-
-        waiting: list[Asked] = []
-        for index, question in enumerate(questions):
-            try:
-                waiting.append(prepare(index, question, self.model, self.processor, options))
-            except AudioError as error:
-                finish(index, error)
-            if len(waiting) == batch_size * BATCHES_IN_FLIGHT:
-                for done, answer in self._answer(waiting, batch_size, options):
-                    finish(done, answer)
-                waiting = []
-        for done, answer in self._answer(waiting, batch_size, options):
-            finish(done, answer)
-        return [results[index] for index in range(len(questions))]
-
-    def _answer(
-        self, asked: Sequence[Asked], batch_size: int, options: Decoding, stream: Callable[[str], None] | None = None
-    ) -> Iterator[tuple[int, Answer]]:
-        """Index and answer of each question."""
+    def _answer(self, asked: Sequence[Asked], batch_size: int, options: Decoding, stream: Callable[[str], None] | None = None) -> Iterator[Answer]:
+        """One answer a question, in order."""
         written = write_answers(
             self.model,
             self.processor,
@@ -323,7 +250,84 @@ class Engine:
                 place = f"{' and '.join(names)}: " if names else ""
                 log.warning("warning: %sthe answer was cut at %d tokens; pass max_new_tokens for more", place, answer.cut_at_tokens)
             duration_s = round(sum(clip.duration_s for clip in item.clips), 4)
-            yield item.index, Answer(answer.text, item.question.words, names, duration_s, self.name)
+            yield Answer(
+                answer.text,
+                item.question.words,
+                names,
+                duration_s,
+                self.name,
+                answer.tokens,
+                answer.token_logprobs,
+                round(answer.decode_s, 6),
+            )
+
+    def score_references(
+        self,
+        questions: Sequence[Question],
+        targets: Sequence[str],
+        *,
+        batch_size: int = 8,
+        on_result: Callable[[int, TokenScores | AudioError], None] = lambda index, result: None,
+    ) -> list[TokenScores | AudioError]:
+        """How likely the model finds the right answer to each question; one whose clips can't be used gives its error and the others go on.
+
+        Clips are heard as `ask_many` hears them, those of more than 30 s window by window, and silence like any other.
+
+        Args:
+            questions: with clips or without, mixed as they come; for a transcript the clip and its instruction.
+            targets: the right answer to each.
+            batch_size: answers scored at once.
+            on_result: called with the index and result of each question as it is done, which need not be in order.
+
+        Returns:
+            One result per question, in order; see `audiograft.inference.teacher_forcing`.
+
+        Raises:
+            DataError: as for `ask`, or a target contains the audio placeholder.
+        """
+        for question in questions:
+            question.placed()
+        pairs = list(zip(questions, targets, strict=True))
+        return _in_flight(
+            len(pairs),
+            lambda index: refer(*pairs[index], self.model, self.processor),
+            lambda items: score_references(self.model, self.processor, items, batch_size),
+            lambda item: 1,
+            batch_size,
+            on_result,
+        )
+
+
+def _in_flight(
+    count: int,
+    prepare_item: Callable[[int], Item],
+    run: Callable[[list[Item]], Iterable[Result]],
+    size: Callable[[Item], int],
+    batch_size: int,
+    on_result: Callable[[int, Result | AudioError], None],
+) -> list[Result | AudioError]:
+    """Prepare items and run some batches of them together; one that can't be prepared gives its error. The results are in order."""
+    results: dict[int, Result | AudioError] = {}
+    waiting: dict[int, Item] = {}
+
+    def finish(index: int, result: Result | AudioError) -> None:
+        results[index] = result
+        on_result(index, result)
+
+    def run_waiting() -> None:
+        for index, result in zip(waiting, run(list(waiting.values())), strict=True):
+            finish(index, result)
+        waiting.clear()
+
+    for index in range(count):
+        try:
+            waiting[index] = prepare_item(index)
+        except AudioError as error:
+            finish(index, error)
+        if sum(map(size, waiting.values())) >= batch_size * BATCHES_IN_FLIGHT:
+            run_waiting()
+    run_waiting()
+    return [results[index] for index in range(count)]
 
 
 def find_device(name: str = "auto") -> torch.device:
@@ -344,8 +348,3 @@ def _raised(result: Transcript | AudioError) -> Transcript:
     if isinstance(result, AudioError):
         raise result
     return result
-
-
-def transcript_tokens(n_samples: int) -> int:
-    """Budget of new tokens for the transcript of so many samples at 16 kHz."""
-    return _BASE_TOKENS + math.ceil(_TOKENS_PER_S * n_samples / SAMPLE_RATE_HZ)

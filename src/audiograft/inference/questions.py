@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from audiograft.audio import AudioInput, Clip, load_audio
 from audiograft.inference.chunking import split_into_chunks
-from audiograft.inference.decoding import Decoding, Request
+from audiograft.inference.decoding import Decoding, Request, Waveform
+from audiograft.inference.teacher_forcing import Referenced
+from audiograft.inference.transcribing import room_behind
 from audiograft.messages import AUDIO_MARKER, Message, audio_messages, check_messages, place_clips, with_windows
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
 from audiograft.types import AudioError, DataError
@@ -59,39 +61,69 @@ class Question:
 class Asked:
     """A question on its way, its clips decoded."""
 
-    index: int
     question: Question
     clips: Sequence[Clip]
     request: Request
 
 
-def prepare(index: int, question: Question, model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, options: Decoding) -> Asked:
+def prepare(question: Question, model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, options: Decoding) -> Asked:
     """Decode a question's clips. One of more than 30 s becomes several windows, one behind the other in its place.
 
     Raises:
         AudioError: a clip can't be used, or clips, prompt and answer are longer than the language model's context.
         DataError: nothing is asked, or markers and clips differ in number; without clips also what is too long.
     """
+    clips, messages, waveforms = _heard(question)
+    wanted = options.max_new_tokens or 1
+    positions = _positions(messages, waveforms, processor)
+    room = room_behind(model, positions)
+    if room is None:
+        room = max(ANSWER_TOKENS, wanted)
+    elif room < wanted:
+        raise _too_long(clips, positions, f"the answer up to {wanted}", room, "lower max_new_tokens")
+    return Asked(question, clips, Request(messages, waveforms, options.max_new_tokens or min(ANSWER_TOKENS, room)))
+
+
+def refer(question: Question, target: str, model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor) -> Referenced:
+    """Decode a question's clips, as `prepare` does, to score an answer that is known.
+
+    Args:
+        question: what was asked.
+        target: the right answer.
+        model: the grafted model.
+        processor: its processor.
+
+    Raises:
+        AudioError: as `prepare` does.
+        DataError: likewise.
+    """
+    clips, messages, waveforms = _heard(question)
+    positions = _positions(messages, waveforms, processor)
+    wanted = len(processor.tokenizer(target, add_special_tokens=False)["input_ids"]) + 1
+    room = room_behind(model, positions)
+    if room is not None and room < wanted:
+        raise _too_long(clips, positions, f"the reference {wanted}", room, "shorten the reference")
+    return Referenced(messages, waveforms, target)
+
+
+def _heard(question: Question) -> tuple[list[Clip], list[Message], list[Waveform]]:
+    """Clips; conversation with a part a window; windows."""
     placed = question.placed()
     clips = [load_audio(clip) for clip in question.clips]
     windows = [[chunk.waveform for chunk in split_into_chunks(clip.waveform)] for clip in clips]
-    waveforms = [waveform for own in windows for waveform in own]
-    messages = with_windows(placed, [len(own) for own in windows])
+    return clips, with_windows(placed, [len(own) for own in windows]), [waveform for own in windows for waveform in own]
+
+
+def _positions(messages: Sequence[Message], waveforms: Sequence[Waveform], processor: AudioGraftProcessor) -> int:
+    """That a prompt takes in the language model."""
     frames = [processor.front_end.feature_frames(len(waveform), processor.pad_to_window) for waveform in waveforms]
     text = processor.expand_audio(processor.build_prompt(messages), frames)
-    room = _room(model, len(processor.tokenizer(text, add_special_tokens=False)["input_ids"]), clips, options.max_new_tokens or 1)
-    return Asked(index, question, clips, Request(messages, waveforms, options.max_new_tokens or min(ANSWER_TOKENS, room)))
+    return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _room(model: AudioGraftForConditionalGeneration, positions: int, clips: Sequence[Clip], answer_tokens: int) -> int:
-    """Tokens that an answer can have behind a prompt of so many positions; raises where `answer_tokens` are more."""
-    limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if limit is None:
-        return max(ANSWER_TOKENS, answer_tokens)
-    if positions + answer_tokens <= limit:
-        return limit - positions
-    context = f"positions, the answer up to {answer_tokens}, and the language model has {limit}"
+def _too_long(clips: Sequence[Clip], positions: int, behind: str, room: int, mend: str) -> AudioError | DataError:
+    context = f"positions, {behind}, and the language model has {room + positions}"
     if not clips:
-        raise DataError(f"the question takes {positions} {context}: shorten it, or lower max_new_tokens")
+        return DataError(f"the question takes {positions} {context}: shorten it, or {mend}")
     names, duration_s = " and ".join(clip.name for clip in clips), sum(clip.duration_s for clip in clips)
-    raise AudioError(f"{names}: {duration_s:.0f} s and the question take {positions} {context}: ask about shorter parts, or lower max_new_tokens")
+    return AudioError(f"{names}: {duration_s:.0f} s and the question take {positions} {context}: ask about shorter parts, or {mend}")

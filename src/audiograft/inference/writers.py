@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from html import escape
 
 from audiograft.types import ConfigError, Segment, Transcript
@@ -17,11 +16,11 @@ def _text(transcripts: Sequence[Transcript]) -> str:
 
 
 def _json(transcripts: Sequence[Transcript]) -> str:
-    return json.dumps([asdict(transcript) for transcript in transcripts], ensure_ascii=False, indent=2) + "\n"
+    return json.dumps([transcript.as_row() for transcript in transcripts], ensure_ascii=False, indent=2) + "\n"
 
 
 def _jsonl(transcripts: Sequence[Transcript]) -> str:
-    return "".join(json.dumps(asdict(transcript), ensure_ascii=False) + "\n" for transcript in transcripts)
+    return "".join(json.dumps(transcript.as_row(), ensure_ascii=False) + "\n" for transcript in transcripts)
 
 
 def _srt(transcripts: Sequence[Transcript]) -> str:
@@ -68,8 +67,9 @@ def render(transcripts: Sequence[Transcript], fmt: str) -> str:
     """Write transcripts in one of `FORMATS`, each line ended, ready for a file or stdout.
 
     text is the bare text of one clip, or `audio: text` lines for several; json an indented list; jsonl one object a line with the keys
-    audio, text, duration_s, model and segments ({start_s, end_s, text}). srt and vtt hold one cue a segment; times start anew with each
-    clip, so give one clip a file.
+    audio, text, duration_s, model, segments ({start_s, end_s, text}) and confidence: the geometric mean of the probabilities that the model gave its
+    tokens, between 0 and 1, null where it wrote none or followed beams. It is not the probability that the text is right. srt and vtt hold one cue a
+    segment; times start anew with each clip, so give one clip a file.
 
     Raises:
         ConfigError: an unknown format.

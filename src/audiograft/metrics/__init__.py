@@ -1,1 +1,1 @@
-"""Pure functions over references and hypotheses; jiwer and SciPy do the work."""
+"""Pure functions over references and hypotheses; well-kept libraries align, count and test."""

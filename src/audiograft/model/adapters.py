@@ -320,12 +320,23 @@ def _shapes(tensors: Mapping[str, Tensor]) -> str:
 def _attach_lora(component: nn.Module, folder: Path, name: str, dtype: torch.dtype | None) -> list[str]:
     """Put one component's adapters in; gives the names of their tensors."""
     tensors = TensorFiles([folder / PEFT_WEIGHTS])
+    return put_lora(component, tensors.read_all(PEFT_PREFIX), read_lora_settings(folder), str(folder), name, dtype)
+
+
+def read_lora_settings(folder: Path) -> LoraSettings:
+    """What the LoRA of one component was made with.
+
+    Args:
+        folder: such as lora-language_model in an adapter's.
+
+    Raises:
+        ConfigError: adapter_config.json is missing or damaged.
+    """
     try:
         config = json.loads((folder / PEFT_CONFIG).read_text(encoding="utf-8"))
-        settings = LoraSettings(config["r"], config["lora_alpha"], config["lora_dropout"], config["use_rslora"], config["use_dora"])
+        return LoraSettings(config["r"], config["lora_alpha"], config["lora_dropout"], config["use_rslora"], config["use_dora"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{folder / PEFT_CONFIG} can't be read ({one_line(error)}): save or download it again") from error
-    return put_lora(component, tensors.read_all(PEFT_PREFIX), settings, str(folder), name, dtype)
 
 
 def put_lora(

@@ -224,6 +224,16 @@ _HEADS = re.compile(
 """Tensors that an encoder is left without on purpose: heads, adapters in front of them, and what only pretraining used."""
 
 
+def is_left_behind(name: str, encoder_type: str) -> bool:
+    """Whether a tensor of an encoder's checkpoint has no place in a graft.
+
+    Args:
+        name: as it is stored.
+        encoder_type: `model_type` of the checkpoint.
+    """
+    return bool((_WHISPER_DECODER if encoder_type == "whisper" else _HEADS).match(name))
+
+
 class _TowerLoader:
     """Loads the encoder out of any checkpoint of its kind, with a head or a decoder or without."""
 
@@ -234,6 +244,5 @@ class _TowerLoader:
         if whisper:
             kwargs["key_mapping"] = {r"^(model\.)?encoder\.": ""}
         tower, info = loader.from_pretrained(path, config=config, **kwargs)
-        left_behind = _WHISPER_DECODER if whisper else _HEADS
-        info["unexpected_keys"] = [key for key in info["unexpected_keys"] if not left_behind.match(key)]
+        info["unexpected_keys"] = [key for key in info["unexpected_keys"] if not is_left_behind(key, config.model_type)]
         return tower, info

@@ -134,7 +134,7 @@ def inspect_model(name: str | Path, on_tensor: Callable[[int, int], None] = lamb
     """
     found = Inspection(str(name))
     file = find_system_b(name)
-    folder = file.parent if file is not None else _local_folder(name)
+    folder = file.parent if file is not None else local_folder(name)
     # Not the checkpoints of the run that made the model.
     paths = [path for pattern in ("*", "lora-*/*", "vision_processor/*") for path in sorted(folder.glob(pattern)) if path.is_file()]
     found.files = {str(path.relative_to(folder)): path.stat().st_size for path in paths}
@@ -153,7 +153,8 @@ def inspect_model(name: str | Path, on_tensor: Callable[[int, int], None] = lamb
     return found
 
 
-def _local_folder(name: str | Path) -> Path:
+def local_folder(name: str | Path) -> Path:
+    """The folder of a model, that of a hub id downloaded."""
     path = find_adapter(name) or Path(resolve_model(name))
     if not path.is_dir():
         path = Path(snapshot(str(path)))

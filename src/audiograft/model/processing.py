@@ -12,6 +12,7 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AddedToken, BatchFeature, ProcessorMixin
 
 from audiograft.messages import Message
@@ -173,6 +174,19 @@ class AudioGraftProcessor(ProcessorMixin):
         # The chat template writes the beginning-of-sequence token itself.
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+    def pad_tokens(self, input_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask` and `labels` (rows, longest) from those of `training_ids`, padded on the right."""
+
+        def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+            return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+        # Where a tokenizer has no pad token, any id will do: attention masks it and it carries no label.
+        return {
+            "input_ids": pad(input_ids, self.tokenizer.pad_token_id or 0),
+            "attention_mask": pad([[1] * len(row) for row in input_ids], 0),
+            "labels": pad(labels, IGNORE_INDEX),
+        }
 
     def pad_features(self, clips: Sequence[npt.NDArray[np.float32]]) -> dict[str, torch.Tensor]:
         """`input_features` (clips, channels, longest), zero behind each clip's end, and `feature_lengths` (clips,)."""

@@ -6,15 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from audiograft.model import AudioGraftProcessor
-from audiograft.model.outputs import IGNORE_INDEX
-
-
-def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 
 class Collator:
@@ -30,11 +24,8 @@ class Collator:
         self.processor = processor
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        # Where a tokenizer has no pad token, any id will do: attention masks it and it carries no label.
         batch: dict[str, Any] = {
-            "input_ids": _pad([item["input_ids"] for item in items], self.processor.tokenizer.pad_token_id or 0),
-            "attention_mask": _pad([[1] * len(item["input_ids"]) for item in items], 0),
-            "labels": _pad([item["labels"] for item in items], IGNORE_INDEX),
+            **self.processor.pad_tokens([item["input_ids"] for item in items], [item["labels"] for item in items]),
             "ids": [item["id"] for item in items],
             "audio_s": sum(item["audio_s"] for item in items),
         }

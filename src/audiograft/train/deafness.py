@@ -15,13 +15,10 @@ from rich.table import Table
 from audiograft.data.shuffling import shuffle_clips
 from audiograft.metrics.permutation import permutation_p_value
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
-from audiograft.train.recipe import MIN_DEAFNESS_CLIPS
+from audiograft.train.recipe import DEAF_P, MIN_DEAFNESS_CLIPS
 from audiograft.train.rows import Row, load_clips
 from audiograft.train.validation import score
 from audiograft.types import DataError
-
-_DEAF_P = 0.01
-"""The model is taken for deaf unless true audio beats shuffled audio at this level."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class DeafnessReport:
     @property
     def deaf(self) -> bool:
         true, shuffled, _ = self.conditions
-        return self.p_value >= _DEAF_P or shuffled.wer <= true.wer
+        return self.p_value >= DEAF_P or shuffled.wer <= true.wer
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"deaf": self.deaf}

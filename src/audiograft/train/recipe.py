@@ -19,6 +19,8 @@ ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 """Names of all linear layers in a decoder block of Qwen, Llama, Mistral, Gemma and their kin."""
 MIN_DEAFNESS_CLIPS = 8
 """With fewer paired clips no sign-flip permutation test can reach p < 0.01: the smallest possible p is 1 / 2^n."""
+DEAF_P = 0.01
+"""A model is taken for deaf unless true audio beats shuffled audio at this level."""
 
 
 @dataclass(frozen=True)

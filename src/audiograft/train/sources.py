@@ -36,7 +36,7 @@ from audiograft.train.rows import Row, Wording
 from audiograft.train.streaming import Cursor, StreamSampler
 from audiograft.train.taps import UNREAD, Streamed
 from audiograft.train.validation import draw
-from audiograft.types import HOP_SAMPLES, SAMPLE_RATE_HZ, TRAINING_TRACES, WINDOW_SAMPLES, ConfigError, DataError
+from audiograft.types import HOP_SAMPLES, SAMPLE_RATE_HZ, TRAINING_TRACES, VALIDATION_TRACES, WINDOW_SAMPLES, ConfigError, DataError
 
 REJECTED = "rejected.jsonl"
 """In output_dir: rows that can't be used, one JSON object a line."""
@@ -141,18 +141,26 @@ def check_leakage(recipe: Recipe, manifests: Sequence[Path], console: Console) -
     key = index_key(files, [len(manifests), bool(data.validation), data.allow_leakage, recipe.model, provenance.versions()])
     try:
         found = json.loads(stored.read_text(encoding="utf-8"))
-        if found["key"] == key and (output_dir / TRAINING_TRACES).is_file():
+        if found["key"] == key and all((output_dir / record).is_file() for record in (TRAINING_TRACES, VALIDATION_TRACES)):
             leakage: dict[str, Any] = found["leakage"]
             return leakage
     except (OSError, ValueError, KeyError):
         pass
     with counting(console, "looking for leakage", sum(file.n_lines for file in files) if others else None) as advance:
         leakage = check_training(manifests, data.validation, data.held_out, data.allow_leakage, allow_outside=data.allow_outside, on_row=advance)
-        save_traces(output_dir, manifests, Path(recipe.model) if recipe.model else None, allow_outside=data.allow_outside)
+        _save_traces(recipe, manifests)
     with writing(output_dir, "what the leakage gate found"):
         stored.parent.mkdir(exist_ok=True)
         replace_text(stored, json.dumps({"key": key, "leakage": leakage}, ensure_ascii=False) + "\n")
     return leakage
+
+
+def _save_traces(recipe: Recipe, manifests: Sequence[Path]) -> None:
+    """Leave the records of what was trained on and of what was validated on."""
+    validated = [recipe.data.validation] if recipe.data.validation else []
+    for record, files in ((TRAINING_TRACES, manifests), (VALIDATION_TRACES, validated)):
+        base = Path(recipe.model) if recipe.model else None
+        save_traces(Path(recipe.output_dir), files, base, record=record, allow_outside=recipe.data.allow_outside)
 
 
 def tell_touches(leakage: Mapping[str, Any], console: Console) -> None:
@@ -313,7 +321,7 @@ def _open_stream(recipe: Recipe, processor: Any, console: Console, checkpoint: P
     require_clips(heard, "validation")
     if checkpoint is None and is_main_process():
         _name_rejected(output_dir / REJECTED, indexer, console)
-        save_traces(output_dir, [], Path(recipe.model) if recipe.model else None)
+        _save_traces(recipe, [])
     traces = output_dir / TRAINING_TRACES
     cursor = Cursor(n_traces=sum(1 for _ in read_traces(traces))) if checkpoint is None else Cursor.read(checkpoint)
     wording = Wording.read(recipe.prompt, data.prompts, recipe.seed)

@@ -10,13 +10,11 @@ import numpy as np
 import torch
 
 from audiograft.inference.decoding import Request, write_answers
-from audiograft.inference.engine import transcript_tokens
+from audiograft.inference.teacher_forcing import Referenced, score_references
+from audiograft.inference.transcribing import transcript_tokens
 from audiograft.messages import conversation
 from audiograft.metrics.word_errors import corpus, word_errors
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
-from audiograft.model.outputs import IGNORE_INDEX
-from audiograft.train.collator import Collator
-from audiograft.train.dataset import example
 from audiograft.train.rows import Row, Waveform, load_clips
 
 _BATCH_CLIPS = 8
@@ -56,36 +54,19 @@ def score(
     """Loss and WER of each row's answer, given as many clips as it has, which may be its own or not."""
     with evaluating(model):
         pairs = list(zip(rows, clips, strict=True))
-        losses: list[float] = []
-        counts: list[int] = []
-        for start in range(0, len(pairs), _BATCH_CLIPS):
-            for loss, count in _clip_losses(model, processor, pairs[start : start + _BATCH_CLIPS]):
-                losses.append(loss)
-                counts.append(count)
+        items = [Referenced(conversation(row.sample), own, row.target) for row, own in pairs]
+        scored = score_references(model, processor, items, _BATCH_CLIPS)
         requests = [Request(conversation(row.sample), own, _budget(row, own, processor)) for row, own in pairs]
         hypotheses = [answer.text for answer in write_answers(model, processor, requests, batch_size=_BATCH_CLIPS)]
     errors = corpus(word_errors(row.target, hypothesis) for row, hypothesis in zip(rows, hypotheses, strict=True))
-    return Score(losses, counts, errors.rate, hypotheses)
+    counts = [item.n_tokens for item in scored]
+    return Score([item.nats / item.n_tokens for item in scored], counts, errors.rate, hypotheses)
 
 
 def _budget(row: Row, clips: Sequence[Waveform], processor: AudioGraftProcessor) -> int:
     """New tokens for a row's answer: what a transcript of its clips may have, and no less than twice what is expected."""
     expected = len(processor.tokenizer(row.target, add_special_tokens=False)["input_ids"])
     return max(transcript_tokens(sum(map(len, clips))), 2 * expected)
-
-
-def _clip_losses(
-    model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, pairs: Sequence[tuple[Row, Sequence[Waveform]]]
-) -> Iterator[tuple[float, int]]:
-    """Mean loss and number of answer tokens of each pair."""
-    batch = Collator(processor)([example(row, clips, processor.pad_to_window, processor) for row, clips in pairs])
-    labels = batch["labels"]
-    inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if isinstance(tensor, torch.Tensor)}
-    logits = model(**inputs).logits.float().cpu()
-    token_losses = torch.nn.functional.cross_entropy(logits, labels[labels != IGNORE_INDEX], reduction="none")
-    counts = (labels != IGNORE_INDEX).sum(1).tolist()
-    for own in token_losses.split(counts):
-        yield float(own.mean()), len(own)
 
 
 @contextmanager

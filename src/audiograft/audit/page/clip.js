@@ -1,0 +1,176 @@
+"use strict";
+
+// The pane of the current clip: both texts with their differences marked, and what the rater says of them.
+const Clip = (() => {
+  const BLIND_CHOICES = [
+    { key: "x", label: "X is right" },
+    { key: "y", label: "Y is right" },
+    { key: "neither", label: "both wrong or ambiguous" },
+    { key: "normalisation", label: "only spelling or format differs" },
+    { key: "same", label: "the same" },
+  ];
+  // By the order of the tags: missing word, wrong word, name, grammar, disfluency, rewritten from context.
+  const TAG_KEYS = ["m", "w", "n", "g", "d", "c"];
+  const MARKS = {
+    delete: ["del", "deleted: only in the reference", "only in X"],
+    insert: ["ins", "inserted: only in the hypothesis", "only in Y"],
+    substitute: ["mark", "substituted", "X and Y have different words"],
+    same: ["span", "differs in capitals or punctuation alone", "differs in capitals or punctuation alone"],
+  };
+  const corrected = Dom.byId("corrected");
+  const note = Dom.byId("note");
+  let run = null;
+  let clip = null;
+  let tags = new Set();
+  let drafts = new Map();
+  let onJudged = () => {};
+
+  const choices = (ofRun) => (ofRun.blind ? BLIND_CHOICES : ofRun.categories);
+  const chosen = (verdict) => (run.blind ? verdict.choice : verdict.verdict);
+  const labelOf = (verdict) => choices(run).find(({ key }) => key === chosen(verdict))?.label ?? "judged";
+
+  function badge(verdict) {
+    const state = verdict.unsaved ? "badge not-saved" : "badge";
+    return Dom.make("span", { class: state, "data-verdict": chosen(verdict) }, verdict.unsaved ? `${labelOf(verdict)} (not saved)` : labelOf(verdict));
+  }
+
+  // One side of a diff, its words in order; each mark has a colour, a line or brackets, and its own element.
+  function marked(diff, side) {
+    const place = side === "reference" ? 1 : 2;
+    const nodes = [];
+    for (const edit of diff) {
+      const text = edit[place];
+      if (!text) continue;
+      const kind = edit[0];
+      nodes.push(kind === "equal" ? text : Dom.make(MARKS[kind][0], { class: kind }, text), " ");
+    }
+    return nodes;
+  }
+
+  function start(ofRun, onVerdict) {
+    run = ofRun;
+    onJudged = onVerdict;
+    choices(run).forEach(({ key, label, hint }, place) => {
+      const button = Dom.make("button", { type: "button", "data-choice": key, title: hint, "aria-pressed": "false", onclick: () => judge(place) });
+      button.append(Dom.make("kbd", {}, String(place + 1)), ` ${label}`);
+      Dom.byId("verdicts").append(button);
+    });
+    run.tags.forEach((tag, place) => {
+      const button = Dom.make("button", { type: "button", "data-tag": tag, "aria-pressed": "false", onclick: () => toggleTag(place) }, tag);
+      if (TAG_KEYS[place]) button.append(" ", Dom.make("kbd", {}, TAG_KEYS[place]));
+      Dom.byId("tags").append(button);
+    });
+    for (const [kind, [tag, open, blind]] of Object.entries(MARKS)) {
+      Dom.byId("legend").append(Dom.make("span", {}, Dom.make(tag, { class: kind }, "word"), ` ${run.blind ? blind : open}`));
+    }
+    for (const [name, [label]] of Object.entries(sides())) {
+      Dom.byId("copies").append(Dom.make("button", { type: "button", onclick: () => copy(name) }, `Start from ${label}`), " ");
+    }
+    corrected.addEventListener("change", amend);
+    note.addEventListener("change", amend);
+    for (const field of [corrected, note]) field.addEventListener("input", keepDraft);
+    Dom.byId("judge").hidden = Boolean(run.read_only);
+  }
+
+  const sides = () => (run.blind ? { x: ["X", "reference"], y: ["Y", "hypothesis"] } : { ref: ["reference", "reference"], hyp: ["hypothesis", "hypothesis"] });
+
+  function copy(name) {
+    corrected.value = clip[name];
+    keepDraft();
+    corrected.focus();
+  }
+
+  function show(next) {
+    amend();
+    clip = next;
+    Dom.byId("clip-title").replaceChildren(Dom.foreign(clip.id));
+    showFacts();
+    Dom.byId("texts").replaceChildren(...Object.entries(sides()).map(([name, [label, side]]) => text(label, clip[name], side)));
+    const suggestion = Dom.byId("suggestion");
+    suggestion.hidden = !clip.reasons?.length;
+    if (!suggestion.hidden) suggestion.replaceChildren(Dom.make("strong", {}, "Suggested: likely label error"), `, because ${clip.reasons.join("; ")}. A hint of a program, no verdict.`);
+    showVerdict();
+  }
+
+  function text(label, whole, side) {
+    const body = whole.trim() ? marked(clip.diff, side) : [Dom.make("span", { class: "quiet" }, "(empty)")];
+    return Dom.make("div", { class: "text" }, Dom.make("h3", {}, label), Dom.make("p", { dir: "auto", "data-side": label }, ...body));
+  }
+
+  function showFacts() {
+    const facts = [run.blind ? `distance of X and Y ${Dom.percent(clip.wer)}` : `WER ${Dom.percent(clip.wer)}`];
+    if (Dom.known(clip.words)) facts[0] += ` of ${Dom.counted(clip.words, "word")}`;
+    if (clip.kind) facts.push(clip.kind);
+    if (Dom.known(clip.conf)) facts.push(`confidence ${clip.conf.toFixed(2)}`);
+    facts.push(Dom.seconds(clip.dur));
+    const nodes = facts.map((fact) => Dom.make("span", {}, fact));
+    if (clip.speaker) nodes.push(Dom.make("span", {}, "speaker ", Dom.foreign(clip.speaker)));
+    if (clip.source) nodes.push(Dom.make("span", {}, "from ", Dom.foreign(clip.source)));
+    Dom.byId("facts").replaceChildren(...nodes);
+  }
+
+  function showVerdict() {
+    const verdict = Verdicts.of(clip.id);
+    const given = drafts.get(clip.id) ?? verdict;
+    tags = new Set(given?.tags ?? []);
+    corrected.value = given?.corrected ?? "";
+    note.value = given?.note ?? "";
+    for (const button of Dom.byId("verdicts").children) button.setAttribute("aria-pressed", String(Boolean(verdict) && chosen(verdict) === button.dataset.choice));
+    showTags();
+    const state = Dom.byId("verdict-state");
+    state.classList.toggle("failure", Boolean(verdict?.unsaved));
+    if (verdict?.unsaved) state.textContent = `${labelOf(verdict)}: not saved yet`;
+    else if (verdict) state.textContent = `${labelOf(verdict)}: saved`;
+    else state.textContent = drafts.has(clip.id) ? "Tags, text and note are saved with the verdict: choose one." : "Not judged yet.";
+  }
+
+  function showTags() {
+    for (const button of Dom.byId("tags").children) button.setAttribute("aria-pressed", String(tags.has(button.dataset.tag)));
+  }
+
+  const given = () => ({ corrected: corrected.value.trim() || null, tags: run.tags.filter((tag) => tags.has(tag)), note: note.value.trim() || null });
+
+  function keepDraft() {
+    drafts.set(clip.id, given());
+  }
+
+  function judge(place) {
+    const choice = choices(run)[place]?.key;
+    if (clip === null || run.read_only || !choice) return;
+    send({ [run.blind ? "choice" : "verdict"]: choice });
+    onJudged(clip.id);
+  }
+
+  function send(choice) {
+    const id = clip.id;
+    const entry = { ...choice, ...given() };
+    drafts.delete(id);
+    Verdicts.judge(id, entry);
+  }
+
+  // Tags, text and note of a clip that has a verdict are saved with it again; before it has one they wait for it.
+  function amend() {
+    const verdict = clip && Verdicts.of(clip.id);
+    if (!verdict || !drafts.has(clip.id)) return;
+    const before = { corrected: verdict.corrected ?? null, tags: verdict.tags, note: verdict.note ?? null };
+    if (JSON.stringify(before) === JSON.stringify(given())) drafts.delete(clip.id);
+    else send({ [run.blind ? "choice" : "verdict"]: chosen(verdict) });
+  }
+
+  function toggleTag(place) {
+    const tag = run.tags[place];
+    if (clip === null || run.read_only || tag === undefined) return;
+    if (!tags.delete(tag)) tags.add(tag);
+    showTags();
+    keepDraft();
+    amend();
+    showVerdict();
+  }
+
+  return {
+    choices, chosen, labelOf, badge, marked, start, show, judge, toggleTag, TAG_KEYS,
+    refresh: () => { if (clip) showVerdict(); },
+    forgetDrafts: () => { drafts = new Map(); clip = null; },
+    id: () => clip?.id ?? null,
+  };
+})();

@@ -1,0 +1,61 @@
+"use strict";
+
+// Elements and figures as text. Whatever comes from a run goes through text nodes or attributes that hold plain text, never through HTML.
+const Dom = (() => {
+  const byId = (id) => document.getElementById(id);
+
+  function make(tag, attributes = {}, ...children) {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (value === null || value === undefined || value === false) continue;
+      if (name === "onclick") node.addEventListener("click", value);
+      else node.setAttribute(name, value === true ? "" : value);
+    }
+    node.append(...children.filter((child) => child !== null && child !== undefined));
+    return node;
+  }
+
+  // Text of a run: set apart, so that writing from right to left, or a mark that turns the direction, stays within it.
+  const foreign = (text, attributes = {}) => make("bdi", attributes, text);
+
+  const known = (value) => typeof value === "number" && Number.isFinite(value);
+  const percent = (share) => (known(share) ? `${(100 * share).toFixed(1)} %` : "not known");
+  const seconds = (value) => (known(value) ? `${value.toFixed(1)} s` : "length not known");
+  const whole = (number) => number.toLocaleString("en");
+  const counted = (number, one, many = `${one}s`) => `${whole(number)} ${number === 1 ? one : many}`;
+
+  function clock(time) {
+    const tenths = Math.max(0, Math.round(10 * time));
+    return `${Math.floor(tenths / 600)}:${((tenths % 600) / 10).toFixed(1).padStart(4, "0")}`;
+  }
+
+  // Settings of the browser: where it keeps none, what was chosen holds until the page is closed.
+  function remember(name, value) {
+    try {
+      localStorage.setItem(`audiograft-audit/${name}`, JSON.stringify(value));
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  function remembered(name, otherwise) {
+    try {
+      const text = localStorage.getItem(`audiograft-audit/${name}`);
+      return text === null ? otherwise : JSON.parse(text);
+    } catch {
+      return otherwise;
+    }
+  }
+
+  let hiding = 0;
+  function toast(text) {
+    const node = byId("toast");
+    node.textContent = text;
+    node.hidden = false;
+    clearTimeout(hiding);
+    hiding = setTimeout(() => { node.hidden = true; }, 6000);
+  }
+
+  return { byId, make, foreign, known, percent, seconds, whole, counted, clock, remember, remembered, toast };
+})();

@@ -1,0 +1,409 @@
+"""Verdicts, and the file that keeps them: append-only, one line an event, on the disk before the answer is given."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from audiograft.data.manifest import parse_line
+from audiograft.types import DataError
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Described:
+    """Something that a rater can choose.
+
+    Attributes:
+        label: its name on the page.
+        hint: when to choose it.
+    """
+
+    label: str
+    hint: str
+
+
+CATEGORIES: Mapping[str, Described] = {
+    "label_noise": Described("Label noise", "the model is right, the label is wrong"),
+    "model_error": Described("Model error", "the label is right, the model is wrong"),
+    "ambiguous": Described("Ambiguous", "it can't be told, or both are wrong"),
+    "normalisation": Described("Normalisation only", "they differ in spelling, case, punctuation or how numbers are written"),
+    "perfect": Described("Perfect", "both are right and the same"),
+}
+"""System A's five categories, by their key."""
+CHOICES: Mapping[str, Described] = {
+    "x": Described("X is right", "Y is wrong"),
+    "y": Described("Y is right", "X is wrong"),
+    "neither": Described("Ambiguous", "it can't be told, or both are wrong"),
+    "normalisation": Described("Normalisation only", "they differ in spelling, case, punctuation or how numbers are written"),
+    "same": Described("Perfect", "both are right and the same"),
+}
+"""What is chosen where a rater does not know which text is which, by its key."""
+TAGS = ("missing word", "wrong word", "name", "grammar", "disfluency", "rewritten from context")
+MAX_RATER_CHARACTERS = 64
+MAX_TEXT_CHARACTERS = 20_000
+"""Of a corrected text or a note."""
+_MEND = "correct or remove the line"
+
+
+class UnsavedError(DataError):
+    """A verdict that could not be written down."""
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rater says of a clip. A later one of the same rater on the same clip stands in its place.
+
+    Attributes:
+        id: of the clip.
+        verdict: a key of `CATEGORIES`.
+        rater: who says so.
+        blind: the rater was not told which text is the label.
+        choice: a key of `CHOICES`, where it was blind.
+        corrected: what is said in the clip, as the rater typed it.
+        tags: some of `TAGS`.
+        note: in the rater's own words.
+        time: when, in ISO format.
+    """
+
+    id: str
+    verdict: str
+    rater: str
+    blind: bool = False
+    choice: str | None = None
+    corrected: str | None = None
+    tags: tuple[str, ...] = ()
+    note: str | None = None
+    time: str = field(default_factory=_now)
+
+    def as_row(self, fingerprint: str) -> dict[str, Any]:
+        """For the log of the run with this fingerprint."""
+        return {
+            "event": "verdict",
+            "run": fingerprint,
+            "time": self.time,
+            "rater": self.rater,
+            "id": self.id,
+            "verdict": self.verdict,
+            "blind": self.blind,
+            "choice": self.choice,
+            "corrected": self.corrected,
+            "tags": list(self.tags),
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True)
+class Undo:
+    """A rater takes back the last verdict that stands."""
+
+    rater: str
+    time: str = field(default_factory=_now)
+
+    def as_row(self, fingerprint: str) -> dict[str, Any]:
+        """For the log of the run with this fingerprint."""
+        return {"event": "undo", "run": fingerprint, "time": self.time, "rater": self.rater}
+
+
+Event = Verdict | Undo
+
+
+def check_rater(name: Any, place: str = "rater") -> str:
+    """A rater's name without blanks at its ends.
+
+    Raises:
+        DataError: empty, too long, or with characters that can't be seen.
+    """
+    if not isinstance(name, str) or not (stripped := name.strip()):
+        raise DataError(f"{place}: give the rater a name")
+    if len(stripped) > MAX_RATER_CHARACTERS or not stripped.isprintable():
+        raise DataError(f"{place}: a rater's name has at most {MAX_RATER_CHARACTERS} characters, and no control characters: shorten or correct it")
+    return stripped
+
+
+def read_event(row: Mapping[str, Any], place: str, fingerprint: str, ids: Collection[str] | None = None) -> Event:
+    """A row of a log as an event.
+
+    Args:
+        row: as `json` reads it.
+        place: file and line, for errors.
+        fingerprint: of the run to which it must belong.
+        ids: those that a verdict can be about; any where None.
+
+    Raises:
+        DataError: it belongs to another run, is about an unknown clip, or has a value that does not fit.
+    """
+    if not isinstance(run := row.get("run"), str):
+        raise DataError(f'{place}: "run" is missing: {_MEND}')
+    if run != fingerprint:
+        raise DataError(f"{place}: belongs to another run ({run[:16]!r}; this one is {fingerprint!r}): name that run, or move this file away")
+    time = row.get("time")
+    try:
+        datetime.fromisoformat(time if isinstance(time, str) else "")
+    except ValueError as error:
+        raise DataError(f'{place}: "time" must be a date and time in ISO format: {_MEND}') from error
+    rater = check_rater(row.get("rater"), place)
+    if row.get("event") == "undo":
+        return Undo(rater, str(time))
+    if row.get("event") != "verdict":
+        raise DataError(f'{place}: "event" must be verdict or undo, not {row.get("event")!r}: {_MEND}')
+    return read_verdict(row, place, rater, ids, bool(row.get("blind", False)), str(time))
+
+
+def read_verdict(row: Mapping[str, Any], place: str, rater: str, ids: Collection[str] | None, blind: bool, time: str | None = None) -> Verdict:
+    """A verdict from a row of a log, or from what a page sends.
+
+    Args:
+        row: `id`, `verdict`, and optionally `choice`, `corrected`, `tags` and `note`.
+        place: where it comes from, for errors.
+        rater: a checked name.
+        ids: those that a verdict can be about; any where None.
+        blind: whether it was given blind.
+        time: when; now, where None.
+
+    Raises:
+        DataError: it is about an unknown clip, or a value does not fit; names the key.
+    """
+    if not isinstance(id_ := row.get("id"), str) or (ids is not None and id_ not in ids):
+        raise DataError(f'{place}: "id" must be that of a clip of the run, not {_shown(id_)}: {_MEND}')
+    category = _one_of(row.get("verdict"), CATEGORIES, f'{place}: "verdict"')
+    choice = None if row.get("choice") is None else _one_of(row["choice"], CHOICES, f'{place}: "choice"')
+    tags = row.get("tags") or ()
+    if not isinstance(tags, list | tuple):
+        raise DataError(f'{place}: "tags" must be a list: {_MEND}')
+    chosen = tuple(dict.fromkeys(_one_of(tag, TAGS, f'{place}: "tags"') for tag in tags))
+    corrected, note = (_text(row.get(key), f'{place}: "{key}"') for key in ("corrected", "note"))
+    return Verdict(id_, category, rater, blind, choice, corrected, chosen, note, time or _now())
+
+
+def _one_of(value: Any, known: Collection[str], what: str) -> str:
+    if not isinstance(value, str) or value not in known:
+        raise DataError(f"{what} must be one of {', '.join(known)}, not {_shown(value)}")
+    return value
+
+
+def _text(value: Any, what: str) -> str | None:
+    if value is not None and (not isinstance(value, str) or len(value) > MAX_TEXT_CHARACTERS):
+        raise DataError(f"{what} must be a text of at most {MAX_TEXT_CHARACTERS} characters, or null")
+    return value if value and value.strip() else None
+
+
+def _shown(value: Any) -> str:
+    """A value from outside in one short line."""
+    shown = json.dumps(value)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."
+
+
+class VerdictLog:
+    """The verdicts on one run, in a file to which several raters and processes may append at once.
+
+    What was appended by others is seen at each call. A last line that was being written when a process died is no verdict; it is passed over, and
+    cut off before the next one is written.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, ids: Collection[str] | None = None, on_note: Callable[[str], None] = _LOGGER.warning) -> None:
+        """Read what there is; the file is made by the first verdict.
+
+        Args:
+            path: of the file.
+            fingerprint: of the run.
+            ids: of its clips; a verdict about any other is refused. None knows none and takes all.
+            on_note: told in a line of what was mended.
+
+        Raises:
+            DataError: the file can't be read, belongs to another run, or has a broken line; names the line.
+        """
+        self.path = path
+        self.fingerprint = fingerprint
+        self._ids = ids
+        self._on_note = on_note
+        self._thread_lock = threading.RLock()
+        self._reset(None)
+        with self._thread_lock:
+            self._catch_up()
+
+    def _reset(self, inode: int | None) -> None:
+        self._inode = inode
+        self._offset = 0  # behind the last line that was taken
+        self._n_lines = 0
+        self._standing: dict[str, list[Verdict]] = {}  # by rater: those not undone, oldest first
+        self._events: set[Event] = set()
+        self._noted = False
+
+    def append(self, verdict: Verdict) -> None:
+        """Write a verdict down; it is on the disk when this returns.
+
+        Raises:
+            UnsavedError: it could not be written; the file is as it was.
+            DataError: the file does not fit any more, see `__init__`.
+        """
+        self.extend([verdict])
+
+    def extend(self, events: Sequence[Event]) -> None:
+        """Write several events down, as `append` does."""
+        with self._thread_lock, self._locked_for_writing() as descriptor:
+            self._write(descriptor, events)
+
+    def undo(self, rater: str) -> Verdict | None:
+        """Take back the rater's last verdict that stands; what the rater said of that clip before is in force again.
+
+        Returns:
+            What was taken back; None where nothing stands.
+
+        Raises:
+            UnsavedError, DataError: as `append`.
+        """
+        with self._thread_lock:
+            if not self.path.exists():
+                return None
+            with self._locked_for_writing() as descriptor:
+                standing = self._standing.get(rater)
+                if not standing:
+                    return None
+                last = standing[-1]
+                self._write(descriptor, [Undo(rater)])
+                return last
+
+    def current(self, rater: str | None = None) -> list[Verdict]:
+        """The verdicts in force, one a rater and clip: of one rater, or of all.
+
+        Raises:
+            DataError: as `__init__`.
+        """
+        with self._thread_lock:
+            self._catch_up()
+            raters = self._standing if rater is None else [rater]
+            return [verdict for name in raters for verdict in {given.id: given for given in self._standing.get(name, [])}.values()]
+
+    def raters(self) -> list[str]:
+        """Who has verdicts in force, in order of their first.
+
+        Raises:
+            DataError: as `__init__`.
+        """
+        with self._thread_lock:
+            self._catch_up()
+            return [rater for rater, standing in self._standing.items() if standing]
+
+    def holds(self, event: Event) -> bool:
+        """Whether that very event was written down, undone or not."""
+        return event in self._events
+
+    def _catch_up(self) -> None:
+        """Read what was appended since, by whomever."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            self._reset(None)
+            return
+        except OSError as error:
+            raise DataError(f"{self.path}: can't be read ({error.strerror}): correct the path or its permissions") from error
+        try:
+            _lock(descriptor, fcntl.LOCK_SH)  # nobody is in the middle of a line then
+            self._read(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _read(self, descriptor: int) -> None:
+        state = os.fstat(descriptor)
+        if state.st_ino != self._inode or state.st_size < self._offset:  # another file, or one that somebody has cut
+            self._reset(state.st_ino)
+        content = os.pread(descriptor, state.st_size - self._offset, self._offset)
+        whole, _, rest = content.rpartition(b"\n")
+        lines = whole.split(b"\n") if whole or rest != content else []
+        for line in lines:
+            self._take_line(line)
+            self._offset += len(line) + 1
+        # Without its line feed a line can still be whole, where somebody's editor left it out.
+        if rest and not isinstance(parse_line(rest, ""), DataError):
+            self._take_line(rest)
+            self._offset += len(rest)
+        elif rest and not self._noted:
+            self._noted = True
+            self._on_note(f"{self.path}:{self._n_lines + 1}: the last line is half-written and no verdict: the next verdict takes its place")
+
+    def _take_line(self, line: bytes) -> None:
+        self._n_lines += 1
+        if not line.strip():
+            return
+        place = f"{self.path}:{self._n_lines}"
+        row = parse_line(line, place)
+        if isinstance(row, DataError):
+            raise row
+        event = read_event(row, place, self.fingerprint, self._ids)
+        self._events.add(event)
+        standing = self._standing.setdefault(event.rater, [])
+        if isinstance(event, Verdict):
+            standing.append(event)
+        elif standing:
+            standing.pop()
+
+    @contextmanager
+    def _locked_for_writing(self) -> Iterator[int]:
+        """The file, of which nobody else reads or writes anything meanwhile, with what it holds known."""
+        is_new = not self.path.exists()
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise self._unsaved(error) from error
+        try:
+            _lock(descriptor, fcntl.LOCK_EX)
+            if is_new:
+                _sync_folder(self.path.parent)
+            self._read(descriptor)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _write(self, descriptor: int, events: Sequence[Event]) -> None:
+        size = os.fstat(descriptor).st_size
+        try:
+            if size > self._offset:
+                os.ftruncate(descriptor, self._offset)
+                size = self._offset
+                self._noted = False
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                os.write(descriptor, b"\n")
+            for event in events:
+                # Half of a surrogate pair, which JSON can name and UTF-8 can't hold, stays escaped.
+                text = json.dumps(event.as_row(self.fingerprint), ensure_ascii=False) + "\n"
+                line = text.encode("utf-8", errors="backslashreplace")
+                if os.write(descriptor, line) != len(line):
+                    raise OSError(0, "no space left for the whole line")
+            os.fsync(descriptor)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(descriptor, size)
+            raise self._unsaved(error) from error
+        self._read(descriptor)
+
+    def _unsaved(self, error: OSError) -> UnsavedError:
+        return UnsavedError(f"{self.path}: the verdict could not be saved ({error.strerror}): free space, or correct the permissions, and judge again")
+
+
+def _lock(descriptor: int, kind: int) -> None:
+    with suppress(OSError):  # some network file systems have no locks
+        fcntl.flock(descriptor, kind)
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that a file that was just made is found after a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,76 @@
+"""What can be chosen about an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from audiograft.metrics.normalisers import get_normaliser
+from audiograft.types import ConfigError
+
+Audio = Literal["true", "shuffled", "none"]
+"""Which clips a model is given: each row's own, other rows', or none. What it gets right without its own, it does not get from listening."""
+DEAFNESS_CLIPS = 64
+"""Rows of the deafness table by default: it costs two passes over so many."""
+
+
+class EvaluateOptions(TypedDict, total=False):
+    """The keywords of `Options`, for functions that pass them on."""
+
+    batch_size: int
+    normaliser: str
+    prompt: str | None
+    audio: Audio
+    context: Sequence[str]
+    terms: Sequence[str]
+    slice_by: Sequence[str]
+    baseline: Path | None
+    deafness_clips: int
+    device: str
+    allow_outside: bool
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is run over a manifest, and how what it wrote is scored.
+
+    Attributes:
+        batch_size: clips in a batch.
+        normaliser: of the headline, one of `audiograft.metrics.normalisers.NORMALISERS`; all others stand beside it.
+        prompt: the instruction for all rows with clips, in place of their own; conversations keep theirs.
+        audio: which clips the model is given, for baselines.
+        context: names and rare words to put into the prompts, but not into conversations.
+        terms: words whose recall is measured; by default those of `context`.
+        slice_by: further keys of the rows by which figures are cut.
+        baseline: a second predictions file of the same clips, for a column beside.
+        deafness_clips: so many rows, at most, are also heard with shuffled and with silent audio; 0 leaves the table out.
+        device: where a model is opened.
+        allow_outside: also take clips that do not lie below the manifest's folder.
+        overwrite: give up what another run left in the run folder.
+
+    Raises:
+        ConfigError: an unknown normaliser, or a number out of its range.
+    """
+
+    batch_size: int = 8
+    normaliser: str = "lower"
+    prompt: str | None = None
+    audio: Audio = "true"
+    context: Sequence[str] = ()
+    terms: Sequence[str] = ()
+    slice_by: Sequence[str] = ()
+    baseline: Path | None = None
+    deafness_clips: int = DEAFNESS_CLIPS
+    device: str = "auto"
+    allow_outside: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        get_normaliser(self.normaliser)  # an unknown name is to stop the run before the work, not after it
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size must be 1 or more, not {self.batch_size}")
+        if self.deafness_clips < 0:
+            raise ConfigError(f"deafness_clips must be 0 or more, not {self.deafness_clips}: 0 leaves the table out")

@@ -1,0 +1,167 @@
+"""The predictions file: one row a clip, from which every figure is computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from audiograft.data.manifest import scan_rows
+from audiograft.types import DataError, confidence
+
+PREDICTIONS_NAME = "predictions.jsonl"
+Task = Literal["transcript", "answer"]
+"""What a row wants: what was said, or an answer to a question."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row: what was expected, and what the model wrote.
+
+    Attributes:
+        id: unique within the file.
+        reference: what was said, or the right answer, as the manifest has it.
+        hypothesis: what the model wrote, raw; empty where the row failed.
+        audio: the clip as the manifest names it, several clips as a tuple, None where there is none.
+        task: `transcript` or `answer`.
+        prompt: the instruction; None for conversations.
+        duration_s: length of the clips in seconds.
+        decode_s: the row's share of the wall time of its batch: features, encoder, decoding; not reading the file.
+        speaker: the unit over which intervals are clustered.
+        recording: what the clip was cut from.
+        source: the corpus.
+        language: as an ISO 639-1 code.
+        question: what kind of question it is.
+        snr_db: signal-to-noise ratio, where the manifest states it.
+        tokens: what the hypothesis consists of, the end token with it.
+        token_logprobs: natural logarithm of the probability of each token.
+        reference_nats: negative log-likelihood of the reference, end of turn with it, summed over its tokens.
+        reference_tokens: their number.
+        error: why there is no hypothesis, where there is none.
+        extra: every other key of the row.
+    """
+
+    id: str
+    reference: str
+    hypothesis: str
+    audio: str | tuple[str, ...] | None = None
+    task: Task = "transcript"
+    prompt: str | None = None
+    duration_s: float | None = None
+    decode_s: float | None = None
+    speaker: str | None = None
+    recording: str | None = None
+    source: str | None = None
+    language: str | None = None
+    question: str | None = None
+    snr_db: float | None = None
+    tokens: tuple[str, ...] = ()
+    token_logprobs: tuple[float, ...] = ()
+    reference_nats: float | None = None
+    reference_tokens: int | None = None
+    error: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def confidence(self) -> float | None:
+        """See `audiograft.types.confidence`."""
+        return confidence(self.token_logprobs)
+
+    def as_row(self) -> dict[str, Any]:
+        """For JSON, without what is empty."""
+        known = {name: getattr(self, name) for name in _KINDS}
+        return {name: value for name, value in known.items() if value is not None and value != () or name in _ALWAYS} | self.extra
+
+
+_TEXT = (str, "a string")
+_OPTIONAL_TEXT = (str | None, "a string or null")
+_OPTIONAL_NUMBER = (int | float | None, "a number or null")
+_LIST = (list, "a list")
+_KINDS: Mapping[str, tuple[Any, str]] = {
+    "id": _TEXT,
+    "audio": (str | list | None, "a path, a list of paths or null"),
+    "task": _TEXT,
+    "prompt": _OPTIONAL_TEXT,
+    "reference": _TEXT,
+    "hypothesis": _TEXT,
+    "duration_s": _OPTIONAL_NUMBER,
+    "decode_s": _OPTIONAL_NUMBER,
+    "speaker": _OPTIONAL_TEXT,
+    "recording": _OPTIONAL_TEXT,
+    "source": _OPTIONAL_TEXT,
+    "language": _OPTIONAL_TEXT,
+    "question": _OPTIONAL_TEXT,
+    "snr_db": _OPTIONAL_NUMBER,
+    "tokens": _LIST,
+    "token_logprobs": _LIST,
+    "reference_nats": _OPTIONAL_NUMBER,
+    "reference_tokens": (int | None, "a number or null"),
+    "error": _OPTIONAL_TEXT,
+}
+_NEEDED = ("id", "reference", "hypothesis")
+_ALWAYS = ("id", "audio", "task", "reference", "hypothesis", "duration_s", "speaker")
+
+
+def find_predictions(path: str | Path) -> Path:
+    """The predictions file of a run folder, or the file itself.
+
+    Raises:
+        DataError: there is none.
+    """
+    given = Path(path)
+    found = given / PREDICTIONS_NAME if given.is_dir() else given
+    if not found.is_file():
+        part = found.with_name(f"{found.name}.part")
+        mend = (
+            "its run was interrupted: start the same evaluation again, it goes on from there" if part.is_file() else "audiograft evaluate writes one"
+        )
+        raise DataError(f"{found}: no such predictions file; {mend}")
+    return found
+
+
+def read_predictions(path: str | Path) -> list[Prediction]:
+    """Read a predictions file, ours or another system's: `id`, `reference` and `hypothesis` are enough.
+
+    Args:
+        path: the file, or its run folder.
+
+    Raises:
+        DataError: there is no such file, it is empty, a row is broken, or an id stands twice.
+    """
+    file = find_predictions(path)
+    lines: dict[str, int] = {}
+    predictions = []
+    for number, _, row in scan_rows(file):
+        if isinstance(row, DataError):
+            raise row
+        prediction = parse_prediction(row, f"{file}:{number}")
+        first = lines.setdefault(prediction.id, number)
+        if first != number:
+            raise DataError(f"{file}:{number}: id {prediction.id!r} stands in line {first} already: keep one row a clip")
+        predictions.append(prediction)
+    if not predictions:
+        raise DataError(f"{file}: is empty: repeat the evaluation")
+    return predictions
+
+
+def parse_prediction(row: Mapping[str, Any], place: str) -> Prediction:
+    """A row as a prediction; `place` is its file and line.
+
+    Raises:
+        DataError: a key is missing or has the wrong type.
+    """
+    values: dict[str, Any] = {}
+    for name, (kind, what) in _KINDS.items():
+        if name not in row:
+            if name in _NEEDED:
+                raise DataError(f'{place}: "{name}" is missing: repeat the evaluation or correct the row')
+            continue
+        value = row[name]
+        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+            raise DataError(f'{place}: "{name}" must be {what}: repeat the evaluation or correct the row')
+        values[name] = tuple(value) if isinstance(value, list) else value
+    if values.get("task", "transcript") not in get_args(Task):
+        raise DataError(f'{place}: "task" must be transcript or answer, not {values["task"]!r}')
+    return Prediction(**values, extra={name: value for name, value in row.items() if name not in _KINDS})

@@ -1,0 +1,197 @@
+"""What a model does in an evaluation: transcripts and answers, how likely the references are to it, and what it says without their sound."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiograft.audio import load_audio
+from audiograft.data.manifest import write_manifest
+from audiograft.data.shuffling import shuffle_clips
+from audiograft.evaluate.folder import DEAFNESS_NAME
+from audiograft.evaluate.options import Options
+from audiograft.evaluate.predictions import Prediction, Task, read_predictions
+from audiograft.inference.context import with_context
+from audiograft.inference.decoding import Request, Waveform, write_answers
+from audiograft.inference.engine import BATCHES_IN_FLIGHT, Engine, transcript_tokens
+from audiograft.inference.questions import Question
+from audiograft.inference.teacher_forcing import Referenced, TokenScores, score_references
+from audiograft.messages import Message, conversation
+from audiograft.types import WINDOW_S, WINDOW_SAMPLES, Answer, AudioError, Sample, Transcript
+
+_SHUFFLE_SEED = 0
+_DIGITS = 5
+"""Of log-probabilities: more would make the file longer and nothing else."""
+_OWN = frozenset(Prediction.__dataclass_fields__)
+"""Keys of a prediction, which no key of a manifest may overwrite."""
+_ANSWER_TOKENS = 64
+"""Budget of what is said without the right sound: enough to be wrong."""
+Result = Transcript | Answer | AudioError
+
+
+def predict(
+    engine: Engine,
+    samples: Sequence[Sample],
+    named: Mapping[str, str | list[str] | None],
+    chosen: Options,
+    on_clip: Callable[[], None] = lambda: None,
+) -> Iterator[list[Prediction]]:
+    """Transcribe single clips, those of one prompt together, and answer all else.
+
+    Args:
+        engine: the model.
+        samples: rows of the manifest.
+        named: the clips of each row as the manifest names them, by the row's id.
+        chosen: prompt, context, audio and batch size.
+        on_clip: called after each row.
+
+    Yields:
+        Predictions of some rows, in the order of the work and not of the manifest.
+    """
+    given = {sample.id: sample for sample in samples}
+    clips: Sequence[Sequence[str]] = [() if chosen.audio == "none" else sample.clips for sample in samples]
+    if chosen.audio == "shuffled":
+        clips = shuffle_clips(clips, _SHUFFLE_SEED)
+    heard = {sample.id: own for sample, own in zip(samples, clips, strict=True)}
+    block = chosen.batch_size * BATCHES_IN_FLIGHT
+    for ids in _groups(samples, heard):
+        for start in range(0, len(ids), block):
+            rows = [given[id_] for id_ in ids[start : start + block]]
+            own = [heard[row.id] for row in rows]
+            results = _results(engine, rows, own, chosen, on_clip)
+            scores = _reference_scores(engine, rows, own, results, chosen)
+            yield [_prediction(row, named[row.id], result, scores.get(row.id)) for row, result in zip(rows, results, strict=True)]
+
+
+def _groups(samples: Sequence[Sample], heard: dict[str, Sequence[str]]) -> list[list[str]]:
+    """Ids of rows that can be done together: transcripts of one prompt, and all that is asked."""
+    by_prompt: dict[str | None, list[str]] = defaultdict(list)
+    for sample in samples:
+        by_prompt[sample.prompt if _is_plain(sample, heard[sample.id]) else None].append(sample.id)
+    return list(by_prompt.values())
+
+
+def _is_plain(sample: Sample, clips: Sequence[str]) -> bool:
+    return _task(sample) == "transcript" and len(clips) == 1 and not sample.messages
+
+
+def _task(sample: Sample) -> Task:
+    return "transcript" if sample.response in (None, sample.text) else "answer"
+
+
+def _messages(sample: Sample, chosen: Options) -> list[Message]:
+    """The conversation as it is put to the model."""
+    return conversation(_in_context(sample, chosen), chosen.audio != "none")
+
+
+def _in_context(sample: Sample, chosen: Options) -> Sample:
+    return sample if sample.messages or not chosen.context else replace(sample, prompt=with_context(sample.prompt, chosen.context))
+
+
+def _results(
+    engine: Engine, rows: Sequence[Sample], clips: Sequence[Sequence[str]], chosen: Options, on_clip: Callable[[], None]
+) -> Sequence[Result]:
+    if _is_plain(rows[0], clips[0]):
+        prompt = _in_context(rows[0], chosen).prompt
+        return engine.transcribe_many(
+            [own[0] for own in clips], batch_size=chosen.batch_size, prompt=prompt, on_result=lambda index, result: on_clip()
+        )
+    questions = [Question(own, messages=_messages(row, chosen)) for row, own in zip(rows, clips, strict=True)]
+    return engine.ask_many(questions, batch_size=chosen.batch_size, on_result=lambda index, result: on_clip())
+
+
+def _reference_scores(
+    engine: Engine, rows: Sequence[Sample], clips: Sequence[Sequence[str]], results: Sequence[Result], chosen: Options
+) -> dict[str, TokenScores]:
+    """How likely each reference is, where its clips could be read. Not of transcripts of long clips, which are written chunk by chunk."""
+    wanted = [
+        (row, own)
+        for row, own, result in zip(rows, clips, results, strict=True)
+        if not isinstance(result, AudioError) and (_task(row) == "answer" or result.duration_s <= WINDOW_S)
+    ]
+    if not wanted:
+        return {}
+    questions = [Question(own, messages=_messages(row, chosen)) for row, own in wanted]
+    scores = engine.score_references(questions, [row.target or "" for row, _ in wanted], batch_size=chosen.batch_size)
+    return {row.id: score for (row, _), score in zip(wanted, scores, strict=True) if not isinstance(score, AudioError)}
+
+
+def _prediction(sample: Sample, audio: str | list[str] | None, result: Result, score: TokenScores | None) -> Prediction:
+    snr_db = sample.extra.get("snr_db")
+    row = Prediction(
+        id=sample.id,
+        reference=sample.target or "",
+        hypothesis="",
+        audio=tuple(audio) if isinstance(audio, list) else audio,
+        task=_task(sample),
+        prompt=None if sample.messages else sample.prompt,
+        duration_s=sample.duration_s,
+        speaker=sample.speaker,
+        recording=sample.recording,
+        source=sample.source,
+        language=sample.language,
+        question=_text_or_none(sample.extra.get("question")),
+        snr_db=float(snr_db) if isinstance(snr_db, int | float) and not isinstance(snr_db, bool) else None,
+        extra={key: value for key, value in sample.extra.items() if isinstance(value, str | int | float | bool) and key not in _OWN},
+    )
+    if isinstance(result, AudioError):
+        return replace(row, error=str(result))
+    return replace(
+        row,
+        hypothesis=result.text,
+        duration_s=result.duration_s,
+        decode_s=None if result.decode_s is None else round(result.decode_s, 6),
+        tokens=result.tokens,
+        token_logprobs=tuple(round(value, _DIGITS) for value in result.token_logprobs),
+        reference_nats=None if score is None else round(score.nats, _DIGITS),
+        reference_tokens=None if score is None else score.n_tokens,
+    )
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def hear_differently(engine: Engine, samples: Sequence[Sample], predictions: Path, chosen: Options) -> None:
+    """Write `deafness.jsonl`: some rows with the clips of others and with zeros in the place of their own.
+
+    Rows are drawn by a fixed seed among those whose clips fit one window and could be read. Zeros are given to the model, which the engine itself
+    would not do: it takes them for silence without asking.
+    """
+    by_id = {sample.id: sample for sample in samples}
+    usable = [
+        row.id
+        for row in read_predictions(predictions)
+        if row.error is None and row.duration_s is not None and row.duration_s <= WINDOW_S and by_id[row.id].clips
+    ]
+    drawn = np.random.default_rng(_SHUFFLE_SEED).permutation(len(usable))[: chosen.deafness_clips]
+    rows = [by_id[usable[index]] for index in sorted(drawn)]
+    own = [[load_audio(clip).waveform[:WINDOW_SAMPLES] for clip in row.clips] for row in rows]
+    conditions = {"shuffled": shuffle_clips(own, _SHUFFLE_SEED), "silence": [[np.zeros_like(clip) for clip in clips] for clips in own]}
+    lines = [prediction.as_row() | {"heard": heard} for heard, clips in conditions.items() for prediction in _heard_as(engine, rows, clips, chosen)]
+    write_manifest(predictions.with_name(DEAFNESS_NAME), lines)
+
+
+def _heard_as(engine: Engine, rows: Sequence[Sample], clips: Sequence[Sequence[Waveform]], chosen: Options) -> Iterator[Prediction]:
+    """What is written, and how likely the references are, when other clips are heard."""
+    messages = [_messages(row, chosen) for row in rows]
+    budgets = [max(transcript_tokens(sum(map(len, waveforms))), _ANSWER_TOKENS) for waveforms in clips]
+    requests = [Request(*asked) for asked in zip(messages, clips, budgets, strict=True)]
+    written = write_answers(engine.model, engine.processor, requests, batch_size=chosen.batch_size)
+    references = [Referenced(message, waveforms, row.target or "") for message, waveforms, row in zip(messages, clips, rows, strict=True)]
+    scores = score_references(engine.model, engine.processor, references, chosen.batch_size)
+    for row, answer, score in zip(rows, written, scores, strict=True):
+        yield Prediction(
+            id=row.id,
+            reference=row.target or "",
+            hypothesis=answer.text,
+            task=_task(row),
+            speaker=row.speaker,
+            reference_nats=round(score.nats, _DIGITS),
+            reference_tokens=score.n_tokens,
+        )

@@ -1,0 +1,109 @@
+"""Teacher forcing: how likely a model finds a given answer, token by token, each behind the true ones before it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from audiograft.inference.batching import similar_batches
+from audiograft.inference.decoding import Waveform
+from audiograft.messages import Message
+from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
+from audiograft.model.outputs import IGNORE_INDEX
+
+
+@dataclass(frozen=True)
+class Referenced:
+    """A conversation with the answer that it should get.
+
+    Attributes:
+        messages: up to the answer, an audio part a waveform.
+        waveforms: (n_samples,) at 16 kHz each, at most 30 s, in order of their parts.
+        target: the answer.
+    """
+
+    messages: Sequence[Message]
+    waveforms: Sequence[Waveform]
+    target: str
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What a model makes of each token of an answer, the end of turn being the last one: the tokens that carry loss in training.
+
+    Attributes:
+        tokens: as the vocabulary has them; the tokenizer's `convert_tokens_to_string` makes text of them.
+        logprobs: natural logarithm of the probability of each.
+        ranks: place of each among all of the vocabulary; 1 is the likeliest.
+        best: the likeliest token at each place, which is the answer's own where its rank is 1.
+    """
+
+    tokens: tuple[str, ...]
+    logprobs: tuple[float, ...]
+    ranks: tuple[int, ...]
+    best: tuple[str, ...]
+
+    @property
+    def nats(self) -> float:
+        """Negative log-likelihood of the answer: the sum over its tokens."""
+        return -math.fsum(self.logprobs)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that were scored."""
+        return len(self.tokens)
+
+
+@torch.no_grad()
+def score_references(
+    model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, items: Sequence[Referenced], batch_size: int = 8
+) -> list[TokenScores]:
+    """Score answers that are known; the shortest clips with the shortest.
+
+    Prompt and answer are tokenised as in training (`AudioGraftProcessor.training_ids`), so that the sum of `nats` over the sum of `n_tokens` is the
+    loss that training reports. No rule stands in front of the model: silence is heard as what it is.
+
+    Args:
+        model: in evaluation mode, or in the mode that is to be measured.
+        processor: its processor.
+        items: with audio or without, mixed as they come.
+        batch_size: answers scored at once; what is found does not depend on it.
+
+    Returns:
+        One result an item, in order.
+
+    Raises:
+        DataError: the chat template refuses a conversation, or a text holds the audio placeholder.
+    """
+    scores: dict[int, TokenScores] = {}
+    n_samples = [sum(map(len, item.waveforms)) for item in items]
+    for rows in similar_batches([(0, bool(item.waveforms)) for item in items], n_samples, batch_size):
+        scores.update(zip(rows, _score_batch(model, processor, [items[row] for row in rows]), strict=True))
+    return [scores[row] for row in range(len(items))]
+
+
+def _score_batch(model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, items: Sequence[Referenced]) -> list[TokenScores]:
+    features = [[processor.features(waveform) for waveform in item.waveforms] for item in items]
+    examples = [
+        processor.training_ids(item.messages, item.target, [clip.shape[1] for clip in own]) for item, own in zip(items, features, strict=True)
+    ]
+    batch = processor.pad_tokens([ids for ids, _ in examples], [labels for _, labels in examples])
+    if clips := [clip for own in features for clip in own]:
+        batch |= processor.pad_features(clips)
+    logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits
+    answers = [[label for label in labels if label != IGNORE_INDEX] for _, labels in examples]
+    # Row by row, so that the vocabulary times all tokens of the batch is held once.
+    return [_scores(own, answer, processor) for own, answer in zip(logits.split([len(answer) for answer in answers]), answers, strict=True)]
+
+
+def _scores(logits: torch.Tensor, answer: Sequence[int], processor: AudioGraftProcessor) -> TokenScores:
+    """From (tokens, vocabulary)."""
+    logits = logits.float()
+    own = logits.gather(1, torch.tensor(answer, device=logits.device)[:, None])
+    logprobs = own[:, 0] - logits.logsumexp(1)
+    ranks = (logits > own).sum(1) + 1
+    names = processor.tokenizer.convert_ids_to_tokens
+    return TokenScores(tuple(names(answer)), tuple(logprobs.tolist()), tuple(ranks.tolist()), tuple(names(logits.argmax(1).tolist())))
