@@ -69,8 +69,9 @@ def test_options_of_decoding_and_the_system_prompt_arrive(engine: Engine, capsys
 
 def test_json_is_one_object(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     row = json.loads(run(capsys, "a.wav", "--prompt", "Who?", "--json"))
-    text = engine.ask("a.wav", "Who?", max_new_tokens=8).text
-    assert row == {"text": text, "prompt": "Who?", "clips": ["a.wav"], "duration_s": 0.3, "model": "random"}
+    answer = engine.ask("a.wav", "Who?", max_new_tokens=8)
+    assert row.pop("confidence") == pytest.approx(answer.confidence, abs=1e-4)
+    assert row == {"text": answer.text, "prompt": "Who?", "clips": ["a.wav"], "duration_s": 0.3, "model": "random"}
 
 
 def test_each_asks_about_each_clip_in_order(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,6 +94,26 @@ def test_several_clips_are_named(engine: EchoEngine, clip: Any, capsys: pytest.C
     assert engine.calls == [(["b.wav", "a.wav"], 3, "Listen.")]
 
 
+def test_terms_of_a_file_stand_behind_the_instruction(engine: EchoEngine, clip: Any) -> None:
+    Path("names.txt").write_text("# people\nŁódź\nNwosu\n", encoding="utf-8")
+    assert main(["transcribe", clip("a.wav"), "--context", "names.txt", "--prompt", "Listen."]) == 0
+    [(_, _, prompt)] = engine.calls
+    assert prompt == "Listen.\nThese names and words may come up; where one does, spell it like this: Łódź; Nwosu."
+
+
+def test_terms_that_can_not_be_used_are_one_line_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, clip: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Engine, "load", lambda *args, **kwargs: pytest.fail("the model was loaded"))
+    Path("names.txt").write_text("Nwosu\nthe <audio> tag\n", encoding="utf-8")
+    for file, expected in (("none.txt", "none.txt: can't be read (No such file"), ("names.txt", "names.txt:2: the term 'the <audio> tag' contains")):
+        assert main(["transcribe", clip("a.wav"), "--context", file]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.startswith(f"error: {expected}")
+        assert printed.err.count("\n") == 1
+
+
 def test_a_clip_given_twice_is_done_once(engine: EchoEngine, clip: Any) -> None:
     clip("calls/a.wav")
     assert main(["transcribe", "calls", "calls/a.wav", "./calls/*.wav"]) == 0
@@ -151,7 +171,7 @@ def test_jsonl_rows_have_the_promised_keys(engine: EchoEngine, clip: Any, capsys
     assert main(["transcribe", clip("a.wav"), clip("b.wav"), "--format", "jsonl"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["audio"] for row in rows] == ["a.wav", "b.wav"]
-    assert all(list(row) == ["audio", "text", "duration_s", "model", "segments"] for row in rows)
+    assert all(list(row) == ["audio", "text", "duration_s", "model", "segments", "confidence"] for row in rows)
 
 
 def test_out_writes_one_file_a_clip_and_numbers_equal_names(engine: EchoEngine, clip: Any, capsys: pytest.CaptureFixture[str]) -> None:

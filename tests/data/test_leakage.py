@@ -15,9 +15,9 @@ from babble import babble
 
 from audiograft.data import gate as gate_module
 from audiograft.data.gate import LeakageReport
-from audiograft.data.leakage import check_model, check_training, compare, compare_manifests, save_traces, summary_line
+from audiograft.data.leakage import check_choice, check_model, check_training, compare, compare_manifests, save_traces, summary_line
 from audiograft.data.traces import Trace, make_trace, read_traces
-from audiograft.types import TRAINING_TRACES, DataError, Sample
+from audiograft.types import TRAINING_TRACES, VALIDATION_TRACES, DataError, Sample
 
 NONE = dict.fromkeys(("speakers", "recordings", "texts", "short_texts", "same_audio", "near_audio"), 0)
 LONG = "the quick brown fox jumps over the lazy dog"
@@ -203,6 +203,26 @@ def test_a_model_remembers_what_it_and_its_base_were_trained_on(corpora: Corpora
     # And so it goes on.
     save_traces(other, [first], model)
     assert not check_model(other, test)["complete"]
+
+
+def test_a_model_remembers_what_it_was_validated_on(corpora: Corpora, tmp_path: Path) -> None:
+    validation, test, clean = corpora.write("validation", range(3)), corpora.write("test", range(2, 4)), corpora.write("clean", range(30, 32))
+    base, model = tmp_path / "base", tmp_path / "model"
+    for folder in (base, model):
+        folder.mkdir()
+    told = check_choice(model, test)
+    assert (told["known"], told["chosen_on_this_data"]) == (False, None)
+    assert told["why"] == "choice of checkpoint not checked: the model has no record of what it was validated on"
+    save_traces(base, [validation], record=VALIDATION_TRACES)
+    save_traces(model, [], base, record=VALIDATION_TRACES)
+    told = check_choice(model, test)
+    assert (told["known"], told["chosen_on_this_data"], told["clips"]) == (True, True, 1)
+    assert told["why"].startswith("not a clean test: 1 of these clips were validated on")
+    assert check_choice(model, clean)["chosen_on_this_data"] is False
+    # Trained from a model without a record: what is known is not all.
+    save_traces(model, [], tmp_path / "other", record=VALIDATION_TRACES)
+    assert not check_choice(model, clean)["known"]
+    assert not check_model(model, test)["checked"]
 
 
 def test_a_broken_record_is_told_and_does_not_stop(corpora: Corpora, tmp_path: Path) -> None:

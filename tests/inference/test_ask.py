@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import builders
@@ -113,7 +114,8 @@ def test_a_batch_answers_as_its_questions_alone(engine: Engine, options: dict[st
 
 
 def test_an_answer_says_what_it_answers(engine: Engine) -> None:
-    assert engine.ask(CLIPS[:2], "Same?", max_new_tokens=1) == Answer(
+    answer = engine.ask(CLIPS[:2], "Same?", max_new_tokens=1)
+    assert replace(answer, tokens=(), token_logprobs=()) == Answer(
         ask(engine, CLIPS[:2], "Same?", max_new_tokens=1), "Same?", ("<array>",) * 2, 1.5, "random"
     )
     assert engine.ask(prompt="Two and two?", max_new_tokens=1).clips == ()

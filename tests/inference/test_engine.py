@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import soundfile
 import torch
 
 from audiograft.inference.engine import Engine
+from audiograft.messages import audio_messages
 from audiograft.types import AudioError, ConfigError, DataError, Transcript
 
 
@@ -132,6 +134,28 @@ def test_a_placeholder_in_the_prompt_is_one_line() -> None:
     with pytest.raises(DataError, match=r"contains <\|audio\|>, which stands for a clip") as error:
         engine().transcribe(CLIPS[0], prompt="hear <|audio|> and write")
     assert "\n" not in str(error.value)
+
+
+def test_a_prompt_that_leaves_no_room_is_one_line_a_clip() -> None:
+    listener = engine()
+    seen: list[int] = []
+    words = "a " * 2020  # with 30 s of audio they are more than the model's 4096 positions, with 0.4 s they are not
+    long = (np.concatenate([CLIPS[1][0]] * 15), 16_000)
+    results = listener.transcribe_many([long, CLIPS[0]], prompt=words, max_new_tokens=2, on_result=lambda index, result: seen.append(index))
+    assert isinstance(results[0], AudioError)
+    assert re.fullmatch(
+        r"<array>: the prompt and 30 s take 4\d\d\d positions, the transcript up to 2, and the language model has 4096: shorten the prompt, .*",
+        str(results[0]),
+    )
+    assert isinstance(results[1], Transcript)
+    assert sorted(seen) == [0, 1]
+
+
+def test_a_long_prompt_shortens_the_default_budget() -> None:
+    listener = engine()
+    assert len(listener.transcribe(CLIPS[0], prompt="a").tokens) == 29
+    # 4083 of 4096 positions.
+    assert len(listener.transcribe(CLIPS[0], prompt="a " * 2030).tokens) == 13
 
 
 def test_the_note_travels_with_the_model(tmp_path: Path) -> None:

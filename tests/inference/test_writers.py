@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -16,7 +17,9 @@ LONG = Transcript(
     model="tiny",
     segments=(Segment(0.0, 29.9996, "grüße &"), Segment(29.9996, 60.0, "  "), Segment(3600.0, 3725.5, "<b>\n\nmore")),
 )
-SHORT = Transcript(audio="b.wav", text="hello", duration_s=1.0, model="tiny", segments=(Segment(0.0, 1.0, "hello"),))
+SHORT = Transcript(
+    "b.wav", "hello", 1.0, "tiny", (Segment(0.0, 1.0, "hello"),), ("hel", "lo", "</s>"), (math.log(0.25), math.log(0.5), 0.0), decode_s=0.1
+)
 SILENT = Transcript(audio="c.wav", text="", duration_s=2.0, model="tiny")
 
 
@@ -30,7 +33,7 @@ def test_text_of_several_clips_names_each() -> None:
 
 def test_jsonl_is_one_object_a_line_with_exactly_these_keys() -> None:
     rows = [json.loads(line) for line in render([LONG, SHORT, SILENT], "jsonl").splitlines()]
-    assert all(list(row) == ["audio", "text", "duration_s", "model", "segments"] for row in rows)
+    assert all(list(row) == ["audio", "text", "duration_s", "model", "segments", "confidence"] for row in rows)
     assert rows[0]["segments"][2] == {"start_s": 3600.0, "end_s": 3725.5, "text": "<b>\n\nmore"}
     assert rows[1] == {
         "audio": "b.wav",
@@ -38,8 +41,10 @@ def test_jsonl_is_one_object_a_line_with_exactly_these_keys() -> None:
         "duration_s": 1.0,
         "model": "tiny",
         "segments": [{"start_s": 0.0, "end_s": 1.0, "text": "hello"}],
+        "confidence": 0.5,
     }
     assert rows[2]["segments"] == []
+    assert rows[2]["confidence"] is None
 
 
 def test_json_is_an_indented_list_of_the_same_objects() -> None:

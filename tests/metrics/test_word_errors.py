@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from typing import Any
 
+import jiwer
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kaldialign import batch_error_rate
 
-from audiograft.metrics.word_errors import ErrorCounts, character_errors, corpus, word_errors
+from audiograft.metrics.normalisers import get_normaliser
+from audiograft.metrics.word_errors import ErrorCounts, character_errors, compound_errors, corpus, count_words, word_errors
 
 texts = st.lists(st.sampled_from(["a", "b", "bb", "ab"]), max_size=6).map(" ".join)
 
@@ -94,3 +99,111 @@ def test_the_corpus_is_the_sum_of_its_utterances(pairs: list[tuple[str, str]]) -
     total = corpus(counts)
     for kind in ("hits", "substitutions", "insertions", "deletions", "errors", "reference_length"):
         assert getattr(total, kind) == sum(getattr(count, kind) for count in counts)
+
+
+N_PAIRS = 10_000
+VOCABULARY = ["a", "b", "ab", "ba", "the", "white", "paper", "whitepaper", "naïve", "Ω", "天", "don't"]
+
+
+def random_pairs(seed: int) -> tuple[list[str], list[str]]:
+    """Texts of 0 to 12 words, one in ten empty; a hypothesis is its reference with words changed, or another text altogether."""
+    rng = random.Random(seed)
+
+    def text() -> list[str]:
+        return [] if rng.random() < 0.1 else rng.choices(VOCABULARY, k=rng.randint(1, 12))
+
+    def heard(words: list[str]) -> list[str]:
+        changed = [rng.choice(VOCABULARY) if rng.random() < 0.2 else word for word in words if rng.random() > 0.1]
+        return (
+            text()
+            if rng.random() < 0.2
+            else [part for word in changed for part in ([word, rng.choice(VOCABULARY)] if rng.random() < 0.1 else [word])]
+        )
+
+    references = [text() for _ in range(N_PAIRS)]
+    return [" ".join(words) for words in references], [" ".join(heard(words)) for words in references]
+
+
+@pytest.mark.parametrize(("ours", "theirs", "rate"), [(word_errors, jiwer.process_words, "wer"), (character_errors, jiwer.process_characters, "cer")])
+def test_counts_and_rates_equal_jiwer_on_random_pairs(ours: Callable[[str, str], ErrorCounts], theirs: Callable[..., Any], rate: str) -> None:
+    references, hypotheses = random_pairs(seed=1)
+    assert 500 < references.count("") < 2000
+    assert any(not reference and not hypothesis for reference, hypothesis in zip(references, hypotheses, strict=True))
+    counts = []
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        count, expected = ours(reference, hypothesis), theirs(reference, hypothesis)
+        assert count == ErrorCounts(expected.hits, expected.substitutions, expected.insertions, expected.deletions)
+        assert count.rate == getattr(expected, rate)  # of empty references too
+        counts.append(count)
+    total, expected = corpus(counts), theirs(references, hypotheses)
+    assert total == ErrorCounts(expected.hits, expected.substitutions, expected.insertions, expected.deletions)
+    assert total.rate == getattr(expected, rate)
+
+
+def test_a_corpus_of_empty_references_has_the_number_of_insertions_as_rate() -> None:
+    assert corpus([word_errors("", "a b"), word_errors("", "c")]).rate == jiwer.wer(["", ""], ["a b", "c"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "counts"),
+    [
+        ("white paper", "whitepaper", ErrorCounts(hits=2)),
+        ("whitepaper", "white paper", ErrorCounts(hits=1)),
+        ("a b c d", "abcd", ErrorCounts(hits=4)),
+        ("a b c d", "ab cd", ErrorCounts(hits=4)),
+        ("a bc", "ab c", ErrorCounts(substitutions=2)),  # only words that join to ONE word
+        ("the white paper", "the whitepapers", ErrorCounts(1, 1, 0, 1)),
+        ("ab c", "a b d c", ErrorCounts(hits=2, insertions=1)),
+        ("", "a b", ErrorCounts(insertions=2)),
+        ("a b", "", ErrorCounts(deletions=2)),
+        ("", "", ErrorCounts()),
+    ],
+)
+def test_compounds_counted_by_hand(reference: str, hypothesis: str, counts: ErrorCounts) -> None:
+    assert compound_errors(reference, hypothesis) == counts
+
+
+def test_compound_counts_sum_to_the_totals_of_the_leaderboards_scorer() -> None:
+    references, hypotheses = random_pairs(seed=2)
+    counts = [compound_errors(*pair) for pair in zip(references, hypotheses, strict=True)]
+    total, expected = corpus(counts), batch_error_rate(map(str.split, references), map(str.split, hypotheses), merge_compounds=True)
+    assert (total.substitutions, total.insertions, total.deletions) == (expected["sub"], expected["ins"], expected["del"])
+    assert (total.errors, total.reference_length, total.rate) == (expected["total"], expected["ref_len"], expected["err_rate"])
+    plain = corpus([word_errors(*pair) for pair in zip(references, hypotheses, strict=True)])
+    assert total.errors < plain.errors
+    assert total.reference_length == plain.reference_length
+
+
+@settings(deadline=None)
+@given(texts, texts)
+def test_merging_compounds_never_adds_errors(reference: str, hypothesis: str) -> None:
+    counts, plain = compound_errors(reference, hypothesis), word_errors(reference, hypothesis)
+    assert counts.errors <= plain.errors
+    assert counts.reference_length == plain.reference_length
+    assert min(counts.hits, counts.substitutions, counts.insertions, counts.deletions) >= 0
+
+
+def test_half_a_surrogate_pair_can_be_counted() -> None:
+    assert compound_errors("a \ud800", "a \ud801") == word_errors("a \ud800", "a \ud801") == ErrorCounts(hits=1, substitutions=1)
+
+
+@pytest.mark.parametrize(
+    ("normaliser", "reference", "hypothesis", "errors"),
+    [
+        ("none", "The cat.", "the cat", 2),
+        ("lower", "The cat.", "the cat", 1),
+        ("whisper-basic", "The cat.", "the cat", 0),
+        ("whisper-english", "base ball", "baseball", 2),
+        ("leaderboard", "base ball", "baseball", 0),
+        ("lower", "the A380 landed", "the A three hundred and eighty landed", 5),
+        ("whisper-english", "the A380 landed", "the A three hundred and eighty landed", 0),  # both are a 380
+        ("leaderboard", "the A380 landed", "the three hundred and eighty landed", 1),  # nobody wrote the A
+        ("whisper-english", "at 3:30", "at three thirty", 2),  # 3 30 and 330
+        ("leaderboard", "at 3:30", "at three thirty", 0),
+        ("leaderboard", "1,500 people", "fifteen hundred people", 0),
+        ("leaderboard", "100 people", "a hundred people", 1),  # a 100
+        ("leaderboard", "the U.S.A. won", "the USA won", 0),  # u s a joins to usa
+    ],
+)
+def test_words_are_counted_as_the_normaliser_wants(normaliser: str, reference: str, hypothesis: str, errors: int) -> None:
+    assert count_words(get_normaliser(normaliser), reference, hypothesis).errors == errors

@@ -37,7 +37,8 @@ class CorrectedSummary:
         unjudged: rows as they were, without a verdict.
         unsettled: rows as they were, though their label is in doubt: id, and why.
         dropped: ids of rows that were left out on demand.
-        is_outside: whether a clip lies outside the new manifest's folder, so that it can be read with --allow-outside alone.
+        outside: clips with verdicts that are not in the run, or not in its sample: their rows are among the unjudged.
+        needs_allow_outside: whether a clip lies outside the new manifest's folder, so that it can be read with --allow-outside alone.
     """
 
     out: Path
@@ -48,7 +49,8 @@ class CorrectedSummary:
     unjudged: int = 0
     unsettled: dict[str, str] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
-    is_outside: bool = False
+    outside: int = 0
+    needs_allow_outside: bool = False
 
 
 def write_corrected(
@@ -77,7 +79,9 @@ def write_corrected(
     source = find_manifest(manifest)
     target = _new_file(Path(out), source)
     clips = {clip.prediction.id: clip for clip in run.clips}
-    correction = _Correction(clips, {id: one for id, one in settle(verdicts).items() if id in clips}, frozenset(drop), CorrectedSummary(target))
+    judged = settle(verdicts)
+    settled = {id_: one for id_, one in judged.items() if id_ in clips}
+    correction = _Correction(clips, settled, frozenset(drop), CorrectedSummary(target, outside=len(judged) - len(settled)))
     rows = [new for number, _, row in iterate_rows(source) if (new := correction.new_row(row, number, source)) is not None]
     if correction.missing:
         raise DataError(f"{source}: row {next(iter(correction.missing))!r}, which was judged, is not in it: {_MEND}")
@@ -139,7 +143,7 @@ class _Correction:
     def _corrected(self, row: dict[str, Any], old: str, label: Label, settled: Settled, place: str) -> dict[str, Any]:
         new = {**row, **{key: label.text for key in ("text", "response") if row.get(key) == old}}
         if row_to_sample(new, 0, Path(), place, allow_outside=True).target != label.text:
-            raise DataError(f"{place}: its label is not in \"text\" or \"response\" alone, and can't be replaced: write it so with `audiograft prepare`")
+            raise DataError(f'{place}: its label is not in "text" or "response" alone, and can\'t be replaced: write it so with `audiograft prepare`')
         first = row.get("original_text", old)
         return {**new, "original_text": first, "corrected_by": list(label.raters), "verdict": settled.verdict, "correction": label.origin}
 
@@ -150,7 +154,7 @@ def _moved(row: dict[str, Any], old: Path, new: Path, summary: CorrectedSummary)
     for key in _CLIP_KEYS:
         if given := row.get(key):
             clips = [_from(clip, old, new) for clip in ([given] if isinstance(given, str) else given)]
-            summary.is_outside |= any(os.path.isabs(clip) or clip.startswith("..") for clip in clips)
+            summary.needs_allow_outside |= any(os.path.isabs(clip) or clip.startswith("..") for clip in clips)
             moved[key] = clips[0] if isinstance(given, str) else clips
     return moved
 

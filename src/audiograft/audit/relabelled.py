@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from audiograft.audit.run import AuditClip, AuditRun
+from audiograft.audit.run import AuditRun
 from audiograft.audit.settled import Settled
-from audiograft.metrics.intervals import cluster_bootstrap
-from audiograft.metrics.normalisers import Normaliser
-from audiograft.metrics.word_errors import ErrorCounts, corpus, count_words
+from audiograft.evaluate.clips import score_clips, word_rate
 
 LABEL_NOISE, AMBIGUOUS = "label_noise", "ambiguous"
 Origin = Literal["typed", "hypothesis", "kept"]
@@ -57,53 +55,32 @@ def relabelled_wer(run: AuditRun, settled: Mapping[str, Settled]) -> dict[str, A
 
     Returns:
         `clips`: judged clips in both rates.
-        `original`, `corrected`: {rate, hits, substitutions, insertions, deletions, reference_length, interval: {low, high, confidence, method,
-            clusters}}, both null where no clip is left. Intervals draw speakers.
+        `original`, `corrected`: of `audiograft.evaluate.clips.word_rate`: {rate, hits, substitutions, insertions, deletions, reference_length,
+            interval: {low, high, confidence, method, clusters, warning}}, clustered by speaker; null where no clip is left, and rate and interval
+            null where no reference has a word.
         `typed`: clips whose label was typed by raters. `hypothesis_as_label`: clips judged `label_noise` without a typed text, whose hypothesis is
-            taken as the label, so that they have no errors; `corrected` is the lower for it. `kept`: clips with their original label, of these
+            taken as the label: they have no errors, and `corrected` is the lower for it. `kept`: clips with their original label; of these
             `ambiguous_kept` were judged ambiguous without a typed text, so that nobody has said what is right.
-        `left_out`: {tied: [ids], texts_differ: [ids], answers: clips}, judged and in neither rate: no verdict with the most raters; raters of one
+        `left_out`: {tied: [ids], texts_differ: [ids], answers: clips}, judged and in neither rate: no category has the most raters; raters of one
             mind typed different texts; or the row is an answer to a question, for which no word errors are counted.
     """
-    clips = [clip for clip in run.clips if clip.prediction.id in settled]
-    heard = [clip for clip in clips if clip.prediction.task == "transcript"]
-    labels = {clip.prediction.id: corrected_label(clip.prediction.reference, clip.prediction.hypothesis, settled[clip.prediction.id]) for clip in heard}
-    rated = [(clip, label) for clip in heard if isinstance(label := labels[clip.prediction.id], Label)]
+    clips = [clip.prediction for clip in run.clips if clip.prediction.id in settled]
+    heard = [clip for clip in clips if clip.task == "transcript"]
+    labels = {clip.id: corrected_label(clip.reference, clip.hypothesis, settled[clip.id]) for clip in heard}
+    rated = [(clip, label) for clip in heard if isinstance(label := labels[clip.id], Label)]
     origins = [label.origin for _, label in rated]
+    relabelled = [replace(clip, reference=label.text) for clip, label in rated]
     return {
         "clips": len(rated),
-        "original": _rate([clip for clip, _ in rated], [clip.errors for clip, _ in rated]),
-        "corrected": _rate([clip for clip, _ in rated], [_errors(clip, label, run.normaliser) for clip, label in rated]),
+        "original": word_rate(score_clips([clip for clip, _ in rated], run.normaliser)),
+        "corrected": word_rate(score_clips(relabelled, run.normaliser)),
         "typed": origins.count("typed"),
         "hypothesis_as_label": origins.count("hypothesis"),
         "kept": origins.count("kept"),
-        "ambiguous_kept": sum(label.origin == "kept" and settled[clip.prediction.id].verdict == AMBIGUOUS for clip, label in rated),
+        "ambiguous_kept": sum(label.origin == "kept" and settled[clip.id].verdict == AMBIGUOUS for clip, label in rated),
         "left_out": {
-            "tied": [id for id, label in labels.items() if label == "tied"],
-            "texts_differ": [id for id, label in labels.items() if label == "texts differ"],
+            "tied": [id_ for id_, label in labels.items() if label == "tied"],
+            "texts_differ": [id_ for id_, label in labels.items() if label == "texts differ"],
             "answers": len(clips) - len(heard),
-        },
-    }
-
-
-def _errors(clip: AuditClip, label: Label, normaliser: Normaliser) -> ErrorCounts:
-    return clip.errors if label.origin == "kept" else count_words(normaliser, label.text, clip.prediction.hypothesis)
-
-
-def _rate(clips: Sequence[AuditClip], counts: Sequence[ErrorCounts]) -> dict[str, Any] | None:
-    if not clips:
-        return None
-    total = corpus(counts)
-    interval = cluster_bootstrap(counts, [clip.prediction.speaker for clip in clips])
-    return {
-        "rate": total.rate,
-        **asdict(total),
-        "reference_length": total.reference_length,
-        "interval": {
-            "low": interval.low,
-            "high": interval.high,
-            "confidence": interval.confidence,
-            "method": interval.method,
-            "clusters": interval.n_clusters,
         },
     }

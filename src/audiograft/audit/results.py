@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from itertools import combinations, pairwise
@@ -14,9 +14,8 @@ from audiograft.audit.relabelled import relabelled_wer
 from audiograft.audit.run import AuditRun
 from audiograft.audit.settled import settle
 from audiograft.audit.verdicts import CATEGORIES, Verdict
-from audiograft.metrics.agreement import cohen_kappa, fleiss_kappa
+from audiograft.metrics.agreement import Agreement, cohen_kappa, fleiss_kappa
 from audiograft.metrics.intervals import wilson
-
 
 Scope = Literal["all", "sample", "part"]
 
@@ -60,7 +59,12 @@ def results(run: AuditRun, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "run": run.name,
         "fingerprint": run.fingerprint,
         "normaliser": {"name": run.normaliser.name, "version": run.normaliser.version},
-        "clips": {"run": run.sample.of if run.sample else len(run.clips), "sample": len(run.clips), "judged": len(settled), "failed": len(run.failed)},
+        "clips": {
+            "run": run.sample.of if run.sample else len(run.clips),
+            "sample": len(run.clips),
+            "judged": len(settled),
+            "failed": len(run.failed),
+        },
         "scope": _scope(run, len(settled)),
         "sample": _sample(run),
         "outside": len(verdicts) - len(inside),
@@ -133,3 +137,30 @@ def _rater(given: Sequence[Verdict]) -> dict[str, Any]:
         "blind": sum(verdict.blind for verdict in given),
         "seconds_a_clip": round(median(pauses_s), 1) if pauses_s else None,
     }
+
+
+def _agreement(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    by_rater = {rater: {verdict.id: verdict for verdict in given} for rater, given in _by_rater(verdicts).items()}
+    shared = [id for id in dict.fromkeys(verdict.id for verdict in verdicts) if all(id in given for given in by_rater.values())]
+    votes = [Counter(given[id].verdict for given in by_rater.values()) for id in shared]
+    fleiss = fleiss_kappa([[vote[category] for category in CATEGORIES] for vote in votes])
+    return {
+        "pairs": [_pair(names, by_rater[names[0]], by_rater[names[1]]) for names in combinations(by_rater, 2)],
+        "fleiss": {"raters": len(by_rater), "clips": len(shared), **_kappa(fleiss)},
+    }
+
+
+def _pair(names: tuple[str, str], a: Mapping[str, Verdict], b: Mapping[str, Verdict]) -> dict[str, Any]:
+    shared = [id for id in a if id in b]
+    return {
+        "raters": list(names),
+        "clips": len(shared),
+        "both_blind": sum(a[id].blind and b[id].blind for id in shared),
+        "agreed": sum(a[id].verdict == b[id].verdict for id in shared),
+        **_kappa(cohen_kappa([a[id].verdict for id in shared], [b[id].verdict for id in shared])),
+    }
+
+
+def _kappa(found: Agreement) -> dict[str, Any]:
+    low, high = (found.interval.low, found.interval.high) if found.interval else (None, None)
+    return {"kappa": found.kappa, "low": low, "high": high, "reason": found.reason}

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +38,6 @@ class AuditClip:
         wer: errors per word of the reference, both normalised.
         errors: what `wer` counts.
         kind: how the texts match by system A's rule.
-        diff: the words as they were written, aligned: reference against hypothesis.
         confidence: geometric mean of the tokens' probabilities; None where they are not known.
     """
 
@@ -47,8 +47,17 @@ class AuditClip:
     wer: float
     errors: ErrorCounts
     kind: MatchKind
-    diff: Sequence[WordEdit]
     confidence: float | None
+
+    @cached_property
+    def diff(self) -> Sequence[WordEdit]:
+        """The words as they were written, aligned: reference against hypothesis. For thousands of clips it is most of the work of showing them."""
+        return diff_words(self.prediction.reference, self.prediction.hypothesis)
+
+    @property
+    def audio(self) -> tuple[str, ...]:
+        """Its clips as the manifest names them."""
+        return audio_names(self.prediction)
 
 
 @dataclass(frozen=True)
@@ -164,7 +173,7 @@ def load_run(path: str | Path, allow_outside: bool = False, *, audio_root: str |
     missing = [clip for clip in clips if clip.prediction.audio and not clip.path]
     if needs_audio and missing and not any(clip.path for clip in clips):
         raise DataError(
-            f"{file}: the audio of all {len(missing)} clips is missing (the first: {root / _names(missing[0].prediction)[0]}): "
+            f"{file}: the audio of all {len(missing)} clips is missing (the first: {root / missing[0].audio[0]}): "
             "if it has moved, name its folder with --audio-root"
         )
     in_folder = file.name == PREDICTIONS_NAME
@@ -198,7 +207,7 @@ def _settings(file: Path) -> dict[str, Any]:
     return dict(settings)
 
 
-def _names(prediction: Prediction) -> tuple[str, ...]:
+def audio_names(prediction: Prediction) -> tuple[str, ...]:
     """Its clips as the manifest names them."""
     return (prediction.audio,) if isinstance(prediction.audio, str) else prediction.audio or ()
 
@@ -206,13 +215,13 @@ def _names(prediction: Prediction) -> tuple[str, ...]:
 def _find_audio(file: Path, predictions: Sequence[Prediction], root: Path, manifest: Path | None, allow_outside: bool) -> list[tuple[Path, ...]]:
     """The files of each row; none where any of them is missing."""
     for prediction in predictions:
-        if not all(isinstance(name, str) and name for name in _names(prediction)):
+        if not all(isinstance(name, str) and name for name in audio_names(prediction)):
             raise DataError(f'{file}: row {prediction.id!r}: "audio" must be a path or a list of paths: repeat the evaluation or correct the row')
     moved_from = _former_folder(predictions, manifest) if manifest is None or root != manifest.parent else None
     found = []
     for prediction in predictions:
         place = f"{file}: row {prediction.id!r}"
-        names = [_below(name, moved_from) for name in _names(prediction)]
+        names = [_below(name, moved_from) for name in audio_names(prediction)]
         paths = [clip_path(name, root, place, allow_outside) for name in names]
         found.append(tuple(map(Path, paths)) if all(os.path.isfile(path) for path in paths) else ())
     return found
@@ -222,7 +231,7 @@ def _former_folder(predictions: Sequence[Prediction], manifest: Path | None) -> 
     """The folder in which clips with an absolute path lay, for finding them below another: the manifest's, or the one that they share."""
     if manifest is not None:
         return str(manifest.parent)
-    folders = {os.path.dirname(name) for prediction in predictions for name in _names(prediction) if os.path.isabs(name)}
+    folders = {os.path.dirname(name) for prediction in predictions for name in audio_names(prediction) if os.path.isabs(name)}
     return os.path.commonpath(folders) if folders else None
 
 
@@ -235,9 +244,7 @@ def _below(name: str, folder: str | None) -> str:
 def _clip(index: int, prediction: Prediction, path: tuple[Path, ...], normaliser: Normaliser) -> AuditClip:
     reference, hypothesis = prediction.reference, prediction.hypothesis
     errors = count_words(normaliser, reference, hypothesis)
-    return AuditClip(
-        index, prediction, path, errors.rate, errors, match(reference, hypothesis), diff_words(reference, hypothesis), prediction.confidence
-    )
+    return AuditClip(index, prediction, path, errors.rate, errors, match(reference, hypothesis), prediction.confidence)
 
 
 def _notes(clips: Sequence[AuditClip], missing: Sequence[AuditClip], failed: Sequence[Prediction], root: Path) -> tuple[str, ...]:
@@ -245,7 +252,7 @@ def _notes(clips: Sequence[AuditClip], missing: Sequence[AuditClip], failed: Seq
     if failed:
         notes.append(f"{len(failed)} of {len(failed) + len(clips)} clips failed and can't be judged; the first: {failed[0].error}")
     if missing:
-        first = root / _names(missing[0].prediction)[0]
+        first = root / missing[0].audio[0]
         notes.append(f"{len(missing)} of {len(clips)} clips: audio missing (the first: {first}): if it has moved, name its folder with --audio-root")
     if not any(clip.prediction.hypothesis.strip() for clip in clips):
         notes.append(f"all {len(clips)} hypotheses are empty: the model wrote nothing, which is no question of labels: look at its run first")

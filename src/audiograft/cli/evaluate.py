@@ -8,10 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from audiograft.cli.options import AllowOutsideOption, BatchSizeOption, DeviceOption, ModelOption
+from audiograft.cli.options import AllowOutsideOption, BatchSizeOption, DeviceOption, ModelOption, Normaliser
 from audiograft.cli.terminal import print_error, progress, quiet_libraries
 
-Normaliser = Literal["none", "lower", "whisper-basic", "whisper-english", "leaderboard"]
 Audio = Literal["true", "shuffled", "none"]
 _SCORES = "What is measured"
 _RUN = "The run"

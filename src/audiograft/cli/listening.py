@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
@@ -54,6 +55,17 @@ def checked_decoding(options: DecodingOptions) -> DecodingOptions:
 
     Decoding(**options)
     return options
+
+
+def with_terms(prompt: str, context: Path | None) -> str:
+    """The instruction with the terms of a file, where there is one.
+
+    Raises:
+        DataError: the file or a term can't be used.
+    """
+    from audiograft.inference.context import read_terms, with_context
+
+    return prompt if context is None else with_context(prompt, read_terms(context))
 
 
 def writable(text: str) -> str:

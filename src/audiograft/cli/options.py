@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
 from audiograft.bulk import EngineName
 
+Normaliser = Literal["none", "lower", "whisper-basic", "whisper-english", "leaderboard"]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="tiny (ships in the package), a model folder, or a hub id.")]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Chunks decoded at once. More is faster and takes more memory.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
@@ -18,6 +20,9 @@ TopPOption = Annotated[
 ]
 MaxNewTokensOption = Annotated[
     int | None, typer.Option(min=1, help="Longest answer, in tokens; by default a transcript's follows from its duration, and others end at 512.")
+]
+ContextOption = Annotated[
+    Path | None, typer.Option("--context", help="Text file of names and rare words, one a line: the instruction then tells their spelling.")
 ]
 AllowOutsideOption = Annotated[bool, typer.Option("--allow-outside", help="Also take clips that do not lie below the folder of their manifest.")]
 EngineOption = Annotated[EngineName, typer.Option(help="local, or ray: Ray Data, on this machine or a cluster; needs audiograft\\[ray].")]

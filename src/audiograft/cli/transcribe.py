@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from audiograft.bulk import EngineName, check_engine
-from audiograft.cli.listening import checked_decoding, find_clips, in_order, load_engine, writable
+from audiograft.cli.listening import checked_decoding, find_clips, in_order, load_engine, with_terms, writable
 from audiograft.cli.options import (
     AddressOption,
     AllowOutsideOption,
     BatchSizeOption,
+    ContextOption,
     DeviceOption,
     EngineOption,
     MaxNewTokensOption,
@@ -49,6 +50,7 @@ def transcribe(
     batch_size: BatchSizeOption = 8,
     device: DeviceOption = "auto",
     prompt: Annotated[str, typer.Option(help="The instruction to the language model.")] = TRANSCRIBE_PROMPT,
+    context: ContextOption = None,
     num_beams: NumBeamsOption = 1,
     temperature: TemperatureOption = 0.0,
     top_p: TopPOption = None,
@@ -77,6 +79,7 @@ def transcribe(
     check_engine(engine, address)
     quiet_libraries()
     decoding = checked_decoding({"num_beams": num_beams, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed})
+    prompt = with_terms(prompt, context)
     files, complete = find_clips(_with_manifests(paths, allow_outside))
     if files:
         if out:

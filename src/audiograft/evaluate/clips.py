@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from audiograft.evaluate.predictions import Prediction
-from audiograft.metrics.intervals import Interval, cluster_bootstrap
+from audiograft.metrics.intervals import Interval, cluster_bootstrap, cluster_share
 from audiograft.metrics.normalisers import Normaliser
 from audiograft.metrics.word_errors import ErrorCounts, character_errors, corpus, count_words
 
@@ -99,7 +99,7 @@ def word_rate(clips: Sequence[ScoredClip], unit: Literal["words", "characters"] 
         "insertions": total.insertions,
         "deletions": total.deletions,
         "reference_length": total.reference_length,
-        "interval": as_dict(_bootstrap(counts, clips)) if with_interval and total.reference_length else None,
+        "interval": as_dict(cluster_bootstrap(counts, _speakers(clips))) if with_interval and total.reference_length else None,
     }
 
 
@@ -123,18 +123,17 @@ def answer_rate(clips: Sequence[ScoredClip]) -> dict[str, Any] | None:
 
 def right_share(clips: Sequence[ScoredClip]) -> tuple[int, Interval]:
     """How many answers are right, and the interval of their share."""
-    counts = [ErrorCounts(hits=1) if clip.right else ErrorCounts(substitutions=1) for clip in clips]
-    errors = _bootstrap(counts, clips)
-    return corpus(counts).hits, replace(errors, low=1 - errors.high, high=1 - errors.low)
+    right = [clip.right for clip in clips]
+    return sum(right), cluster_share(right, _speakers(clips))
 
 
 def word_interval(clips: Sequence[ScoredClip]) -> Interval:
     """The interval of a corpus WER, clustered by speaker."""
-    return _bootstrap([clip.words for clip in clips], clips)
+    return cluster_bootstrap([clip.words for clip in clips], _speakers(clips))
 
 
-def _bootstrap(counts: Sequence[ErrorCounts], clips: Sequence[ScoredClip]) -> Interval:
-    return cluster_bootstrap(counts, [clip.prediction.speaker for clip in clips])
+def _speakers(clips: Sequence[ScoredClip]) -> list[str | None]:
+    return [clip.prediction.speaker for clip in clips]
 
 
 def as_dict(interval: Interval) -> dict[str, Any]:
@@ -145,4 +144,5 @@ def as_dict(interval: Interval) -> dict[str, Any]:
         "confidence": interval.confidence,
         "method": interval.method,
         "clusters": interval.n_clusters,
+        "warning": interval.warning,
     }

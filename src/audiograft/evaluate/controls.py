@@ -137,7 +137,8 @@ def _verdict(conditions: Mapping[str, Sequence[ScoredClip]]) -> dict[str, Any]:
     if len(true) < MIN_DEAFNESS_CLIPS:
         return {"measure": measure, "p_value": None, "deaf": None, "why": f"{len(true)} clips, and the test needs {MIN_DEAFNESS_CLIPS}"}
     values = losses if measure == "loss" else [[clip.error_rate for clip in clips] for clips in (true, shuffled)]
-    p_value = permutation_p_value(*([float(value) for value in row if value is not None] for row in values))
+    before, after = ([float(value) for value in row if value is not None] for row in values)
+    p_value = permutation_p_value(before, after)
     return {"measure": measure, "p_value": p_value, "deaf": p_value >= DEAF_P or not _worse(true, shuffled), "why": None}
 
 

@@ -14,10 +14,11 @@ from audiograft.types import DataError
 
 METRICS_NAME = "metrics.json"
 RUN_NAME = "run.json"
+REPORT_NAMES = ("report.md", "report.html")
 DEAFNESS_NAME = "deafness.jsonl"
 VERDICTS_NAME = "verdicts.jsonl"
 _PART = f"{PREDICTIONS_NAME}.part"
-_FIGURES = (METRICS_NAME, "report.md", "report.html")
+_FIGURES = (METRICS_NAME, *REPORT_NAMES)
 _DECIDES = ("model", "model_fingerprint", "manifest_sha256", "prompt", "audio", "context")
 """The keys of run.json that have to agree for a run to be the same one."""
 

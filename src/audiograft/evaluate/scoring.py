@@ -24,7 +24,11 @@ from audiograft.types import DataError
 
 RUN_KEYS = ("wall_s", "leakage", "checkpoint", "context")
 """Keys of metrics.json that predictions can't tell; the run writes them, and scoring again keeps them."""
-_DETECTORS: Mapping[str, Callable[[str], object]] = {"empty": is_empty, "repetition": find_repetition, "refusal": find_refusal}
+_DETECTORS: Mapping[str, Callable[[str, str], object]] = {
+    "empty": lambda reference, hypothesis: is_empty(hypothesis) and not is_empty(reference),
+    "repetition": lambda reference, hypothesis: find_repetition(hypothesis, reference),
+    "refusal": lambda reference, hypothesis: find_refusal(hypothesis, reference),
+}
 
 
 def score(
@@ -111,7 +115,7 @@ def score_again(
     metrics = score(
         find_predictions(run),
         normaliser or (old.get("normaliser") or {}).get("name", "lower"),
-        terms=terms or list(known_terms.get("by_term", ())),
+        terms=terms or list(known_terms.get("terms", ())),
         slice_by=[*dict.fromkeys([*(key for key in slices if key not in FIXED_SLICES), *slice_by])],
         baseline=baseline or (Path(known_baseline["path"]) if "path" in known_baseline else None),
         deafness=deafness if deafness.is_file() else None,
@@ -162,7 +166,7 @@ def _detect(clips: Sequence[ScoredClip]) -> dict[str, dict[str, Any]]:
     """Hypotheses that do what their reference does not."""
     found = {}
     for name, detect in _DETECTORS.items():
-        ids = [clip.prediction.id for clip in clips if detect(clip.prediction.hypothesis) and not detect(clip.prediction.reference)]
+        ids = [clip.prediction.id for clip in clips if detect(clip.prediction.reference, clip.prediction.hypothesis)]
         found[name] = {"clips": len(ids), "share": len(ids) / len(clips), "ids": ids[:MAX_IDS]}
     return found
 
@@ -206,7 +210,9 @@ def _exp(nats: float) -> float | None:
 
 def _terms(transcripts: Sequence[ScoredClip], terms: Sequence[str], normaliser: Normaliser) -> dict[str, Any]:
     rows = [clip.prediction for clip in transcripts]
-    return asdict(term_recall(terms, [row.reference for row in rows], [row.hypothesis for row in rows], normaliser.apply))
+    found = term_recall(terms, [row.reference for row in rows], [row.hypothesis for row in rows], normaliser.apply)
+    rates = {name: part.rate if part.reference_length else None for name, part in (("b_wer", found.listed), ("u_wer", found.unlisted))}
+    return {"recall": found.recall, "precision": found.precision, **rates, **asdict(found)}
 
 
 def _empty_references(transcripts: Sequence[ScoredClip]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from audiograft.inference.batching import similar_batches
-from audiograft.inference.decoding import Waveform
+from audiograft.inference.decoding import Waveform, token_names
 from audiograft.messages import Message
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
 from audiograft.model.outputs import IGNORE_INDEX
@@ -102,8 +102,8 @@ def _score_batch(model: AudioGraftForConditionalGeneration, processor: AudioGraf
 def _scores(logits: torch.Tensor, answer: Sequence[int], processor: AudioGraftProcessor) -> TokenScores:
     """From (tokens, vocabulary)."""
     logits = logits.float()
-    own = logits.gather(1, torch.tensor(answer, device=logits.device)[:, None])
-    logprobs = own[:, 0] - logits.logsumexp(1)
-    ranks = (logits > own).sum(1) + 1
-    names = processor.tokenizer.convert_ids_to_tokens
-    return TokenScores(tuple(names(answer)), tuple(logprobs.tolist()), tuple(ranks.tolist()), tuple(names(logits.argmax(1).tolist())))
+    targets = torch.tensor(answer, device=logits.device)
+    logprobs = -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    ranks = (logits > logits.gather(1, targets[:, None])).sum(1) + 1
+    tokens, best = (token_names(processor.tokenizer, ids) for ids in (answer, logits.argmax(1).tolist()))
+    return TokenScores(tokens, tuple(logprobs.tolist()), tuple(ranks.tolist()), best)

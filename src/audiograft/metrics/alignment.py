@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Literal
 
-from audiograft.metrics.words import split_glued, word_key
+from audiograft.metrics.words import encodable, split_glued, word_key
 
 EditKind = Literal["equal", "same", "substitute", "insert", "delete"]
 
@@ -40,17 +39,74 @@ def diff_words(reference: str, hypothesis: str) -> list[WordEdit]:
     """Align two raw texts word by word, by what of each word is neither case nor punctuation.
 
     Punctuation between spaces belongs to the word before it. Words that join to one word of the other text are one edit, `same`: `base ball` and
-    `baseball`, `well-known` and `well known`. Characters of scripts without spaces are aligned one by one, and neighbours of one kind written as
-    one. The references of the edits, joined with spaces, are the reference; so are the hypotheses: white space apart, and in scripts without
-    spaces that between edits.
+    `baseball`, `well known` and `well-known`. Characters of scripts without spaces are aligned one by one; neighbours of one kind become one edit.
+    White space apart, the references of all edits joined are the reference, and the hypotheses the hypothesis.
     """
-    left, right = _words(reference), _words(hypothesis)
+    olds, news = _words(reference), _words(hypothesis)
     edits: list[WordEdit] = []
-    taken, given = iter(left), iter(right)
-    for old, new in align_words([word.key for word in left], [word.key for word in right]):
-        olds, news = list(islice(taken, len(old))), list(islice(given, len(new)))
-        edit = WordEdit(_kind(olds, news), _text(olds), _text(news))
-        if edits and edits[-1].kind == edit.kind and all(word.glued for word in (*olds[:1], *news[:1])):
-            edit = WordEdit(edit.kind, edits.pop().reference + edit.reference, edits_hypothesis + edit.hypothesis)
+    for i, i_end, j, j_end in _spans([word.key or word.text for word in olds], [word.key or word.text for word in news]):
+        old, new = olds[i:i_end], news[j:j_end]
+        edit = WordEdit(_kind(old, new), _text(old), _text(new))
+        if edits and edits[-1].kind == edit.kind and all(word.glued for word in (*old[:1], *new[:1])):
+            before = edits.pop()
+            edit = WordEdit(edit.kind, before.reference + edit.reference, before.hypothesis + edit.hypothesis)
         edits.append(edit)
     return edits
+
+
+def align_words(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[list[str], list[str]]]:
+    """Align two lists of words with the fewest edits, where words that join to one word of the other list are no edit (kaldialign).
+
+    Args:
+        reference: words, none of which is empty or holds a space.
+        hypothesis: likewise.
+
+    Returns:
+        The words of the reference and those of the hypothesis at each place: one and one, none and one (an insertion), one and none (a deletion),
+        or several and one where they join.
+    """
+    return [(list(reference[i:i_end]), list(hypothesis[j:j_end])) for i, i_end, j, j_end in _spans(reference, hypothesis)]
+
+
+def _spans(reference: Sequence[str], hypothesis: Sequence[str]) -> Iterator[tuple[int, int, int, int]]:
+    """Where each place of the alignment begins and ends in the reference, then in the hypothesis."""
+    from kaldialign import align
+
+    i = j = 0
+    for old, new in align([encodable(word) for word in reference], [encodable(word) for word in hypothesis], "", merge_compounds=True):
+        # Joined words stand with spaces between them; nothing is what our sign for nothing says.
+        i_end, j_end = i + (old.count(" ") + 1 if old else 0), j + (new.count(" ") + 1 if new else 0)
+        yield i, i_end, j, j_end
+        i, j = i_end, j_end
+
+
+def _words(text: str) -> list[_Word]:
+    """The words of a text; what is punctuation alone is written with the word before it, or with the first one."""
+    words: list[_Word] = []
+    for written, glued in split_glued(text):
+        key = word_key(written)
+        if words and not (key and words[-1].key):
+            last = words[-1]
+            words[-1] = _Word(f"{last.text}{'' if glued else ' '}{written}", last.key + key, last.glued)
+        else:
+            words.append(_Word(written, key, glued))
+    return words
+
+
+def _text(words: Sequence[_Word]) -> str:
+    text = words[0].text if words else ""
+    for word in words[1:]:
+        text += word.text if word.glued else f" {word.text}"
+    return text
+
+
+def _kind(old: Sequence[_Word], new: Sequence[_Word]) -> EditKind:
+    if _key(old) == _key(new):
+        return "equal" if _text(old) == _text(new) else "same"
+    if not old:
+        return "insert"
+    return "substitute" if new else "delete"
+
+
+def _key(words: Sequence[_Word]) -> str:
+    return words[0].key if len(words) == 1 else "".join([word.key for word in words])

@@ -1,28 +1,32 @@
-"""Confidence intervals for corpus error rates."""
+"""Confidence intervals for rates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import special, stats
 
+from audiograft.metrics.bootstrap import Array, Bootstrap, Statistic, as_units, bootstrap
 from audiograft.metrics.word_errors import ErrorCounts
 
-_BLOCK_DRAWS = 10_000_000
-"""Cluster draws held at once (80 MB), so that memory does not grow with the corpus."""
+FEW_CLUSTERS = 10
+"""Below this an interval carries a warning; `benchmarks/coverage.py` measures what intervals of so few are worth."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval of an error rate.
+    """A confidence interval of a rate.
 
     Attributes:
         low: lower end, as a rate.
         high: upper end, as a rate.
         confidence: e.g. 0.95.
-        method: `cluster-bootstrap`, or `utterance-bootstrap` where each utterance was drawn by itself.
+        method: `cluster-bootstrap-t`, or `utterance-bootstrap-t` where each utterance was drawn by itself; `cluster-t` or `utterance-t` where
+            clusters are too few, or errors too rare, for draws to say more than Student's distribution; `wilson`; `none` for what has no rate.
         n_clusters: how many units were drawn from: speakers, or utterances.
+        warning: what to tell whoever reads the interval; None where there is nothing.
     """
 
     low: float
@@ -30,6 +34,7 @@ class Interval:
     confidence: float
     method: str
     n_clusters: int
+    warning: str | None = None
 
 
 def cluster_bootstrap(
@@ -39,45 +44,129 @@ def cluster_bootstrap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap interval of the corpus error rate that draws whole clusters, usually speakers.
+    """Interval of the corpus error rate by a bootstrap that draws whole clusters, usually speakers.
 
     The bootstrap over utterances of Bisani and Ney (2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation")
     takes utterances for independent. Those of one speaker are not, and treating them so gives intervals that are too narrow; so the units
-    drawn, with replacement, are speakers with all their utterances (the cluster bootstrap of Field and Welsh 2007).
+    drawn, with replacement, are speakers with all their utterances. Quantiles of the rates drawn are too narrow as well where speakers are
+    few: so the draws are studentised, on the logarithm of the rate (see `bootstrap`). `benchmarks/results/coverage.json` has how often each
+    holds the truth.
 
     Args:
         counts: one per utterance.
         clusters: the cluster of each utterance; None is a cluster of its own.
         resamples: bootstrap samples.
-        confidence: share of the samples inside the interval.
+        confidence: how often such intervals are to hold the truth.
         seed: same seed, same interval.
 
     Returns:
-        The interval. With one cluster alone nothing can be learnt about other speakers: utterances are drawn instead and `method` says so.
+        The interval. With one cluster alone nothing can be learnt about other speakers: utterances are drawn instead, and `method` and
+        `warning` say so. Without any error it is Wilson's for as many trials as there are clusters: how errors would cluster is not known.
 
     Raises:
         ValueError: no utterance, or the two differ in length.
     """
-    if not counts or len(counts) != len(clusters):
-        raise ValueError(f"one cluster an utterance and one utterance at least: got {len(counts)} counts and {len(clusters)} clusters")
-    units = [("own", str(i)) if cluster is None else ("named", cluster) for i, cluster in enumerate(clusters)]
-    if len(set(units)) == 1:
-        units = [("own", str(i)) for i in range(len(counts))]
-    position = {unit: i for i, unit in enumerate(dict.fromkeys(units))}
-    totals = np.zeros((len(position), 2))
-    for unit, count in zip(units, counts, strict=True):
-        totals[position[unit]] += count.errors, count.reference_length
-    rates = np.concatenate(list(_resampled_rates(totals, resamples, np.random.default_rng(seed))))
-    low, high = np.quantile(rates, [(1 - confidence) / 2, (1 + confidence) / 2])
-    method = "utterance-bootstrap" if len(position) == len(counts) else "cluster-bootstrap"
-    return Interval(float(low), float(high), confidence, method, len(position))
+    _check(len(counts), len(clusters), "counts")
+    sums = np.array([(count.errors, count.reference_length) for count in counts], dtype=float)
+    errors, words = sums.sum(axis=0)
+    if not words:
+        return Interval(float(errors), float(errors), confidence, "none", len(counts), "no reference has a word, so there is no rate")
+    if not errors:
+        return _clusters_as_trials(0, clusters, confidence)
+    return _ratio_interval(sums, clusters, _LOG_RATE, np.exp, (resamples, confidence, seed))
 
 
-def _resampled_rates(totals: np.ndarray, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield blocks of rates; `totals` (n_clusters, 2) holds errors and reference length. How often a cluster is drawn is multinomial."""
-    n_clusters = len(totals)
-    block = max(1, _BLOCK_DRAWS // n_clusters)
-    for start in range(0, resamples, block):
-        times = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=min(block, resamples - start))
-        errors, lengths = (times @ totals).T
-        yield errors / np.maximum(lengths, 1)
+def cluster_share(right: Sequence[bool], clusters: Sequence[str | None], resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Interval of a share, such as an accuracy, by the bootstrap of `cluster_bootstrap`, on the logit of the share.
+
+    Args:
+        right: one per answer.
+        clusters: the cluster of each answer; None is a cluster of its own.
+        resamples: bootstrap samples.
+        confidence: how often such intervals are to hold the truth.
+        seed: same seed, same interval.
+
+    Returns:
+        The interval, between 0 and 1. Where each answer is a cluster of its own it is Wilson's; where all are right, or none is, it is Wilson's
+        for as many trials as there are clusters.
+
+    Raises:
+        ValueError: no answer, or the two differ in length.
+    """
+    _check(len(right), len(clusters), "answers")
+    n_right = int(sum(right))
+    n_clusters = count_clusters(clusters)
+    if n_right in (0, len(right)) or n_clusters == len(right):
+        return _clusters_as_trials(min(n_right, n_clusters), clusters, confidence)
+    sums = np.column_stack([np.asarray(right, dtype=float), np.ones(len(right))])
+    return _ratio_interval(sums, clusters, _LOGIT_SHARE, special.expit, (resamples, confidence, seed))
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a share of n independent trials (1927, "Probable inference, the law of succession, and statistical inference").
+
+    Raises:
+        ValueError: no trial, or more successes than trials.
+    """
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"successes among one trial at least: got {successes} of {n}")
+    found = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return Interval(float(found.low), float(found.high), confidence, "wilson", n)
+
+
+def _log_rate(sums: Array) -> Array:
+    rates: Array = np.log(sums[..., 0] / sums[..., 1])
+    return rates
+
+
+def _log_rate_gradient(sums: Array) -> Array:
+    return np.stack([1 / sums[..., 0], -1 / sums[..., 1]], axis=-1)
+
+
+def _logit(sums: Array) -> Array:
+    logits: Array = np.log(sums[..., 0] / (sums[..., 1] - sums[..., 0]))
+    return logits
+
+
+def _logit_gradient(sums: Array) -> Array:
+    wrong = sums[..., 1] - sums[..., 0]
+    return np.stack([1 / sums[..., 0] + 1 / wrong, -1 / wrong], axis=-1)
+
+
+_LOG_RATE = Statistic(_log_rate, _log_rate_gradient)
+_LOGIT_SHARE = Statistic(_logit, _logit_gradient)
+
+
+def _clusters_as_trials(successes: int, clusters: Sequence[str | None], confidence: float) -> Interval:
+    return replace(wilson(successes, count_clusters(clusters), confidence), warning=few_clusters(clusters))
+
+
+def _ratio_interval(sums: Array, clusters: Sequence[str | None], statistic: Statistic, back: np.ufunc, settings: tuple[int, float, int]) -> Interval:
+    resamples, confidence, seed = settings
+    drawn = bootstrap(sums, clusters, sums[:, 1], statistic, resamples, seed)
+    low, high = back(drawn.ends(confidence))
+    return Interval(float(low), float(high), confidence, method_name(drawn, len(sums)), drawn.n_clusters, few_clusters(clusters))
+
+
+def method_name(drawn: Bootstrap, n_rows: int) -> str:
+    """How an interval was made, in a word."""
+    return f"{'utterance' if drawn.n_clusters == n_rows else 'cluster'}{'-bootstrap' if len(drawn.distances) else ''}-t"
+
+
+def count_clusters(clusters: Sequence[str | None]) -> int:
+    """How many units are drawn from."""
+    return int(as_units(clusters).max()) + 1
+
+
+def few_clusters(clusters: Sequence[str | None]) -> str | None:
+    """What to say of an interval of so few clusters; None where they are enough."""
+    if len(set(clusters)) == 1 and None not in clusters:
+        return "all of one speaker: it says nothing about other speakers"
+    n_clusters = count_clusters(clusters)
+    unit = "utterances" if n_clusters == len(clusters) else "speakers"
+    return f"{n_clusters} {unit} only: hardly more than a guess" if n_clusters < FEW_CLUSTERS else None
+
+
+def _check(n_rows: int, n_clusters: int, name: str) -> None:
+    if not n_rows or n_rows != n_clusters:
+        raise ValueError(f"one cluster an utterance and one utterance at least: got {n_rows} {name} and {n_clusters} clusters")

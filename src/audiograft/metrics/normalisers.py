@@ -41,23 +41,26 @@ def get_normaliser(name: str) -> Normaliser:
     - `whisper-basic` and `whisper-english` are the two of Radford et al. 2022 (appendix C), as packaged in `whisper-normalizer`. The basic one
       drops combining marks, and with them vowels of Hindi or Thai; the English one writes numbers in digits and contractions in full.
     - `leaderboard` counts as the scorer of the Open ASR leaderboard does since 2026: the words of `whisper-english`, with kaldialign's compound
-      merging. The leaderboard's own text rules have since grown beyond the packaged ones: its longer list of fillers, its acronyms (`U.S.A.` is
-      `usa`), its dots of omission and its names are not here, which it says moves rates by about 0.1 points. Figures are like its own, not equal.
+      merging. The leaderboard's own text rules have grown beyond the packaged ones (a longer list of fillers, acronyms, dots of omission,
+      names), which are not here: they were reported to move a rate by 0.1 points. So figures are like the leaderboard's, not equal to them.
 
     Raises:
         ConfigError: there is none of that name.
     """
-    whisper = f"whisper-normalizer {version('whisper-normalizer')}"
     match name:
         case "none":
             return Normaliser(name, "1", str)
         case "lower":
             return Normaliser(name, "1", _lower)
         case "whisper-basic" | "whisper-english":
-            return Normaliser(name, whisper, _whisper(name))
+            return Normaliser(name, _versions("whisper-normalizer"), _whisper(name))
         case "leaderboard":
-            return Normaliser(name, f"{whisper}, kaldialign {version('kaldialign')}", _whisper("whisper-english"), merge_compounds=True)
+            return Normaliser(name, _versions("whisper-normalizer", "kaldialign"), _whisper("whisper-english"), merge_compounds=True)
     raise ConfigError(f"unknown normaliser {name!r}: use {', '.join(NORMALISERS)}")
+
+
+def _versions(*libraries: str) -> str:
+    return ", ".join(f"{library} {version(library)}" for library in libraries)
 
 
 def _lower(text: str) -> str:

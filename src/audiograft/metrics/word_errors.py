@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
 
-from audiograft.metrics.alignment import encodable
 from audiograft.metrics.normalisers import Normaliser
+from audiograft.metrics.words import encodable
 
 
 @dataclass(frozen=True)

@@ -55,3 +55,8 @@ def word_key(word: str) -> str:
     plain = unicodedata.normalize("NFKC", word).casefold().replace("’", "'")
     kept = {found.start() for found in _SPOKEN.finditer(plain)}
     return "".join(character for i, character in enumerate(plain) if i in kept or unicodedata.category(character)[0] not in "PZC")
+
+
+def encodable(text: str) -> str:
+    """A text that can be written as UTF-8: half surrogate pairs, which JSON can hold, become escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

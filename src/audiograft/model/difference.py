@@ -101,11 +101,15 @@ class Difference:
             return "the two have no tensor in common"
         touched = [name for name, part in self.components.items() if part.changed]
         apart = len(self.only_in_a) + len(self.only_in_b)
-        also = f"; {apart} tensors are in one of them alone" if apart else ""
+        also = f"; {_tensors(apart)} in one of them alone" if apart else ""
         if not touched:
             return f"no tensor changed: {self.unchanged} are the same{also}"
         only = "only " if len(touched) == 1 and len(self.components) > 1 else ""
-        return f"{only}{' and '.join(touched)} changed: {len(self.changed)} tensors, and {self.unchanged} are the same{also}"
+        return f"{only}{' and '.join(touched)} changed: {_tensors(len(self.changed))}, and {self.unchanged} are the same{also}"
+
+
+def _tensors(count: int) -> str:
+    return f"{count} tensor{'' if count == 1 else 's'}"
 
 
 @dataclass

@@ -15,8 +15,9 @@ from transformers.trainer_callback import TrainerState
 from audiograft import provenance
 from audiograft.data.manifest import replace_text
 from audiograft.model.adapters import save_adapter
-from audiograft.model.checkpoint import save_graft
+from audiograft.model.checkpoint import one_line, save_graft
 from audiograft.model.merge import merge_adapter
+from audiograft.train.curves import CURVES_NAME, draw_curves
 from audiograft.train.deafness import DeafnessReport
 from audiograft.train.recipe import Recipe
 from audiograft.train.setup import DTYPES, Start, other_kind
@@ -107,6 +108,16 @@ def _merge_into_base(start: Start, recipe: Recipe, result: dict[str, Any], outpu
         f"try audiograft merge {kept} --out DIR --dtype fp32",
         soft_wrap=True,
     )
+
+
+def draw(output_dir: Path, console: Console) -> None:
+    """Draw the run's curves beside its train.json."""
+    try:
+        draw_curves(output_dir)
+    # The model is saved: whatever keeps matplotlib from drawing is not worth a failed run.
+    except Exception as error:
+        mend = f"audiograft report {output_dir} tries again"
+        console.print(f"warning: {output_dir / CURVES_NAME} can't be drawn ({one_line(error)}): {mend}", soft_wrap=True, markup=False)
 
 
 def conclude(console: Console, deafness: DeafnessReport, output_dir: Path) -> None:

@@ -26,7 +26,7 @@ from audiograft.train.checkpoints import STATE, find_checkpoint, load_trained, r
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import SpeechDataset
 from audiograft.train.deafness import DeafnessReport, check_deafness
-from audiograft.train.finish import conclude, export, summary
+from audiograft.train.finish import conclude, draw, export, summary
 from audiograft.train.index import RowIndex
 from audiograft.train.kl import RESPONSES, DistillationCollator, DistillationDataset, responses_sha256, unanswered, with_responses
 from audiograft.train.lost import LostRows
@@ -94,6 +94,7 @@ def train(recipe: Recipe, on_log: Callable[[LogLine], None] = lambda line: None,
     }
     if trainer.is_world_process_zero():
         export(start, recipe, result, console)
+        draw(output_dir, console)
         conclude(console, deafness, output_dir)
     # A launcher ends all processes when one fails, and a deaf model counts as a failure: not before it is written.
     trainer.accelerator.wait_for_everyone()

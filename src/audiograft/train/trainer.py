@@ -209,6 +209,7 @@ class GraftTrainer(Trainer):
         self._step_ids += ids
         self._window_samples += len(ids)
         self._window_audio_s += audio_s
+        self._window_tokens += int(inputs["attention_mask"].sum())
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -261,6 +262,7 @@ class GraftTrainer(Trainer):
     def _start_window(self) -> None:
         self._window_samples = 0
         self._window_audio_s = 0.0
+        self._window_tokens = 0
         self._window_start = time.perf_counter()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -269,6 +271,7 @@ class GraftTrainer(Trainer):
             elapsed_s = time.perf_counter() - self._window_start
             logs["samples_per_s"] = self._window_samples * self.args.world_size / elapsed_s
             logs["audio_s_per_s"] = self._window_audio_s * self.args.world_size / elapsed_s
+            logs["tokens_per_s"] = self._window_tokens * self.args.world_size / elapsed_s
             self._start_window()
         super().log(logs, start_time)
 

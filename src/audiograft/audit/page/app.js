@@ -3,7 +3,6 @@
 // Start, keys, tabs, raters: what holds the parts together.
 (() => {
   const SKIP_S = 1;
-  const MAX_RATER_LENGTH = 80;
   const TABS = ["clips", "results", "patterns"];
   const NARROW = matchMedia("(max-width: 800px)");
   let run = null;
@@ -59,10 +58,17 @@
       Dom.toast("Nothing left to undo.");
       return;
     }
-    const now = undone.now ? `it is again: ${Clip.labelOf(undone.now)}` : "it is not judged now";
-    Dom.toast(`Undone: “${undone.before ? Clip.labelOf(undone.before) : "a verdict"}” on ${undone.id}; ${now}.`);
-    Clip.forgetDrafts();
+    Dom.toast(`Undone: ${told(undone)}`);
+    Clip.forgetDraft(undone.id);
+    Clip.leave();
     open(undone.id);
+  }
+
+  function told({ id, before, now }) {
+    const was = before ? `“${Clip.labelOf(before)}”` : "a verdict";
+    if (!now) return `${was} on ${id}; it is not judged now.`;
+    if (before && Clip.chosen(before) === Clip.chosen(now)) return `what was changed on ${id}; its tags, text and note are as before, ${was} stands.`;
+    return `${was} on ${id}; it is “${Clip.labelOf(now)}” again.`;
   }
 
   function step(count) {
@@ -160,8 +166,6 @@
       const names = keys.flatMap((key) => [Dom.make("kbd", {}, KEY_NAMES[key] ?? key), " "]);
       Dom.byId("keys").append(Dom.make("tr", {}, Dom.make("th", { scope: "row" }, ...names), Dom.make("td", {}, what)));
     }
-    const described = run.categories.filter(({ hint }) => hint && !run.blind);
-    Dom.byId("hints").append(...described.map(({ label, hint }) => Dom.make("p", {}, Dom.make("strong", {}, label), `: ${hint}`)));
   }
 
   // Name of the rater: the one the page was opened for, else the one of last time, else asked.
@@ -169,7 +173,7 @@
     Dom.byId("rater").textContent = name;
     if (!Backend.fixedRater) Dom.remember("rater", name);
     const shown = Clip.id();
-    Clip.forgetDrafts();
+    Clip.leave();
     const [clips, raters] = await Promise.all([Backend.clips(name), Verdicts.load(name)]);
     Dom.byId("raters").replaceChildren(...raters.map((rater) => Dom.make("option", { value: rater })));
     List.fill(clips);
@@ -183,7 +187,7 @@
     const dialog = Dom.byId("rater-dialog");
     Dom.byId("rater-name").value = Verdicts.rater();
     return new Promise((resolve) => {
-      dialog.addEventListener("close", () => resolve(Dom.byId("rater-name").value.trim().slice(0, MAX_RATER_LENGTH)), { once: true });
+      dialog.addEventListener("close", () => resolve(Dom.byId("rater-name").value.trim()), { once: true });
       dialog.showModal();
     });
   }
@@ -232,7 +236,7 @@
     run = await Backend.run();
     wire();
     showRun();
-    let name = Backend.fixedRater ?? run.rater ?? Dom.remembered("rater", "");
+    let name = (Backend.fixedRater ?? run.rater) || Dom.remembered("rater", "");
     while (!name) name = await askRater();
     await enter(name);
     requestAnimationFrame(() => setTimeout(() => performance.measure("audit-first-paint", { start: 0 })));

@@ -2,13 +2,6 @@
 
 // The pane of the current clip: both texts with their differences marked, and what the rater says of them.
 const Clip = (() => {
-  const BLIND_CHOICES = [
-    { key: "x", label: "X is right" },
-    { key: "y", label: "Y is right" },
-    { key: "neither", label: "both wrong or ambiguous" },
-    { key: "normalisation", label: "only spelling or format differs" },
-    { key: "same", label: "the same" },
-  ];
   // By the order of the tags: missing word, wrong word, name, grammar, disfluency, rewritten from context.
   const TAG_KEYS = ["m", "w", "n", "g", "d", "c"];
   const MARKS = {
@@ -22,12 +15,12 @@ const Clip = (() => {
   let run = null;
   let clip = null;
   let tags = new Set();
-  let drafts = new Map();
+  const drafts = new Map();
   let onJudged = () => {};
 
-  const choices = (ofRun) => (ofRun.blind ? BLIND_CHOICES : ofRun.categories);
   const chosen = (verdict) => (run.blind ? verdict.choice : verdict.verdict);
-  const labelOf = (verdict) => choices(run).find(({ key }) => key === chosen(verdict))?.label ?? "judged";
+  const labelOf = (verdict) => run.categories.find(({ key }) => key === chosen(verdict))?.label ?? "judged";
+  const draftKey = () => `${Verdicts.rater()}\n${clip.id}`;
 
   function badge(verdict) {
     const state = verdict.unsaved ? "badge not-saved" : "badge";
@@ -50,9 +43,9 @@ const Clip = (() => {
   function start(ofRun, onVerdict) {
     run = ofRun;
     onJudged = onVerdict;
-    choices(run).forEach(({ key, label, hint }, place) => {
-      const button = Dom.make("button", { type: "button", "data-choice": key, title: hint, "aria-pressed": "false", onclick: () => judge(place) });
-      button.append(Dom.make("kbd", {}, String(place + 1)), ` ${label}`);
+    run.categories.forEach(({ key, label, hint }, place) => {
+      const button = Dom.make("button", { type: "button", "data-choice": key, "aria-pressed": "false", onclick: () => judge(place) });
+      button.append(Dom.make("kbd", {}, String(place + 1)), " ", Dom.make("strong", {}, label), Dom.make("small", {}, hint));
       Dom.byId("verdicts").append(button);
     });
     run.tags.forEach((tag, place) => {
@@ -111,7 +104,7 @@ const Clip = (() => {
 
   function showVerdict() {
     const verdict = Verdicts.of(clip.id);
-    const given = drafts.get(clip.id) ?? verdict;
+    const given = drafts.get(draftKey()) ?? verdict;
     tags = new Set(given?.tags ?? []);
     corrected.value = given?.corrected ?? "";
     note.value = given?.note ?? "";
@@ -121,7 +114,7 @@ const Clip = (() => {
     state.classList.toggle("failure", Boolean(verdict?.unsaved));
     if (verdict?.unsaved) state.textContent = `${labelOf(verdict)}: not saved yet`;
     else if (verdict) state.textContent = `${labelOf(verdict)}: saved`;
-    else state.textContent = drafts.has(clip.id) ? "Tags, text and note are saved with the verdict: choose one." : "Not judged yet.";
+    else state.textContent = drafts.has(draftKey()) ? "Tags, text and note are saved with the verdict: choose one." : "Not judged yet.";
   }
 
   function showTags() {
@@ -131,11 +124,11 @@ const Clip = (() => {
   const given = () => ({ corrected: corrected.value.trim() || null, tags: run.tags.filter((tag) => tags.has(tag)), note: note.value.trim() || null });
 
   function keepDraft() {
-    drafts.set(clip.id, given());
+    drafts.set(draftKey(), given());
   }
 
   function judge(place) {
-    const choice = choices(run)[place]?.key;
+    const choice = run.categories[place]?.key;
     if (clip === null || run.read_only || !choice) return;
     send({ [run.blind ? "choice" : "verdict"]: choice });
     onJudged(clip.id);
@@ -144,16 +137,16 @@ const Clip = (() => {
   function send(choice) {
     const id = clip.id;
     const entry = { ...choice, ...given() };
-    drafts.delete(id);
+    drafts.delete(draftKey());
     Verdicts.judge(id, entry);
   }
 
   // Tags, text and note of a clip that has a verdict are saved with it again; before it has one they wait for it.
   function amend() {
     const verdict = clip && Verdicts.of(clip.id);
-    if (!verdict || !drafts.has(clip.id)) return;
+    if (!verdict || !drafts.has(draftKey())) return;
     const before = { corrected: verdict.corrected ?? null, tags: verdict.tags, note: verdict.note ?? null };
-    if (JSON.stringify(before) === JSON.stringify(given())) drafts.delete(clip.id);
+    if (JSON.stringify(before) === JSON.stringify(given())) drafts.delete(draftKey());
     else send({ [run.blind ? "choice" : "verdict"]: chosen(verdict) });
   }
 
@@ -168,9 +161,10 @@ const Clip = (() => {
   }
 
   return {
-    choices, chosen, labelOf, badge, marked, start, show, judge, toggleTag, TAG_KEYS,
+    chosen, labelOf, badge, marked, start, show, judge, toggleTag, TAG_KEYS,
     refresh: () => { if (clip) showVerdict(); },
-    forgetDrafts: () => { drafts = new Map(); clip = null; },
+    leave: () => { if (clip) amend(); clip = null; },
+    forgetDraft: (id) => { drafts.delete(`${Verdicts.rater()}\n${id}`); },
     id: () => clip?.id ?? null,
   };
 })();

@@ -48,12 +48,14 @@ const List = (() => {
       const text = run.blind ? label.replace("WER", "distance of X and Y") : label;
       if (!hidden.includes(name)) Dom.byId("sort").append(Dom.make("option", { value: name }, text));
     }
-    const states = [["", "all"], ["open", "not judged"], ["judged", "judged"], ...Clip.choices(run).map(({ key, label }) => [key, label])];
+    const states = [["", "all"], ["open", "not judged"], ["judged", "judged"], ...run.categories.map(({ key, label }) => [key, label])];
     Dom.byId("state").append(...states.map(([value, label]) => Dom.make("option", { value }, label)));
     if (run.blind) {
       Dom.byId("label-kind").hidden = true;
       Dom.byId("legend-wer").textContent = "Distance of X and Y in %";
     }
+    const notes = [...(run.sample ? [`${Dom.whole(run.sample.n)} clips drawn from ${Dom.whole(run.sample.of)}`] : []), ...(run.notes ?? [])];
+    Dom.byId("notes").append(...notes.map((note) => Dom.make("p", {}, note)));
     const filters = Dom.byId("filters");
     filters.addEventListener("input", refresh);
     filters.addEventListener("submit", (event) => { event.preventDefault(); list.focus(); });

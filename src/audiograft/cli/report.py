@@ -1,0 +1,54 @@
+"""`audiograft report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from audiograft.cli.options import Normaliser
+from audiograft.cli.terminal import quiet_libraries
+
+_TRAINED, _CHECKPOINTS = "train.json", "checkpoint-*"
+"""By which a training run is known that has ended, or that goes on."""
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def report(
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders of evaluate, or of train.")],
+    normaliser: Annotated[Normaliser | None, typer.Option(help="Of the headline; the one that the run has by default.")] = None,
+    slice_by: Annotated[list[str] | None, typer.Option(help="A further key of the rows to cut the figures by; repeatable.")] = None,
+    terms: Annotated[Path | None, typer.Option(help="Words whose recall is measured, one a line.")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="Another run or predictions file of the same clips, for a column beside.")] = None,
+) -> None:
+    """Write a run's report again: Markdown, one page with plots, curves.
+
+    A run of evaluate is scored again from its predictions, without the model: metrics.json, report.md and report.html are written anew. What no
+    option changes stays as it was. Of a training run the curves of its log are drawn.
+
+    Example: audiograft report runs/test --normaliser whisper-english
+    """
+    quiet_libraries()
+    from audiograft.evaluate.folder import METRICS_NAME
+    from audiograft.evaluate.predictions import PREDICTIONS_NAME
+    from audiograft.evaluate.report import write_reports
+    from audiograft.evaluate.scoring import score_again
+    from audiograft.inference.context import read_terms
+    from audiograft.types import DataError
+
+    listed = read_terms(terms) if terms else None
+    for path in paths:
+        if (path / PREDICTIONS_NAME).is_file():
+            score_again(path, normaliser, terms=listed, slice_by=slice_by or (), baseline=baseline)
+            written = [path / METRICS_NAME, *write_reports(path)]
+        elif (path / _TRAINED).is_file() or any(path.glob(_CHECKPOINTS)):
+            from audiograft.train.curves import draw_curves
+
+            written = [draw_curves(path)]
+        else:
+            raise DataError(f"{path}: neither a run of evaluate ({PREDICTIONS_NAME}) nor of train ({_TRAINED}): name the folder of one")
+        for file in written:
+            typer.echo(str(file))

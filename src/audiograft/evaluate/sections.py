@@ -1,0 +1,278 @@
+"""What a report says, part by part, before it is written as Markdown or HTML."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+from audiograft.evaluate import tables
+from audiograft.evaluate.clips import ScoredClip, split_tasks
+from audiograft.evaluate.plots import Bar, Bin, draw_calibration, draw_histogram
+from audiograft.evaluate.tables import Metrics, Table
+from audiograft.metrics.alignment import WordEdit, diff_words
+from audiograft.metrics.patterns import error_patterns
+from audiograft.metrics.word_errors import corpus
+
+N_WORST = 50
+_MAX_ROWS = 40
+"""Rows of a table; all of them stand in metrics.json."""
+_MAX_EDITS = 150
+_MAX_CHARACTERS = 300
+"""Of a text or a name: a page is to be read."""
+_N_PATTERNS = 20
+_IN_ORDER_ROWS = 8
+"""Longer tables of slices begin with the worst."""
+_N_BINS = 10
+_MIN_BIN_CLIPS = 5
+_WIDTH_PERCENT = 10
+"""Of a bar of the histogram."""
+
+
+@dataclass(frozen=True)
+class Diffed:
+    """A clip of the list of the worst.
+
+    Attributes:
+        id: of the clip.
+        facts: what is known about it, in a line.
+        edits: stretches of one kind.
+        n_left: how many more there are.
+    """
+
+    id: str
+    facts: str
+    edits: Sequence[WordEdit]
+    n_left: int
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report.
+
+    Attributes:
+        title: its heading.
+        notes: sentences.
+        tables: of plain text.
+        svg: a plot, for pages alone; the tables say the same.
+        alt: what it shows, in words.
+        clips: with their differences.
+        code: a command.
+    """
+
+    title: str
+    notes: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    svg: str | None = None
+    alt: str = ""
+    clips: Sequence[Diffed] = ()
+    code: str | None = None
+
+
+def build_sections(metrics: Metrics, about: Mapping[str, Any], clips: Sequence[ScoredClip], out: str) -> Iterator[Section]:
+    """The parts of a report that have something to say, in their order.
+
+    Args:
+        metrics: of metrics.json.
+        about: of run.json; empty where there is none.
+        clips: scored with the normaliser of the metrics.
+        out: the run folder, for the command that repeats it.
+    """
+    transcripts, answers = split_tasks(clips)
+    yield _rates(metrics)
+    yield Section("Normalisers side by side", ["One transcript, several readings of what counts as an error."], [tables.normalisers(metrics)])
+    if transcripts:
+        yield _histogram(transcripts)
+    yield from _slices(metrics)
+    if found := _calibration(transcripts or answers, bool(transcripts)):
+        yield found
+    yield from _controls(metrics)
+    yield from _suspicious(metrics)
+    if transcripts:
+        yield from _worst(transcripts)
+    if wrong := [clip for clip in answers if not clip.right]:
+        yield _wrong_answers(wrong)
+    yield from _settings(metrics, about, out)
+
+
+def short(text: str) -> str:
+    """A text, cut where it is too long for a page."""
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 1]}…"
+
+
+def _present(*found: Table | None) -> list[Table]:
+    return [_shortened(table) for table in found if table]
+
+
+def _shortened(table: Table) -> Table:
+    rows = [[short(cell) for cell in row] for row in table.rows[:_MAX_ROWS]]
+    return Table([short(cell) for cell in table.columns], rows, table.spans[:_MAX_ROWS], table.caption)
+
+
+def _more(table: Table) -> list[str]:
+    left = len(table.rows) - _MAX_ROWS
+    return [f"{left:,} more are in metrics.json."] if left > 0 else []
+
+
+def _rates(metrics: Metrics) -> Section:
+    notes = [f"{tables.clips_line(metrics)}.", f"{line}." if (line := tables.empty_line(metrics)) else ""]
+    unknown = [f"{count:,} do not state {key}" for key, count in metrics["rows_without"].items() if count]
+    notes.append(f"Of the rows, {', '.join(unknown)}; they are left out where it is needed." if unknown else "")
+    parts = (tables.headline, tables.answers, tables.answer_texts, tables.loss, tables.matches, tables.terms)
+    found = _present(*(part(metrics) for part in parts))
+    return Section("Rates", [note for note in notes if note], found)
+
+
+def _histogram(transcripts: Sequence[ScoredClip]) -> Section:
+    n_bars = 100 // _WIDTH_PERCENT
+    counts = [0] * (n_bars + 2)
+    for clip in transcripts:
+        # Rounded, since 0.1 + 0.2 must not fall beyond the bar that ends at 0.3.
+        tenths = round(clip.words.rate * n_bars, 9)
+        counts[min(-int(-tenths // 1), n_bars + 1)] += 1
+    labels = ["0", *(f"-{(part + 1) * _WIDTH_PERCENT}" for part in range(n_bars)), ">100"]
+    bars = [Bar(label, count) for label, count in zip(labels, counts, strict=True)]
+    told = f"{len(transcripts):,} clips: {counts[0]:,} without error, {counts[-1]:,} with more errors than words."
+    table = Table(("WER up to (%)", "clips"), [(bar.label.lstrip("-"), f"{bar.n_clips:,}") for bar in bars])
+    return Section("WER clip by clip", [], [table], draw_histogram(bars, "WER of a clip, up to (%)"), told)
+
+
+def _slices(metrics: Metrics) -> Iterator[Section]:
+    for key, table in tables.slices(metrics).items():
+        ordered, notes = table, []
+        if len(table.rows) > _IN_ORDER_ROWS:
+            is_worse = 1 if table.columns[1] == "WER" else -1
+            order = sorted(range(len(table.rows)), key=lambda row: (table.spans[row] is None, -is_worse * (table.spans[row] or (0, 0, 0))[1]))
+            ordered = replace(table, rows=[table.rows[row] for row in order], spans=[table.spans[row] for row in order])
+            notes = ["The worst first."]
+        without = metrics["rows_without"].get(key.removesuffix(tables.OF_ANSWERS), 0)
+        notes += [f"{without:,} rows do not say."] if without else []
+        notes += [f"{tables.SMALL_NOTE}."] if any(tables.SMALL in row[1] for row in ordered.rows[:_MAX_ROWS]) else []
+        yield Section(f"By {key.replace('_', ' ')}", [*notes, *_more(ordered)], _present(ordered))
+
+
+def _calibration(clips: Sequence[ScoredClip], are_transcripts: bool) -> Section | None:
+    """Confidence against correctness, in bins of as many clips each."""
+    known = sorted(((clip.prediction.confidence, clip) for clip in clips if clip.prediction.confidence is not None), key=lambda pair: pair[0] or 0)
+    n_bins = min(_N_BINS, len(known) // _MIN_BIN_CLIPS)
+    if n_bins < 2:
+        return None
+    edges = [round(part * len(known) / n_bins) for part in range(n_bins + 1)]
+    bins = [_bin(known[start:end], are_transcripts) for start, end in zip(edges, edges[1:], strict=False)]
+    what, n_shares = ("words right", 2) if are_transcripts else ("answers right", 1)
+    rows = []
+    for part in bins:
+        shares = map(tables.percent, (part.correct, part.flawless)[:n_shares])
+        rows.append((f"{part.low:.3f} to {part.high:.3f}", f"{part.confidence:.3f}", *shares, str(part.n_clips)))
+    table = Table(("confidence", "mean", *(what, "clips without error")[:n_shares], "clips"), rows)
+    first, last = bins[0], bins[-1]
+    alt = (
+        f"Plot: from the least to the most confident tenth of the clips, {what} go from {tables.percent(first.correct)} to "
+        f"{tables.percent(last.correct)}."
+    )
+    note = "Confidence is the geometric mean of the token probabilities; on the diagonal it means what it says."
+    return Section("Confidence against correctness", [note], [table], draw_calibration(bins, what), alt)
+
+
+def _bin(part: Sequence[tuple[float | None, ScoredClip]], are_transcripts: bool) -> Bin:
+    clips, confidences = [clip for _, clip in part], [confidence or 0.0 for confidence, _ in part]
+    flawless = sum(clip.error_rate == 0 for clip in clips) / len(clips)
+    total = corpus(clip.words for clip in clips)
+    correct = max(0.0, 1 - total.rate) if are_transcripts else flawless
+    return Bin(confidences[0], confidences[-1], sum(confidences) / len(clips), correct, flawless, len(clips))
+
+
+def _controls(metrics: Metrics) -> Iterator[Section]:
+    """What the figures are held against."""
+    if metrics["deafness"]:
+        left = metrics["deafness"]["left_out"]
+        note = f"{left} clips were left out, since they are not in each condition." if left else ""
+        about = "The same clips with their own audio, with that of other clips, and with silence: only the difference comes from listening."
+        yield Section("Does it listen?", [f"{tables.deafness_line(metrics)}.", about, *filter(None, [note])], _present(tables.deafness(metrics)))
+    if metrics["baseline"]:
+        yield Section("Beside the baseline", [f"{tables.baseline_line(metrics)}."], _present(tables.baseline(metrics)))
+
+
+def _suspicious(metrics: Metrics) -> Iterator[Section]:
+    found = tables.detectors(metrics)
+    about = "Hypotheses that say nothing, repeat themselves or refuse, where the reference does not."
+    yield Section(
+        "Empty, repeating, refusing", [about] if found else ["None of the hypotheses is empty, repeats itself or refuses."], _present(found)
+    )
+    if failed := metrics["failed"]:
+        table = Table(("clip", "error"), [(row["id"], row["error"]) for row in failed])
+        yield Section(
+            "Clips that failed", ["They are left out of every rate: how many errors they hold is not known.", *_more(table)], _present(table)
+        )
+
+
+def _worst(transcripts: Sequence[ScoredClip]) -> Iterator[Section]:
+    patterns = error_patterns(((clip.prediction.id, clip.reference, clip.hypothesis) for clip in transcripts if not clip.right), _N_PATTERNS)
+    found = []
+    for kind, total in patterns.totals.items():
+        columns = [name for name in ("reference", "hypothesis") if kind in _SIDES[name]]
+        rows = [(*(getattr(row, name) for name in columns), str(row.count), ", ".join(row.ids[:2])) for row in getattr(patterns, kind)]
+        if rows:
+            found.append(Table((*columns, "times", "such as"), rows, caption=f"{total:,} {kind}"))
+    if found:
+        yield Section("Commonest errors", ["Compounds are words written together here and apart there."], _present(*found))
+    worst = sorted((clip for clip in transcripts if clip.words.errors), key=lambda clip: (-clip.words.rate, -clip.words.errors))
+    if worst:
+        note = f"{len(worst):,} of {len(transcripts):,} clips have errors; the {min(N_WORST, len(worst))} with the highest WER."
+        yield Section("The worst clips", [note], clips=[_diffed(clip) for clip in worst[:N_WORST]])
+
+
+_SIDES = {"reference": ("substitutions", "deletions", "compounds"), "hypothesis": ("substitutions", "insertions", "compounds")}
+
+
+def _diffed(clip: ScoredClip) -> Diffed:
+    row, words = clip.prediction, clip.words
+    facts = [
+        f"WER {tables.percent(words.rate if words.reference_length else None)}: {words.errors} errors in {words.reference_length} words",
+        "" if row.duration_s is None else f"{row.duration_s:.1f} s",
+        f"speaker {row.speaker}" if row.speaker else "",
+        f"source {row.source}" if row.source else "",
+        "" if row.confidence is None else f"confidence {row.confidence:.2f}",
+    ]
+    edits = []
+    for kind, run in groupby(diff_words(row.reference, row.hypothesis), key=lambda edit: edit.kind):
+        same = list(run)
+        reference, hypothesis = (" ".join(filter(None, (getattr(edit, side) for edit in same))) for side in ("reference", "hypothesis"))
+        edits.append(WordEdit(kind, short(reference), short(hypothesis)))
+    return Diffed(short(row.id), short("; ".join(filter(None, facts))), edits[:_MAX_EDITS], len(edits[_MAX_EDITS:]))
+
+
+def _wrong_answers(wrong: Sequence[ScoredClip]) -> Section:
+    rows = [
+        (clip.prediction.id, clip.prediction.prompt or "", clip.prediction.reference, clip.prediction.hypothesis, _confidence(clip)) for clip in wrong
+    ]
+    table = Table(("row", "question", "reference", "answer", "confidence"), rows)
+    return Section("Wrong answers", [f"{len(wrong):,} answers are wrong.", *_more(table)], _present(table))
+
+
+def _confidence(clip: ScoredClip) -> str:
+    confidence = clip.prediction.confidence
+    return "-" if confidence is None else f"{confidence:.2f}"
+
+
+def _settings(metrics: Metrics, about: Mapping[str, Any], out: str) -> Iterator[Section]:
+    """What was run, and how to run it again."""
+    told = {key.replace("_", " "): value for key, value in about.items() if key != "versions"}
+    told |= {"normaliser": f"{metrics['normaliser']['name']} {metrics['normaliser']['version']}"}
+    rows = [(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for key, value in told.items()]
+    found = [Table(("", ""), rows)]
+    if versions := about.get("versions"):
+        found.append(Table(("package", "version"), [(name, str(version)) for name, version in versions.items()]))
+    yield Section("How it was made", [], _present(*found), code=_command(metrics, about, out))
+
+
+def _command(metrics: Metrics, about: Mapping[str, Any], out: str) -> str | None:
+    """The command that makes the run again; None where its model and data are not known."""
+    if not {"model", "manifest"} <= about.keys():
+        return None
+    options = {"--model": about["model"], "--data": about["manifest"], "--out": out, "--normaliser": metrics["normaliser"]["name"]}
+    options |= {f"--{key.replace('_', '-')}": about[key] for key in ("batch_size", "prompt", "audio") if about.get(key) is not None}
+    return shlex.join(["audiograft", "evaluate", *(str(word) for pair in options.items() for word in pair)])

@@ -1,0 +1,274 @@
+"""The figures of a run as tables, for the terminal and for reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from audiograft.data.leakage import summary_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_MAX_SLICES_SHOWN = 12
+"""On a terminal; more are left to the report."""
+_MAX_RATE = 10.0
+"""Of two or three speakers the upper end can be thousands of percent, which says that nothing is known."""
+_TERM_COUNTS = ("found", "occurrences", "false_insertions")
+_COUNTS = ("hits", "substitutions", "insertions", "deletions")
+_SLICE_HEADS = {"duration": "duration (s)", "snr": "signal to noise (dB)"}
+OF_ANSWERS = ", answers"
+"""Behind the key of a slice, where it is one of answers."""
+SMALL = "*"
+SMALL_NOTE = f"{SMALL} few words or answers: one error more or less moves the rate by a point or more"
+Metrics = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of plain text.
+
+    Attributes:
+        columns: their heads.
+        rows: a cell a column.
+        spans: for each row, where it is a rate with an interval, (low, rate, high), to be drawn; empty where nothing is.
+        caption: what it holds, where its heads do not say it.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    spans: Sequence[tuple[float, float, float] | None] = ()
+    caption: str | None = None
+
+    def tracks(self) -> list[tuple[float, float, float] | None]:
+        """The spans in percent of the width they are drawn in: from, to, and the place of the rate."""
+        known = [span for span in self.spans if span]
+        # Intervals of tiny slices reach far beyond all rates: they end at the edge, so that the others can be seen.
+        top = min(max(high for _, _, high in known), 2 * max(rate for _, rate, _ in known)) or 1.0 if known else 1.0
+        scaled = [tuple(min(100 * value / top, 100.0) for value in span) if span else None for span in self.spans]
+        return [(span[0], span[2], span[1]) if span else None for span in scaled]
+
+
+def percent(rate: float | None) -> str:
+    """A rate for people; a dash where there is none."""
+    return "-" if rate is None else f"{100 * rate:.2f} %"
+
+
+def span(interval: Metrics | None) -> str:
+    """An interval for people."""
+    if not interval:
+        return "-"
+    return f"{percent(interval['low'])} to {percent(interval['high'])}" if interval["high"] <= _MAX_RATE else "too wide to tell"
+
+
+def headline(metrics: Metrics) -> Table | None:
+    """WER and CER with their counts; None without transcripts."""
+    if not metrics["wer"]:
+        return None
+    both = (metrics["wer"], metrics["cer"])
+    rows = [("rate", *(percent(rate["rate"]) for rate in both)), ("95 % interval", *(span(rate["interval"]) for rate in both))]
+    rows += [(count, *(f"{rate[count]:,}" for rate in both)) for count in _COUNTS]
+    rows += [
+        ("of the reference", *(f"{rate['reference_length']:,}" for rate in both)),
+        ("mean over utterances", percent(metrics["utterance_mean_wer"]), ""),
+    ]
+    return Table(("", "WER (words)", "CER (characters)"), rows)
+
+
+def answers(metrics: Metrics) -> Table | None:
+    """Right answers, in all and by kind of question."""
+    accuracy = metrics["accuracy"]
+    if not accuracy:
+        return None
+    rows = [("all", percent(accuracy["rate"]), str(accuracy["answers"]), span(accuracy["interval"]))]
+    rows += [(kind, percent(row["rate"]), str(row["answers"]), "") for kind, row in accuracy["by_question"].items()]
+    return Table(("answers", "right", "of", "95 % interval"), rows)
+
+
+def answer_texts(metrics: Metrics) -> Table | None:
+    """How close the answers come to their references."""
+    found = metrics["answers"]
+    if not found:
+        return None
+    rows = [("exact match", percent(found["exact_match"])), ("token F1", percent(found["token_f1"])), ("ROUGE-L", percent(found["rouge_l"]))]
+    return Table(("answers as texts", ""), [*rows, ("chrF", f"{found['chrf']:.2f}")])
+
+
+def loss(metrics: Metrics) -> Table | None:
+    """Loss and perplexity per token of the references."""
+    found = metrics["loss"]
+    if not found:
+        return None
+    perplexity = "-" if found["perplexity"] is None else f"{found['perplexity']:.3f}"
+    return Table(
+        ("nats a token", "perplexity", "tokens", "rows"), [(f"{found['nats_per_token']:.4f}", perplexity, f"{found['tokens']:,}", str(found["rows"]))]
+    )
+
+
+def normalisers(metrics: Metrics) -> Table:
+    """The headline under each normaliser, side by side."""
+    heads = {"wer": "WER", "cer": "CER", "accuracy": "right"}
+    kept = [key for key in heads if any(row[key] is not None for row in metrics["normalisers"].values())]
+    rows = []
+    for name, row in metrics["normalisers"].items():
+        chosen = f"{name} (chosen)" if name == metrics["normaliser"]["name"] else name
+        rows.append((chosen, row["version"], *(percent(row[key]) for key in kept), span(row["interval"])))
+    return Table(("normaliser", "version", *(heads[key] for key in kept), "95 % interval of the WER"), rows)
+
+
+def matches(metrics: Metrics) -> Table | None:
+    """Transcripts that equal their reference, contain it, or neither."""
+    rows = [(kind, f"{row['clips']:,}", percent(row["share"])) for kind, row in (metrics["matches"] or {}).items()]
+    return Table(("transcripts", "clips", "share"), rows) if rows else None
+
+
+def detectors(metrics: Metrics) -> Table | None:
+    """What looks broken; None where nothing does."""
+    found = {name: row for name, row in metrics["detectors"].items() if row["clips"]}
+    rows = [(name, f"{row['clips']:,}", percent(row["share"]), ", ".join(row["ids"][:3])) for name, row in found.items()]
+    return Table(("detector", "clips", "share", "such as"), rows) if rows else None
+
+
+def slices(metrics: Metrics) -> dict[str, Table]:
+    """By key: the slices, of transcripts and, where there are answers, of these; those with few words are marked."""
+    sizes, heads = ("n_clips", "reference_length"), ("clips", "words")
+    found = {key: _slice_table(key, values, "WER", "wer", sizes, heads) for key, values in metrics["slices"].items()}
+    for key, values in (metrics["accuracy"] or {}).get("slices", {}).items():
+        found[f"{key}{OF_ANSWERS}"] = _slice_table(key, values, "right", "rate", ("answers",), ("of",))
+    return found
+
+
+def _slice_table(key: str, values: Metrics, head: str, rate: str, sizes: Sequence[str], size_heads: Sequence[str]) -> Table:
+    rows, spans = [], []
+    for name, row in values.items():
+        marked = f"{percent(row[rate])} {SMALL}" if row["small"] else percent(row[rate])
+        rows.append((name, marked, span(row["interval"]), *(f"{row[size]:,}" for size in sizes)))
+        spans.append((row["interval"]["low"], row[rate], row["interval"]["high"]) if row["interval"] else None)
+    return Table((_SLICE_HEADS.get(key, key), head, "95 % interval", *size_heads), rows, spans)
+
+
+def terms(metrics: Metrics) -> Table | None:
+    """How many of the listed words were heard, and how many that nobody said."""
+    found = metrics["terms"]
+    if not found:
+        return None
+    counts = {"all": found, **found["terms"]}
+    rows = [
+        (term, percent(row["found"] / row["occurrences"] if row["occurrences"] else None), *(f"{row[key]:,}" for key in _TERM_COUNTS))
+        for term, row in counts.items()
+    ]
+    return Table(("term", "recall", "found", "of", "written where it was not said"), rows)
+
+
+def deafness(metrics: Metrics) -> Table | None:
+    """Errors and loss on true, shuffled and silent audio."""
+    found = metrics["deafness"]
+    if not found:
+        return None
+    rows = [
+        (heard, percent(row["wer"]), percent(row["accuracy"]), "-" if row["nats_per_token"] is None else f"{row['nats_per_token']:.4f}")
+        for heard, row in found["conditions"].items()
+    ]
+    return _without_empty(Table(("audio", "WER", "right", "nats a token"), rows))
+
+
+def baseline(metrics: Metrics) -> Table | None:
+    """The run beside a second system, on the clips that both have."""
+    found = metrics["baseline"]
+    if not found:
+        return None
+    rows = []
+    for key, head in (("wer", "WER"), ("cer", "CER"), ("accuracy", "right answers")):
+        if found[key] and found["here"][key]:
+            rows.append((head, *(f"{percent(side[key]['rate'])} ({span(side[key]['interval'])})" for side in (found["here"], found))))
+    return Table(("shared clips", "this run", found["name"]), rows)
+
+
+def _without_empty(table: Table) -> Table:
+    """Without the columns that hold nothing but dashes."""
+    kept = [i for i in range(len(table.columns)) if any(row[i] != "-" for row in table.rows)]
+    return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows])
+
+
+def deafness_line(metrics: Metrics) -> str:
+    """The verdict, in the words of training."""
+    found = metrics["deafness"]
+    if found["deaf"] is None:
+        return f"deafness not tested: {found['why']}"
+    of = {"loss": "loss", "errors": "errors"}[found["measure"]]
+    return f"{'deaf' if found['deaf'] else 'it listens'}: {found['clips']} clips, {of} on true against shuffled audio p = {found['p_value']:.2g}"
+
+
+def baseline_line(metrics: Metrics) -> str:
+    """What was compared and what was not."""
+    found = metrics["baseline"]
+    left = {"only in this run": found["only_here"], "only in the baseline": found["only_there"]}
+    left |= {"failed in this run": found["failed_here"], "failed in the baseline": found["failed_there"]}
+    told = "".join(f", {count} {what}" for what, count in left.items() if count)
+    return f"baseline: {found['n_shared']} clips compared{told}; audiograft compare says whether the difference is more than chance"
+
+
+def clips_line(metrics: Metrics) -> str:
+    """What was scored, what was not, and how fast it was."""
+    failed = f", {len(metrics['failed']):,} failed and left out of every rate" if metrics["failed"] else ""
+    speed = "" if metrics["rtfx"] is None else f"; {metrics['rtfx']:.1f} s of audio a second"
+    return f"{metrics['n_clips']:,} rows{failed}; normaliser {metrics['normaliser']['name']} {metrics['normaliser']['version']}{speed}"
+
+
+def empty_line(metrics: Metrics) -> str | None:
+    """References without a word, where there are some."""
+    found = metrics["empty_references"]
+    if not found["clips"]:
+        return None
+    nothing = f" ({found['normalised_to_nothing']} normalised to nothing)" if found["normalised_to_nothing"] else ""
+    return f"{found['clips']} empty references{nothing}: {found['insertions']} words written there count as insertions"
+
+
+def interval_line(metrics: Metrics) -> str | None:
+    """What to know about the interval of the headline."""
+    warnings = {rate["interval"]["warning"] for rate in (metrics["wer"], metrics["accuracy"]) if rate and rate["interval"]} - {None}
+    return f"intervals: {'; '.join(sorted(warnings))}" if warnings else None
+
+
+def leakage_line(metrics: Metrics) -> str:
+    """Whether the data touched training."""
+    return summary_line(metrics["leakage"]) if metrics.get("leakage") else "leakage not checked: these predictions come without a run"
+
+
+def checkpoint_line(metrics: Metrics) -> str:
+    """Whether the data chose the checkpoint."""
+    found = metrics.get("checkpoint")
+    why: str = found["why"] if found else "choice of checkpoint not checked: these predictions come without a run"
+    return why
+
+
+def print_metrics(metrics: Metrics, console: Console) -> None:
+    """Print the figures of metrics.json, and below them whether the data touched training and chose the checkpoint.
+
+    Args:
+        metrics: of `score`, with those keys of the run that are known.
+        console: without markup, since names of speakers and files are printed as they are.
+    """
+    few = [table for table in slices(metrics).values() if 1 < len(table.rows) <= _MAX_SLICES_SHOWN]
+    normalised = normalisers(metrics)
+    parts = (headline, answers, answer_texts, loss, matches, detectors, terms, deafness, baseline)
+    tables = [table for part in parts if (table := part(metrics))]
+    for table in (*tables[:1], normalised, *tables[1:], *few):
+        _print(table, console)
+    if any(SMALL in cell for table in few for row in table.rows for cell in row[1:2]):
+        console.print(SMALL_NOTE)
+    lines = [clips_line(metrics), interval_line(metrics), empty_line(metrics)]
+    lines += [line(metrics) for key, line in (("deafness", deafness_line), ("baseline", baseline_line)) if metrics[key]]
+    for line in (*lines, leakage_line(metrics), checkpoint_line(metrics)):
+        if line:
+            console.print(line, soft_wrap=True)
+
+
+def _print(table: Table, console: Console) -> None:
+    from rich.table import Table as RichTable
+
+    shown = RichTable(*table.columns)
+    for row in table.rows:
+        shown.add_row(*row)
+    console.print(shown)
