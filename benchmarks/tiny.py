@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -40,6 +41,8 @@ SEED = 99
 QUESTION_SEED = 98
 CHANCE_SENTENCES = 50_000
 NORMALISER = "lower"
+measure = partial(evaluate, batch_size=32, normaliser=NORMALISER, overwrite=True, deafness_clips=0)
+"""No table of deafness, since the sets on shuffled audio are larger than it."""
 
 
 def shuffle_audio(manifest: Path, out: Path) -> Path:
@@ -76,7 +79,7 @@ def questions(engine: Any, work: Path) -> dict[str, Any]:
     manifest = prepare_synthetic(work / "questions", split="test", voices="training", rows=ROWS, seed=QUESTION_SEED, questions=1.0)
     found = {}
     for audio in ("true", "shuffled", "none"):
-        accuracy = evaluate(engine, manifest, work / f"questions-{audio}-run", batch_size=32, normaliser=NORMALISER, audio=audio)["accuracy"]
+        accuracy = measure(engine, manifest, work / f"questions-{audio}-run", audio=audio)["accuracy"]
         found[audio] = {"accuracy": accuracy["rate"], "low": accuracy["interval"]["low"], "high": accuracy["interval"]["high"]}
         if audio == "true":
             found["by_question"] = {name: row["rate"] for name, row in accuracy["by_question"].items()}
@@ -119,12 +122,9 @@ def main() -> None:
         "augmented": prepare_synthetic(args.work / "augmented", split="test", voices="training", rows=ROWS, seed=SEED, augmented=True),
     }
     sets["shuffled"] = shuffle_audio(sets["training"], args.work / "shuffled")
-    metrics = {
-        name: evaluate(engine, manifest, args.work / f"{name}-run", batch_size=32, normaliser=NORMALISER, allow_outside=True)
-        for name, manifest in sets.items()
-    }
+    metrics = {name: measure(engine, manifest, args.work / f"{name}-run", allow_outside=True) for name, manifest in sets.items()}
     predictions = args.work / "held-out-run" / "predictions.jsonl"
-    espeak = {speaker for speaker in metrics["held-out"]["by_speaker"] if speaker.startswith("espeak-ng")}
+    espeak = {speaker for speaker in metrics["held-out"]["slices"]["speaker"] if speaker.startswith("espeak-ng")}
 
     def figure(name: str) -> dict[str, Any]:
         wer = metrics[name]["wer"]
@@ -137,7 +137,7 @@ def main() -> None:
         "held_out_voices": figure("held-out"),
         "held_out_espeak": rate_of(predictions, espeak),
         "held_out_flite_slt": rate_of(predictions, {"flite:slt"}),
-        "held_out_by_speaker": {name: row["wer"] for name, row in metrics["held-out"]["by_speaker"].items()},
+        "held_out_by_speaker": {name: row["wer"] for name, row in metrics["held-out"]["slices"]["speaker"].items()},
         "augmented": figure("augmented"),
         "shuffled": figure("shuffled"),
         "questions": questions(engine, args.work),

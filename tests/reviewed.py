@@ -18,8 +18,13 @@ from audiograft.audit.log import VerdictLog
 from audiograft.audit.run import AuditRun
 from audiograft.audit.server import create_app
 
-WORDS = ("the code for office safe is two play some folk music go straight seven turn left at village film starts ends lucy travels from lisbon "
-         "to rome by tram on monday night simon has four yellow cards in bedroom").split()  # fmt: skip
+_SENTENCES = (
+    "the code for the office safe is two five two nine",
+    "play some folk music for edward in the nursery after dinner",
+    "go straight for thirty seven kilometres then turn left at the village",
+    "lucy travels from lisbon to rome by tram on monday night",
+)
+WORDS = sorted({word for sentence in _SENTENCES for word in sentence.split()})
 HOSTILE = (
     "</script><script>window.pwned=1</script>",
     "<img src=x onerror=window.pwned=1>",
@@ -48,7 +53,14 @@ def write_run(folder: Path, texts: Sequence[tuple[str, str]], *, clips_s: float 
     for row, name in enumerate(dict.fromkeys(names)):
         soundfile.write(folder / name, _tones(row, clips_s), 16000)
     rows = [
-        {"id": f"clip-{row:05d}", "audio": name, "reference": reference, "hypothesis": hypothesis, "duration_s": clips_s, "speaker": f"speaker {row % 7}"}
+        {
+            "id": f"clip-{row:05d}",
+            "audio": name,
+            "reference": reference,
+            "hypothesis": hypothesis,
+            "duration_s": clips_s,
+            "speaker": f"speaker {row % 7}",
+        }
         | {key: values[row] for key, values in columns.items()}
         for row, ((reference, hypothesis), name) in enumerate(zip(texts, names, strict=True))
     ]
@@ -83,7 +95,11 @@ def _tones(row: int, length_s: float) -> np.ndarray[Any, np.dtype[np.float32]]:
 def reviewing(run: AuditRun, port: int = 0, **options: Any) -> Iterator[str]:
     """Serve the review of a run; yields its address. Verdicts go where they belong, `options` are those of `create_app`."""
     log = VerdictLog(run.verdicts_path, run.fingerprint, {clip.prediction.id for clip in run.clips})
-    server = uvicorn.Server(uvicorn.Config(create_app(run, log, **options), host="127.0.0.1", port=port, log_level="error", ws="none", lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(run, log, **options), host="127.0.0.1", port=port, log_level="error", ws="none", lifespan="off", timeout_graceful_shutdown=1
+        )
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

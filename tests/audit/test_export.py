@@ -149,7 +149,7 @@ def test_audio_that_is_not_there_is_null_and_counted(tmp_path: Path, caplog: pyt
     assert [len(clip) for clip in data["audio"]] == [1, 0, 0, 1]
     assert (data["audio"][3], data["peaks"][3]) == ([None], [None])
     assert [clip["parts"] for clip in data["clips"]] == [1, 1, 0, 1]
-    assert "1 audio files can't be decoded" in caplog.text
+    assert "missing on the page: 1" in caplog.text
     assert "clip-003.wav" in caplog.text
 
 

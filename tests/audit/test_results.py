@@ -90,7 +90,9 @@ def test_a_settled_category_always_has_more_raters_than_any_other(given: list[tu
 
 def test_raters_blind_and_open_verdicts_are_counted_apart(tmp_path: Path) -> None:
     run = audit_run(tmp_path, *CLIPS)
-    found = results(run, [*verdicts("ann", a="perfect", b="label_noise"), *verdicts("bob", blind=True, a="model_error", b="label_noise", c="perfect")])
+    found = results(
+        run, [*verdicts("ann", a="perfect", b="label_noise"), *verdicts("bob", blind=True, a="model_error", b="label_noise", c="perfect")]
+    )
     assert found["raters"]["ann"]["clips"] == 2
     assert found["raters"]["ann"]["blind"] == 0
     assert found["raters"]["bob"]["blind"] == 3

@@ -14,20 +14,36 @@ from typing import Any
 import pytest
 
 from audiograft.cli import main
-from audiograft.data.manifest import read_manifest
+from audiograft.data.manifest import read_manifest, write_manifest
 from audiograft.evaluate import run as evaluate_run
+from audiograft.evaluate.scoring import score
 from audiograft.inference.engine import Engine
 from audiograft.model import graft as model_graft_function
 from audiograft.train import run as train_run
 from audiograft.types import DataError
 
-RATE = {"rate": 0.125, "hits": 7, "substitutions": 1, "insertions": 0, "deletions": 0, "interval": {"low": 0.05, "high": 0.2}}
+LINES = [
+    {
+        "id": "1",
+        "reference": "one two three four five six seven eight",
+        "hypothesis": "one two three four five six seven",
+        "speaker": "anna",
+        "duration_s": 6.0,
+        "decode_s": 1,
+    },
+    {"id": "2", "reference": "go", "hypothesis": "go", "speaker": "[bold]", "duration_s": 6.0},
+]
 
 
-def metrics(failed: list[dict[str, str]]) -> dict[str, Any]:
-    speakers = {"anna": {"wer": 0.1, "n_clips": 1}, "[bold]": {"wer": 0.2, "n_clips": 1}}
+def metrics(folder: Path, lines: list[dict[str, Any]], failed: list[dict[str, str]]) -> dict[str, Any]:
+    """What an evaluation of these predictions hands back."""
+    write_manifest(folder / "predictions.jsonl", lines)
     leakage = {"checked": False, "why": "the model has no record"}
-    return {"wer": RATE, "cer": RATE, "n_clips": 2, "failed": failed, "rtfx": 12.0, "by_speaker": speakers, "accuracy": None, "leakage": leakage}
+    return score(folder) | {
+        "failed": failed,
+        "leakage": leakage,
+        "checkpoint": {"known": False, "chosen_on_this_data": None, "why": "not known who chose"},
+    }
 
 
 @pytest.fixture
@@ -35,7 +51,7 @@ def evaluation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, d
     """A manifest, and what the fake evaluation was called with; its result is the key `returns`."""
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text('{"id": "1", "audio": "a.wav", "text": "one"}\n')
-    seen: dict[str, Any] = {"returns": metrics([])}
+    seen: dict[str, Any] = {"returns": metrics(tmp_path, LINES, [])}
 
     def evaluate(engine: object, manifest: Path, out: Path, *, on_clip: Callable[[], None], **options: Any) -> dict[str, Any]:
         on_clip()
@@ -50,31 +66,40 @@ def evaluation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, d
 def test_evaluate_prints_rates_counts_and_speakers(evaluation: Any, capsys: pytest.CaptureFixture[str]) -> None:
     manifest, seen = evaluation
     assert main(["evaluate", "--data", str(manifest), "--out", "run", "--normaliser", "none", "--batch-size", "2"]) == 0
-    assert seen | {"returns": None} == {
-        "returns": None, "manifest": manifest, "out": Path("run"), "normaliser": "none", "batch_size": 2, "prompt": None,
-        "audio": "true", "allow_outside": False,
+    assert {key: seen[key] for key in ("manifest", "out", "normaliser", "batch_size", "prompt", "audio", "allow_outside")} == {
+        "manifest": manifest, "out": Path("run"), "normaliser": "none", "batch_size": 2, "prompt": None, "audio": "true", "allow_outside": False,
     }  # fmt: skip
     printed = capsys.readouterr().out
-    for part in ("WER", "CER", "12.50 %", "5.00 % to 20.00 %", "substitutions", "anna", "[bold]", "2 rows"):
+    for part in (
+        "WER",
+        "CER",
+        "11.11 %",
+        "deletions",
+        "anna",
+        "[bold]",
+        "2 rows",
+        "6.0 s of audio a second",
+        "leakage not checked",
+        "not known who chose",
+    ):
         assert part in printed
 
 
-def test_evaluate_prints_answers_where_there_are_some(evaluation: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_prints_answers_where_there_are_some(evaluation: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     manifest, seen = evaluation
-    by_question = {"who": {"rate": 0.75, "answers": 4}}
-    accuracy = {"rate": 0.5, "right": 4, "answers": 8, "interval": {"low": 0.25, "high": 0.7}, "by_question": by_question}
-    seen["returns"] = metrics([]) | {"accuracy": accuracy, "wer": None, "cer": None, "by_speaker": {}}
+    asked = [line | {"task": "answer", "question": "who"} for line in LINES]
+    seen["returns"] = metrics(tmp_path, asked, [])
     assert main(["evaluate", "--data", str(manifest), "--out", "run", "--audio", "none"]) == 0
     assert seen["audio"] == "none"
     printed = capsys.readouterr().out
     assert "WER" not in printed
-    for part in ("50.00 %", "25.00 % to 70.00 %", "who", "75.00 %"):
+    for part in ("50.00 %", "who", "right", "token F1"):
         assert part in printed
 
 
-def test_evaluate_names_failed_clips_and_ends_with_1(evaluation: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_names_failed_clips_and_ends_with_1(evaluation: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     manifest, seen = evaluation
-    seen["returns"] = metrics([{"id": "1", "error": "a.wav: no such file"}])
+    seen["returns"] = metrics(tmp_path, LINES, [{"id": "1", "error": "a.wav: no such file"}])
     assert main(["evaluate", "--data", str(manifest), "--out", "run", "--json"]) == 1
     printed = capsys.readouterr()
     assert json.loads(printed.out) == seen["returns"]

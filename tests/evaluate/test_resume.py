@@ -12,7 +12,7 @@ import pytest
 from audiograft.data.manifest import write_manifest
 from audiograft.evaluate.folder import model_fingerprint
 from audiograft.evaluate.run import evaluate
-from audiograft.inference.engine import BATCHES_IN_FLIGHT
+from audiograft.inference.batching import BATCHES_IN_FLIGHT
 from audiograft.inference.questions import Question
 from audiograft.inference.teacher_forcing import TokenScores
 from audiograft.types import AudioError, DataError, Transcript

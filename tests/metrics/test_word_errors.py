@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kaldialign import batch_error_rate
 
-from audiograft.metrics.normalisers import get_normaliser
+from audiograft.metrics.normalisers import NORMALISERS, get_normaliser
 from audiograft.metrics.word_errors import ErrorCounts, character_errors, compound_errors, corpus, count_words, word_errors
 
 texts = st.lists(st.sampled_from(["a", "b", "bb", "ab"]), max_size=6).map(" ".join)
@@ -207,3 +207,24 @@ def test_half_a_surrogate_pair_can_be_counted() -> None:
 )
 def test_words_are_counted_as_the_normaliser_wants(normaliser: str, reference: str, hypothesis: str, errors: int) -> None:
     assert count_words(get_normaliser(normaliser), reference, hypothesis).errors == errors
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "errors"),
+    [
+        (
+            "The A380 took twenty-one minutes, Mr. Smith.",
+            "the A three hundred and eighty took 21 minutes mister smith",
+            {"none": (10, 7), "lower": (9, 7), "whisper-basic": (8, 8), "whisper-english": (0, 8), "leaderboard": (0, 8)},
+        ),
+        (
+            "A base ball game.",
+            "a baseball game",
+            {"none": (4, 4), "lower": (3, 4), "whisper-basic": (2, 4), "whisper-english": (2, 4), "leaderboard": (0, 4)},
+        ),
+    ],
+)
+def test_the_examples_of_the_docs(reference: str, hypothesis: str, errors: dict[str, tuple[int, int]]) -> None:
+    """The table of docs/evaluation.md: errors and words of the reference."""
+    counts = {name: count_words(get_normaliser(name), reference, hypothesis) for name in NORMALISERS}
+    assert {name: (count.errors, count.reference_length) for name, count in counts.items()} == errors

@@ -159,7 +159,7 @@ def _audio(run: AuditRun, keep: _Keep, on_clip: Callable[[], None]) -> dict[str,
         peaks.append([outline for _, outline in kept])
         on_clip()
     if errors:
-        _LOGGER.warning("%d audio files can't be decoded and are missing on the page; the first: %s", len(errors), errors[0])
+        _LOGGER.warning("audio files that can't be decoded and are missing on the page: %d; the first: %s", len(errors), errors[0])
     return {"audio": audio, "peaks": peaks}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from audiograft.audit.blind import blind_order, category_of
 from audiograft.audit.log import VerdictLog
-from audiograft.audit.verdicts import CHOICES, Event, Undo, Verdict, read_event
+from audiograft.audit.verdicts import CHOICES, Event, Verdict, read_event
 from audiograft.data.manifest import scan_rows
 from audiograft.types import DataError
 
@@ -23,14 +23,12 @@ class Imported:
         added: written to the log.
         known: in the log already.
         older: not written, since the rater has judged the clip again since.
-        undone: taken back within the file.
         half_written: last lines that were no verdict.
     """
 
     added: int
     known: int
     older: int
-    undone: int
     half_written: int
 
 
@@ -62,8 +60,7 @@ def import_verdicts(log: VerdictLog, path: Path, ids: Collection[str]) -> Import
     added = [verdict for verdict in fresh if _is_newer(verdict, here.get((verdict.rater, verdict.id)))]
     if added:
         log.extend(added)
-    n_undone = sum(isinstance(event, Undo) for event in events)
-    return Imported(len(added), len(in_force) - len(fresh), len(fresh) - len(added), n_undone, half_written)
+    return Imported(len(added), len(in_force) - len(fresh), len(fresh) - len(added), half_written)
 
 
 def _read(path: Path, fingerprint: str, ids: Collection[str]) -> tuple[list[Event], int]:

@@ -52,6 +52,7 @@ class VerdictLog:
 
     def _reset(self, inode: int | None) -> None:
         self._inode = inode
+        self._modified_ns = 0
         self._offset = 0  # behind the last line that was taken
         self._n_lines = 0
         self._standing: dict[str, list[Verdict]] = {}  # by rater: those not undone, oldest first
@@ -134,8 +135,10 @@ class VerdictLog:
 
     def _read(self, descriptor: int) -> None:
         state = os.fstat(descriptor)
-        if state.st_ino != self._inode or state.st_size < self._offset:  # another file, or one that somebody has cut
+        is_other = state.st_ino != self._inode or state.st_size < self._offset
+        if is_other or (state.st_size == self._offset and state.st_mtime_ns != self._modified_ns):  # somebody has put another there, or edited it
             self._reset(state.st_ino)
+        self._modified_ns = state.st_mtime_ns
         try:
             self._take(os.pread(descriptor, state.st_size - self._offset, self._offset))
         except DataError:
@@ -176,15 +179,12 @@ class VerdictLog:
     @contextmanager
     def _locked_for_writing(self) -> Iterator[int]:
         """The file, of which nobody else reads or writes anything meanwhile, with what it holds known."""
-        is_new = not self.path.exists()
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
             raise self._unsaved(error) from error
         try:
             _lock(descriptor, fcntl.LOCK_EX)
-            if is_new:
-                _sync_folder(self.path.parent)
             self._read(descriptor)
             yield descriptor
         finally:
@@ -206,6 +206,8 @@ class VerdictLog:
                 if os.write(descriptor, line) != len(line):
                     raise OSError(0, "no space left for the whole line")
             os.fsync(descriptor)
+            if not size:
+                _sync_folder(self.path.parent)
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(descriptor, size)

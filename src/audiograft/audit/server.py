@@ -79,8 +79,10 @@ class Session:
     def file(self, index: int, n: int) -> Path:
         """An audio file of a clip: nothing that the run does not name can be asked for."""
         clip = self.run.clips[index] if 0 <= index < len(self.run.clips) else None
-        if clip is None or not 0 <= n < len(clip.path):
-            raise HTTPException(404, "the run has no such audio" if clip is None or not clip.audio else f"{clip.prediction.id}: audio missing")
+        if clip is None or not 0 <= n < len(clip.audio):
+            raise HTTPException(404, "the run has no such audio")
+        if not clip.path or not clip.path[n].is_file():
+            raise HTTPException(404, f"{clip.prediction.id}: audio missing")
         return clip.path[n]
 
     def judge(self, body: Mapping[str, Any]) -> Verdict:

@@ -13,6 +13,7 @@ from audiograft.audit.run import AuditClip, AuditRun
 from audiograft.audit.settled import settle
 from audiograft.audit.verdicts import Verdict
 from audiograft.evaluate.predictions import Prediction
+from audiograft.metrics.detectors import find_refusal, find_repetition, is_empty
 from audiograft.metrics.intervals import wilson
 from audiograft.metrics.normalisers import Normaliser
 from audiograft.metrics.word_errors import count_words
@@ -45,11 +46,13 @@ class Suggestion:
 def suggest(run: AuditRun, second: Sequence[Prediction] | None = None) -> dict[str, Suggestion]:
     """Rank the labels of a run by how likely they are wrong, the likeliest first.
 
-    Only clips whose normalised hypothesis differs from its normalised label can be suggested. Where a signal is not known it is left out of the mean,
-    so runs of other systems, without token probabilities, have fewer. Each lies between 0 and 1:
+    Only transcripts whose normalised hypothesis differs from the normalised label can be suggested, and none that is empty, loops or refuses: it
+    says nothing of the label. A signal that is not known is left out of the mean, so runs of other systems, without token probabilities, have
+    fewer. Each lies between 0 and 1:
 
     - `likelihood`: how many nats a token of the label the model finds it less likely than its own text, by teacher forcing; as a rank: the share of
-      the clips that can be suggested for which that is less. Where the probability of its own text is not known, it counts as 1.
+      the clips that can be suggested for which that is less, and 0 where the label is the likelier of the two. Where the probability of its own text
+      is not known, it counts as 1.
     - `second_opinion`: (e(label, second) - e(hypothesis, second)) / e(label, hypothesis), not below 0, where e is the edit distance in words. By the
       triangle inequality it is 1 where a second model wrote the hypothesis too, and 0 where it sides with the label, or with neither.
     - `confidence`: the probability that the model gives to its whole text, which differs from the label.
@@ -66,10 +69,16 @@ def suggest(run: AuditRun, second: Sequence[Prediction] | None = None) -> dict[s
         DataError: the second predictions share no clip with the run.
     """
     opinions = _opinions(run, second) if second is not None else {}
-    candidates = [clip for clip in run.clips if clip.prediction.task == "transcript" and clip.errors.errors]
+    candidates = [clip for clip in run.clips if clip.errors.errors and _is_evidence(clip.prediction)]
     typical = _Typical.of(run, candidates)
     suggestions = {clip.prediction.id: _suggestion(_evidence(clip, run.normaliser, opinions.get(clip.prediction.id), typical)) for clip in candidates}
     return dict(sorted(suggestions.items(), key=lambda item: -item[1].score))
+
+
+def _is_evidence(prediction: Prediction) -> bool:
+    """Whether a hypothesis is a transcript that can speak against the label."""
+    said = (prediction.hypothesis, prediction.reference)
+    return prediction.task == "transcript" and not (is_empty(prediction.hypothesis) or find_repetition(*said) or find_refusal(*said))
 
 
 def _opinions(run: AuditRun, second: Sequence[Prediction]) -> dict[str, str]:
@@ -135,7 +144,7 @@ def _evidence(clip: AuditClip, normaliser: Normaliser, opinion: str | None, typi
         found["confidence"] = (whole, f"the model gives its own text, as a whole, a probability of {whole:.0%}")
     surplus = _surplus(clip)
     if surplus is not None and len(typical.surplus) > 1:
-        below = bisect_left(typical.surplus, surplus) / (len(typical.surplus) - 1)
+        below = bisect_left(typical.surplus, surplus) / (len(typical.surplus) - 1) if surplus > 0 else 0.0
         found["likelihood"] = (below, f"the model finds the label {surplus:.2f} nats a token less likely than its own text")
     pace = _pace(clip)
     if pace is not None and typical.pace is not None and typical.spread > 0:
@@ -153,7 +162,7 @@ def _second_opinion(clip: AuditClip, normaliser: Normaliser, opinion: str) -> tu
     sides = min(1.0, max(0.0, (from_label - from_hypothesis) / clip.errors.errors))
     if not from_hypothesis:
         return sides, "a second model wrote the same as the first"
-    return sides, f"a second model is {from_hypothesis} words from the first and {from_label} from the label"
+    return sides, f"words by which a second model differs: {from_hypothesis} from the first, {from_label} from the label"
 
 
 def _suggestion(evidence: Evidence) -> Suggestion:

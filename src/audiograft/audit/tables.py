@@ -109,7 +109,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     failed = f", {clips['failed']} failed and can't be judged" if clips["failed"] else ""
     yield f"{clips['judged']} clips judged{of_sample} of {clips['run']} in the run{failed}; {_SCOPES[found['scope']]}"
     if found["outside"]:
-        yield f"{found['outside']} verdicts are on clips outside the sample: left out"
+        yield f"verdicts on clips outside the sample, left out: {found['outside']}"
     if wer["clips"]:
         yield (
             f"corrected labels: {wer['typed']} typed, {wer['hypothesis_as_label']} are the hypothesis (model right, nothing typed), "

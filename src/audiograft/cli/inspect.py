@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from audiograft.model.inspect import Inspection
 
 _MAX_TENSORS_SHOWN = 20
+_MAX_NAMES_SHOWN = 3
 """More are left to --json."""
 
 app = typer.Typer(add_completion=False)
@@ -100,7 +101,8 @@ def _show_tokens(model: str, clip: str, text: str, prompt: str, device: str, as_
     lines = [f"{'token':<24} {'probability':>12} {'rank':>6}  likeliest instead"]
     for row in rows:
         instead = "" if row["rank"] == 1 else json.dumps(row["best"], ensure_ascii=False)
-        lines.append(f"{json.dumps(row['token'], ensure_ascii=False):<24} {row['probability']:>12.4f} {row['rank']:>6}  {instead}".rstrip())
+        probability = f"{row['probability']:.4f}" if row["probability"] >= 5e-5 else f"{row['probability']:.0e}"
+        lines.append(f"{json.dumps(row['token'], ensure_ascii=False):<24} {probability:>12} {row['rank']:>6}  {instead}".rstrip())
     first = sum(row["rank"] == 1 for row in rows)
     lines += ["", f"{score.n_tokens} tokens, {first} of them the likeliest; {score.nats:.3f} nats in all, perplexity {perplexity:.3f}"]
     _print(facts | {"tokens": rows}, lines, as_json)
@@ -143,6 +145,10 @@ def _difference_lines(found: Difference) -> list[str]:
         lines.append(f"  {change.name:<62} {_relative(change.relative_change):>16} {largest:>10}  {', '.join(notes)}".rstrip())
     if len(found.changed) > _MAX_TENSORS_SHOWN:
         lines.append(f"  and {len(found.changed) - _MAX_TENSORS_SHOWN:,} more: --json lists them all")
+    for which, names in (("A", found.only_in_a), ("B", found.only_in_b)):
+        if names:
+            more = f" and {len(names) - _MAX_NAMES_SHOWN:,} more" if len(names) > _MAX_NAMES_SHOWN else ""
+            lines += ["", f"only in {which}: {', '.join(names[:_MAX_NAMES_SHOWN])}{more}"]
     return [*lines, "", found.verdict()]
 
 

@@ -28,4 +28,5 @@ AllowOutsideOption = Annotated[bool, typer.Option("--allow-outside", help="Also 
 EngineOption = Annotated[EngineName, typer.Option(help="local, or ray: Ray Data, on this machine or a cluster; needs audiograft\\[ray].")]
 AddressOption = Annotated[str | None, typer.Option(help="Of a Ray cluster that runs already; by default one is started here.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Of --engine ray: one a GPU by default, or one a core where there are none.")]
+ConfidenceOption = Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals; a claim wants a p-value below one less this.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of what is drawn: the same seed, the same answers.")]

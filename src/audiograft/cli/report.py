@@ -41,7 +41,7 @@ def report(
 
     listed = read_terms(terms) if terms else None
     for path in paths:
-        if (path / PREDICTIONS_NAME).is_file():
+        if any(path.glob(f"{PREDICTIONS_NAME}*")):  # also of a run that was interrupted, which is told how it goes on
             score_again(path, normaliser, terms=listed, slice_by=slice_by or (), baseline=baseline)
             written = [path / METRICS_NAME, *write_reports(path)]
         elif (path / _TRAINED).is_file() or any(path.glob(_CHECKPOINTS)):

@@ -121,7 +121,7 @@ def _work(
     if not todo and folder.is_complete and (not deaf or (folder.path / DEAFNESS_NAME).is_file()):
         return _former_wall_s(folder.path)
 
-    from audiograft.evaluate.work import hear_differently, predict
+    from audiograft.evaluate.work import clips_heard, hear_differently, predict
     from audiograft.inference.engine import Engine
 
     engine = Engine.load(model, chosen.device) if isinstance(model, str | Path) else model
@@ -129,7 +129,7 @@ def _work(
     folder.start()
     start_s = time.perf_counter()
     named = {sample.id: audio_as_given(row) for sample, (_, row) in zip(samples, read_rows(manifest), strict=True)}
-    for block in predict(engine, todo, named, chosen, on_clip):
+    for block in predict(engine, todo, clips_heard(samples, chosen.audio), named, chosen, on_clip):
         folder.append(block)
     wall_s = time.perf_counter() - start_s
     predictions = folder.finish(sample.id for sample in samples)

@@ -20,7 +20,8 @@ from audiograft.metrics.word_errors import corpus
 N_WORST = 50
 _MAX_ROWS = 40
 """Rows of a table; all of them stand in metrics.json."""
-_MAX_EDITS = 150
+_MAX_WORDS = 150
+"""Of a clip's texts."""
 _MAX_CHARACTERS = 300
 """Of a text or a name: a page is to be read."""
 _N_PATTERNS = 20
@@ -40,13 +41,15 @@ class Diffed:
         id: of the clip.
         facts: what is known about it, in a line.
         edits: stretches of one kind.
-        n_left: how many more there are.
+        n_left: words of the reference behind these.
+        n_more: words of the hypothesis behind these.
     """
 
     id: str
     facts: str
     edits: Sequence[WordEdit]
     n_left: int
+    n_more: int
 
 
 @dataclass(frozen=True)
@@ -133,11 +136,11 @@ def _histogram(transcripts: Sequence[ScoredClip]) -> Section:
         # Rounded, since 0.1 + 0.2 must not fall beyond the bar that ends at 0.3.
         tenths = round(clip.words.rate * n_bars, 9)
         counts[min(-int(-tenths // 1), n_bars + 1)] += 1
-    labels = ["0", *(f"-{(part + 1) * _WIDTH_PERCENT}" for part in range(n_bars)), ">100"]
+    labels = ["0", *(f"≤{(part + 1) * _WIDTH_PERCENT}" for part in range(n_bars)), ">100"]
     bars = [Bar(label, count) for label, count in zip(labels, counts, strict=True)]
     told = f"{len(transcripts):,} clips: {counts[0]:,} without error, {counts[-1]:,} with more errors than words."
-    table = Table(("WER up to (%)", "clips"), [(bar.label.lstrip("-"), f"{bar.n_clips:,}") for bar in bars])
-    return Section("WER clip by clip", [], [table], draw_histogram(bars, "WER of a clip, up to (%)"), told)
+    table = Table(("WER up to (%)", "clips"), [(bar.label.lstrip("≤"), f"{bar.n_clips:,}") for bar in bars])
+    return Section("WER clip by clip", [], [table], draw_histogram(bars, "WER of a clip (%)"), told)
 
 
 def _slices(metrics: Metrics) -> Iterator[Section]:
@@ -151,7 +154,7 @@ def _slices(metrics: Metrics) -> Iterator[Section]:
         without = metrics["rows_without"].get(key.removesuffix(tables.OF_ANSWERS), 0)
         notes += [f"{without:,} rows do not say."] if without else []
         notes += [f"{tables.SMALL_NOTE}."] if any(tables.SMALL in row[1] for row in ordered.rows[:_MAX_ROWS]) else []
-        yield Section(f"By {key.replace('_', ' ')}", [*notes, *_more(ordered)], _present(ordered))
+        yield Section(f"By {table.columns[0]}{tables.OF_ANSWERS if key.endswith(tables.OF_ANSWERS) else ''}", [*notes, *_more(ordered)], _present(ordered))
 
 
 def _calibration(clips: Sequence[ScoredClip], are_transcripts: bool) -> Section | None:
@@ -237,12 +240,20 @@ def _diffed(clip: ScoredClip) -> Diffed:
         f"source {row.source}" if row.source else "",
         "" if row.confidence is None else f"confidence {row.confidence:.2f}",
     ]
+    reference, n_left = _first_words(row.reference)
+    hypothesis, n_more = _first_words(row.hypothesis)
     edits = []
-    for kind, run in groupby(diff_words(row.reference, row.hypothesis), key=lambda edit: edit.kind):
+    for kind, run in groupby(diff_words(reference, hypothesis), key=lambda edit: edit.kind):
         same = list(run)
-        reference, hypothesis = (" ".join(filter(None, (getattr(edit, side) for edit in same))) for side in ("reference", "hypothesis"))
-        edits.append(WordEdit(kind, short(reference), short(hypothesis)))
-    return Diffed(short(row.id), short("; ".join(filter(None, facts))), edits[:_MAX_EDITS], len(edits[_MAX_EDITS:]))
+        old, new = (" ".join(filter(None, (getattr(edit, side) for edit in same))) for side in ("reference", "hypothesis"))
+        edits.append(WordEdit(kind, short(old), short(new)))
+    return Diffed(short(row.id), short("; ".join(filter(None, facts))), edits, n_left, n_more)
+
+
+def _first_words(text: str) -> tuple[str, int]:
+    """The beginning of a text, and how many words it leaves out: aligning takes time and memory with the square of them."""
+    words = text.split()
+    return " ".join(words[:_MAX_WORDS]), max(len(words) - _MAX_WORDS, 0)
 
 
 def _wrong_answers(wrong: Sequence[ScoredClip]) -> Section:

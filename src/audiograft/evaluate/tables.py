@@ -15,6 +15,8 @@ _MAX_SLICES_SHOWN = 12
 """On a terminal; more are left to the report."""
 _MAX_RATE = 10.0
 """Of two or three speakers the upper end can be thousands of percent, which says that nothing is known."""
+_MARGIN = 1.05
+"""Right of the largest value that is drawn."""
 _TERM_COUNTS = ("found", "occurrences", "false_insertions")
 _COUNTS = ("hits", "substitutions", "insertions", "deletions")
 _SLICE_HEADS = {"duration": "duration (s)", "snr": "signal to noise (dB)"}
@@ -45,7 +47,7 @@ class Table:
         """The spans in percent of the width they are drawn in: from, to, and the place of the rate."""
         known = [span for span in self.spans if span]
         # Intervals of tiny slices reach far beyond all rates: they end at the edge, so that the others can be seen.
-        top = min(max(high for _, _, high in known), 2 * max(rate for _, rate, _ in known)) or 1.0 if known else 1.0
+        top = min(max(high for _, _, high in known), 2 * max(rate for _, rate, _ in known)) * _MARGIN or 1.0 if known else 1.0
         scaled = [tuple(min(100 * value / top, 100.0) for value in span) if span else None for span in self.spans]
         return [(span[0], span[2], span[1]) if span else None for span in scaled]
 
@@ -113,8 +115,8 @@ def normalisers(metrics: Metrics) -> Table:
     rows = []
     for name, row in metrics["normalisers"].items():
         chosen = f"{name} (chosen)" if name == metrics["normaliser"]["name"] else name
-        rows.append((chosen, row["version"], *(percent(row[key]) for key in kept), span(row["interval"])))
-    return Table(("normaliser", "version", *(heads[key] for key in kept), "95 % interval of the WER"), rows)
+        rows.append((chosen, *(percent(row[key]) for key in kept), span(row["interval"]), row["version"]))
+    return _without_empty(Table(("normaliser", *(heads[key] for key in kept), "95 % interval of the WER", "version"), rows))
 
 
 def matches(metrics: Metrics) -> Table | None:
@@ -145,7 +147,7 @@ def _slice_table(key: str, values: Metrics, head: str, rate: str, sizes: Sequenc
         marked = f"{percent(row[rate])} {SMALL}" if row["small"] else percent(row[rate])
         rows.append((name, marked, span(row["interval"]), *(f"{row[size]:,}" for size in sizes)))
         spans.append((row["interval"]["low"], row[rate], row["interval"]["high"]) if row["interval"] else None)
-    return Table((_SLICE_HEADS.get(key, key), head, "95 % interval", *size_heads), rows, spans)
+    return Table((_SLICE_HEADS.get(key, key.replace("_", " ")), head, "95 % interval", *size_heads), rows, spans)
 
 
 def terms(metrics: Metrics) -> Table | None:

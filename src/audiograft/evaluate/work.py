@@ -14,13 +14,15 @@ from audiograft.audio import load_audio
 from audiograft.data.manifest import write_manifest
 from audiograft.data.shuffling import shuffle_clips
 from audiograft.evaluate.folder import DEAFNESS_NAME
-from audiograft.evaluate.options import Options
+from audiograft.evaluate.options import Audio, Options
 from audiograft.evaluate.predictions import Prediction, Task, read_predictions
+from audiograft.inference.batching import BATCHES_IN_FLIGHT
 from audiograft.inference.context import with_context
 from audiograft.inference.decoding import Request, Waveform, write_answers
-from audiograft.inference.engine import BATCHES_IN_FLIGHT, Engine, transcript_tokens
+from audiograft.inference.engine import Engine
 from audiograft.inference.questions import Question
 from audiograft.inference.teacher_forcing import Referenced, TokenScores, score_references
+from audiograft.inference.transcribing import transcript_tokens
 from audiograft.messages import Message, conversation
 from audiograft.types import WINDOW_S, WINDOW_SAMPLES, Answer, AudioError, Sample, Transcript
 
@@ -37,6 +39,7 @@ Result = Transcript | Answer | AudioError
 def predict(
     engine: Engine,
     samples: Sequence[Sample],
+    heard: Mapping[str, Sequence[str]],
     named: Mapping[str, str | list[str] | None],
     chosen: Options,
     on_clip: Callable[[], None] = lambda: None,
@@ -46,6 +49,7 @@ def predict(
     Args:
         engine: the model.
         samples: rows of the manifest.
+        heard: by the row's id, the clips that it is heard with.
         named: the clips of each row as the manifest names them, by the row's id.
         chosen: prompt, context, audio and batch size.
         on_clip: called after each row.
@@ -54,10 +58,6 @@ def predict(
         Predictions of some rows, in the order of the work and not of the manifest.
     """
     given = {sample.id: sample for sample in samples}
-    clips: Sequence[Sequence[str]] = [() if chosen.audio == "none" else sample.clips for sample in samples]
-    if chosen.audio == "shuffled":
-        clips = shuffle_clips(clips, _SHUFFLE_SEED)
-    heard = {sample.id: own for sample, own in zip(samples, clips, strict=True)}
     block = chosen.batch_size * BATCHES_IN_FLIGHT
     for ids in _groups(samples, heard):
         for start in range(0, len(ids), block):
@@ -68,7 +68,15 @@ def predict(
             yield [_prediction(row, named[row.id], result, scores.get(row.id)) for row, result in zip(rows, results, strict=True)]
 
 
-def _groups(samples: Sequence[Sample], heard: dict[str, Sequence[str]]) -> list[list[str]]:
+def clips_heard(samples: Sequence[Sample], audio: Audio) -> dict[str, Sequence[str]]:
+    """The clips that each row of a manifest is heard with, by its id: of all rows, so that what is left of a run is shuffled as the whole was."""
+    clips: Sequence[Sequence[str]] = [() if audio == "none" else sample.clips for sample in samples]
+    if audio == "shuffled":
+        clips = shuffle_clips(clips, _SHUFFLE_SEED)
+    return {sample.id: own for sample, own in zip(samples, clips, strict=True)}
+
+
+def _groups(samples: Sequence[Sample], heard: Mapping[str, Sequence[str]]) -> list[list[str]]:
     """Ids of rows that can be done together: transcripts of one prompt, and all that is asked."""
     by_prompt: dict[str | None, list[str]] = defaultdict(list)
     for sample in samples:

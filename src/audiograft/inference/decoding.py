@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -122,9 +122,13 @@ class TokenRecorder(LogitsProcessor):
 
     It stands behind the model's own processors (suppressed tokens, penalties) and in front of temperature and top-p. So greedy decoding's choice is
     the likeliest of what is noted; of a token that was drawn it is the probability that the model itself gives, at temperature 1.
+
+    Attributes:
+        prompt_positions: that were there before the first token was chosen.
     """
 
     def __init__(self) -> None:
+        self.prompt_positions = 0
         self._scores: torch.Tensor | None = None
         self._steps: list[torch.Tensor] = []
 
@@ -135,6 +139,8 @@ class TokenRecorder(LogitsProcessor):
             input_ids: (rows, positions) so far.
             scores: (rows, vocabulary); handed on as they are.
         """
+        if self._scores is None:
+            self.prompt_positions = input_ids.shape[1]
         self._note(input_ids[:, -1])
         self._scores = scores
         return scores
@@ -183,7 +189,7 @@ def write_answers(
     # With beams budgets must be equal, since where they are stopped decides which of them wins.
     kinds = [(request.max_new_tokens if writer.beams else 0, bool(request.waveforms)) for request in requests]
     answers: dict[int, Written] = {}
-    with _seeded(seed, model.device):
+    with seeded(seed, model.device):
         for rows in similar_batches(kinds, [request.n_samples for request in requests], batch_size):
             answers.update(zip(rows, writer.write([requests[i] for i in rows], [prompts[i] for i in rows]), strict=True))
     return [answers[i] for i in range(len(requests))]
@@ -216,7 +222,7 @@ class _Writer:
         written = []
         for number, (request, row) in enumerate(zip(requests, new_tokens.tolist(), strict=True)):
             # Its own budget, so that an answer does not depend on its neighbours in the batch.
-            tokens, ended = self._up_to_the_end(row[: request.max_new_tokens])
+            tokens, ended = up_to_the_end(row[: request.max_new_tokens], self._ends)
             text = self._processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
             cut_at_tokens = None if ended or len(tokens) < request.max_new_tokens else request.max_new_tokens
             noted = (token_names(self._processor.tokenizer, tokens), tuple(logprobs[number][: len(tokens)])) if logprobs else ((), ())
@@ -224,10 +230,11 @@ class _Writer:
         decode_s = (time.perf_counter() - start_s) / len(requests)
         return [Written(*parts, decode_s) for parts in written]
 
-    def _up_to_the_end(self, row: list[int]) -> tuple[list[int], bool]:
-        """A row's own tokens, its end token the last of them, and whether it has one; behind it come pads."""
-        end = next((place for place, token in enumerate(row) if token in self._ends), None)
-        return (row, False) if end is None else (row[: end + 1], True)
+
+def up_to_the_end(row: list[int], ends: Collection[int]) -> tuple[list[int], bool]:
+    """A row's own tokens, its end token the last of them, and whether it has one; behind it come pads."""
+    end = next((place for place, token in enumerate(row) if token in ends), None)
+    return (row, False) if end is None else (row[: end + 1], True)
 
 
 def token_names(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
@@ -243,7 +250,7 @@ def _end_tokens(model: Any, generation: Mapping[str, Any]) -> set[int]:
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Draws by this seed, and the caller's draws afterwards as if nothing had been drawn."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, Unpack, overload
 
 import torch
 
 from audiograft.audio import AudioInput, load_audio
+from audiograft.inference.batching import in_flight
 from audiograft.inference.chunking import split_into_chunks
 from audiograft.inference.decoding import GREEDY, Decoding, DecodingOptions, Request, Waveform, write_answers
 from audiograft.inference.questions import Asked, Question, prepare, refer
@@ -20,11 +21,6 @@ from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProce
 from audiograft.types import TRANSCRIBE_PROMPT, Answer, AudioError, ConfigError, Transcript
 
 log = logging.getLogger(__name__)
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-BATCHES_IN_FLIGHT = 8
-"""So many batches of chunks are collected before decoding, to be sorted by length."""
 
 
 class Engine:
@@ -115,16 +111,16 @@ class Engine:
         """
         options = Decoding(**decoding)
         budgets = Budgets(self.model, self.processor, prompt, options)
-        return _in_flight(
+        return in_flight(
             len(sources),
-            lambda index: Job.of(load_audio(sources[index]), budgets),
+            lambda index: Job.of(load_audio(sources[index]), budgets.request),
             lambda jobs: self._transcribe(jobs, batch_size, options),
             lambda job: len(job.chunks),
             batch_size,
             on_result,
         )
 
-    def _transcribe(self, jobs: list[Job], batch_size: int, options: Decoding) -> Iterator[Transcript]:
+    def _transcribe(self, jobs: list[Job[Request]], batch_size: int, options: Decoding) -> Iterator[Transcript]:
         todo = [(job, number) for job in jobs for number in job.requests]
         requests = [job.requests[number] for job, number in todo]
         answers = write_answers(self.model, self.processor, requests, batch_size=batch_size, generation=options.generation(), seed=options.seed)
@@ -224,7 +220,7 @@ class Engine:
         options = Decoding(**decoding)
         for question in questions:
             question.placed()
-        return _in_flight(
+        return in_flight(
             len(questions),
             lambda index: prepare(questions[index], self.model, self.processor, options),
             lambda asked: self._answer(asked, batch_size, options),
@@ -288,7 +284,7 @@ class Engine:
         for question in questions:
             question.placed()
         pairs = list(zip(questions, targets, strict=True))
-        return _in_flight(
+        return in_flight(
             len(pairs),
             lambda index: refer(*pairs[index], self.model, self.processor),
             lambda items: score_references(self.model, self.processor, items, batch_size),
@@ -296,38 +292,6 @@ class Engine:
             batch_size,
             on_result,
         )
-
-
-def _in_flight(
-    count: int,
-    prepare_item: Callable[[int], Item],
-    run: Callable[[list[Item]], Iterable[Result]],
-    size: Callable[[Item], int],
-    batch_size: int,
-    on_result: Callable[[int, Result | AudioError], None],
-) -> list[Result | AudioError]:
-    """Prepare items and run some batches of them together; one that can't be prepared gives its error. The results are in order."""
-    results: dict[int, Result | AudioError] = {}
-    waiting: dict[int, Item] = {}
-
-    def finish(index: int, result: Result | AudioError) -> None:
-        results[index] = result
-        on_result(index, result)
-
-    def run_waiting() -> None:
-        for index, result in zip(waiting, run(list(waiting.values())), strict=True):
-            finish(index, result)
-        waiting.clear()
-
-    for index in range(count):
-        try:
-            waiting[index] = prepare_item(index)
-        except AudioError as error:
-            finish(index, error)
-        if sum(map(size, waiting.values())) >= batch_size * BATCHES_IN_FLIGHT:
-            run_waiting()
-    run_waiting()
-    return [results[index] for index in range(count)]
 
 
 def find_device(name: str = "auto") -> torch.device:

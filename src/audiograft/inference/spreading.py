@@ -9,8 +9,9 @@ from functools import partial
 from typing import Unpack
 
 from audiograft.bulk import EngineName, spread
+from audiograft.inference.batching import BATCHES_IN_FLIGHT
 from audiograft.inference.decoding import DecodingOptions
-from audiograft.inference.engine import BATCHES_IN_FLIGHT, Engine
+from audiograft.inference.engine import Engine
 from audiograft.types import TRANSCRIBE_PROMPT, AudioError, Transcript
 
 log = logging.getLogger(__name__)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 from audiograft.audio import Clip, is_silent
 from audiograft.inference.chunking import Chunk, split_into_chunks
@@ -15,6 +15,7 @@ from audiograft.messages import audio_messages
 from audiograft.types import SAMPLE_RATE_HZ, WINDOW_SAMPLES, AudioError, Segment, Transcript
 
 log = logging.getLogger(__name__)
+Asking = TypeVar("Asking")
 
 _BASE_TOKENS = 24
 _TOKENS_PER_S = 12
@@ -64,7 +65,7 @@ class Budgets:
 
 
 @dataclass
-class Job:
+class Job(Generic[Asking]):
     """A clip, its chunks, and what was written about them so far.
 
     Attributes:
@@ -76,21 +77,17 @@ class Job:
 
     clip: Clip
     chunks: list[Chunk]
-    requests: dict[int, Request]
+    requests: dict[int, Asking]
     written: dict[int, Written]
 
     @classmethod
-    def of(cls, clip: Clip, budgets: Budgets) -> Job:
-        """The clip, cut up.
-
-        Raises:
-            AudioError: prompt and chunk leave no room for a transcript.
-        """
+    def of(cls, clip: Clip, request: Callable[[Clip, Waveform], Asking]) -> Self:
+        """The clip, cut up; `request` says what is asked about a chunk, and what it raises is raised."""
         if is_silent(clip.waveform):
             log.warning("warning: %s: every sample is zero; transcribed as empty", clip.name)
         chunks = split_into_chunks(clip.waveform)
         heard = {number: chunk for number, chunk in enumerate(chunks) if not is_silent(chunk.waveform)}
-        requests = {number: budgets.request(clip, chunk.waveform) for number, chunk in heard.items()}
+        requests = {number: request(clip, chunk.waveform) for number, chunk in heard.items()}
         return cls(clip, chunks, requests, {number: Written("", None) for number in range(len(chunks)) if number not in heard})
 
     def transcript(self, model: str) -> Transcript:

@@ -38,8 +38,8 @@ def get_normaliser(name: str) -> Normaliser:
     """Return the normaliser of that name.
 
     - `none` changes nothing, `lower` lower-cases and makes each run of white space one space.
-    - `whisper-basic` and `whisper-english` are the two of Radford et al. 2022 (appendix C), as packaged in `whisper-normalizer`. The basic one
-      drops combining marks, and with them vowels of Hindi or Thai; the English one writes numbers in digits and contractions in full.
+    - `whisper-basic` and `whisper-english` are the two of Radford et al. 2022 (appendix C), as packaged in `whisper-normalizer`. Both
+      drop combining marks, and with them vowels of Hindi or Thai; the English one writes numbers in digits and contractions in full.
     - `leaderboard` counts as the scorer of the Open ASR leaderboard does since 2026: the words of `whisper-english`, with kaldialign's compound
       merging. The leaderboard's own text rules have grown beyond the packaged ones (a longer list of fillers, acronyms, dots of omission,
       names), which are not here: they were reported to move a rate by 0.1 points. So figures are like the leaderboard's, not equal to them.
@@ -74,4 +74,9 @@ def _whisper(name: str) -> Callable[[str], str]:
         "whisper-english": ("whisper_normalizer.english", "EnglishTextNormalizer"),
     }[name]
     rules: Callable[[str], str] = getattr(import_module(module), kind)()
-    return lru_cache(_KEPT_TEXTS)(rules)
+
+    @lru_cache(_KEPT_TEXTS)
+    def apply(text: str) -> str:
+        return rules(text).strip()  # a full stop at the end becomes a space, and "yes." would not be "yes"
+
+    return apply

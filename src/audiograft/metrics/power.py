@@ -21,20 +21,45 @@ _CERTAIN = 20.0
 
 
 @dataclass(frozen=True)
+class Speakers:
+    """How clips are spread over speakers.
+
+    Attributes:
+        intraclass: correlation of the differences of two clips of one speaker; 0 where speakers do not matter.
+        n_speakers: over whom the clips are spread evenly, however many; None where more clips have more speakers.
+        clips_each: of a speaker, where there is no fixed number of them; for unequal speakers the mean over clips.
+    """
+
+    intraclass: float = 0.0
+    n_speakers: int | None = None
+    clips_each: float = 1.0
+
+    def design_effect(self, n_clips: int) -> float:
+        """By how much speakers with several clips widen a variance: 1 + (clips each - 1) * intraclass (Kish 1965)."""
+        each = n_clips / self.n_speakers if self.n_speakers else self.clips_each
+        return 1 + max(each - 1, 0) * self.intraclass
+
+    def units(self, n_clips: int) -> int:
+        """How many speakers there are: no more than clips."""
+        return min(self.n_speakers or round(n_clips / self.clips_each), n_clips)
+
+
+ALL_DIFFERENT = Speakers()
+
+
+@dataclass(frozen=True)
 class Spread:
     """What the standard error of a difference of two word error rates depends on.
 
     Attributes:
         words: reference words per clip.
         variance: of the difference of the two systems' numbers of errors in a clip.
-        intraclass: correlation of the differences of two clips of one speaker; 0 where speakers do not matter.
-        n_speakers: over whom the clips are spread evenly; None where each clip has another.
+        speakers: of the clips.
     """
 
     words: float
     variance: float
-    intraclass: float = 0.0
-    n_speakers: int | None = None
+    speakers: Speakers = ALL_DIFFERENT
 
 
 def assumed_variance(wer: float, words: float, dispersion: float, correlation: float) -> float:
@@ -50,10 +75,9 @@ def assumed_variance(wer: float, words: float, dispersion: float, correlation: f
 
 
 def measured_spread(counts_a: Sequence[ErrorCounts], counts_b: Sequence[ErrorCounts], clusters: Sequence[str | None]) -> Spread:
-    """The spread of the differences of two runs over the same clips, with their intraclass correlation over clusters.
+    """The spread of the differences of two runs over the same clips, with the speakers as they are.
 
-    What is measured is each clip's difference less what its words would give at the mean difference; the intraclass correlation is that of the
-    analysis of variance for unequal groups (Donner 1986), not below 0. It is over no number of speakers: that of the run to come is not known.
+    What is measured is each clip's difference less what its words would give at the mean difference.
 
     Raises:
         ValueError: fewer than 2 clips, or no word.
@@ -63,7 +87,13 @@ def measured_spread(counts_a: Sequence[ErrorCounts], counts_b: Sequence[ErrorCou
     if len(errors) < 2 or not words.any():
         raise ValueError("two clips with words at least")
     residuals = errors - errors.sum() / words.sum() * words
-    return Spread(float(words.mean()), float(residuals.var(ddof=1)), intraclass_correlation(residuals.tolist(), clusters))
+    return Spread(float(words.mean()), float(residuals.var(ddof=1)), measured_speakers(residuals.tolist(), clusters))
+
+
+def measured_speakers(values: Sequence[float], clusters: Sequence[str | None]) -> Speakers:
+    """How alike one speaker's values are, and how many there are of a speaker."""
+    sizes = np.bincount(as_units(clusters))
+    return Speakers(intraclass_correlation(values, clusters), None, float((sizes**2).sum() / sizes.sum()))
 
 
 def measured_dispersion(counts: Sequence[ErrorCounts]) -> float:
@@ -74,7 +104,10 @@ def measured_dispersion(counts: Sequence[ErrorCounts]) -> float:
 
 
 def intraclass_correlation(values: Sequence[float], clusters: Sequence[str | None]) -> float:
-    """How alike values of one cluster are, between 0 and 1 (one-way analysis of variance); 0 where no cluster has two, or there is one cluster."""
+    """How alike values of one cluster are, between 0 and 1, by the analysis of variance for unequal groups (Donner 1986).
+
+    It is 0 where no cluster has two values, or there is one cluster.
+    """
     units, numbers = as_units(clusters), np.asarray(values, dtype=float)
     sizes = np.bincount(units).astype(float)
     n, n_units = len(numbers), len(sizes)
@@ -85,11 +118,6 @@ def intraclass_correlation(values: Sequence[float], clusters: Sequence[str | Non
     within = float(((numbers - means[units]) ** 2).sum()) / (n - n_units)
     size = (n - float((sizes**2).sum()) / n) / (n_units - 1)
     return min(max((between - within) / (between + (size - 1) * within), 0.0), 1.0)
-
-
-def design_effect(n_clips: float, n_speakers: int | None, intraclass: float) -> float:
-    """By how much speakers with several clips each widen a variance: 1 + (clips per speaker - 1) * intraclass (Kish 1965)."""
-    return 1 + max(n_clips / n_speakers - 1, 0) * intraclass if n_speakers else 1.0
 
 
 def wer_power(spread: Spread, difference: float, n_clips: int, alpha: float = 0.05) -> float:
@@ -104,8 +132,8 @@ def wer_power(spread: Spread, difference: float, n_clips: int, alpha: float = 0.
         n_clips: how many.
         alpha: level of the test.
     """
-    error = math.sqrt(spread.variance * design_effect(n_clips, spread.n_speakers, spread.intraclass) / n_clips) / spread.words
-    n_units = min(spread.n_speakers or n_clips, n_clips)
+    error = math.sqrt(spread.variance * spread.speakers.design_effect(n_clips) / n_clips) / spread.words
+    n_units = spread.speakers.units(n_clips)
     if n_units < 2:
         return 0.0
     critical, shift = float(stats.t.ppf(1 - alpha / 2, n_units - 1)), abs(difference) / error if error else math.inf
@@ -120,12 +148,6 @@ def clips_for_wer(spread: Spread, difference: float, power: float = 0.8, alpha: 
     return _fewest(lambda n: wer_power(spread, difference, n, alpha), power)
 
 
-def speakers_for_wer(spread: Spread, difference: float, power: float = 0.8, alpha: float = 0.05) -> int:
-    """How many speakers it takes at least, with any number of clips each: normal, so the fewest there can be."""
-    quantiles = float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
-    return math.ceil(spread.variance * spread.intraclass * (quantiles / (difference * spread.words)) ** 2) + 1
-
-
 def clips_like_these(n_clips: int, error: float, difference: float, power: float = 0.8, alpha: float = 0.05) -> int:
     """How many clips like those of a finished comparison find a difference: as many times more as the square of its standard error has to shrink.
 
@@ -133,6 +155,11 @@ def clips_like_these(n_clips: int, error: float, difference: float, power: float
     """
     quantiles = float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
     return max(math.ceil(n_clips * (quantiles * error / difference) ** 2), 1)
+
+
+def detectable_difference(error: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """The smallest difference that is found with that power where its standard error is this."""
+    return error * float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
 
 
 def assumed_discordance(accuracy: float, difference: float, correlation: float) -> float:
@@ -175,21 +202,20 @@ def mcnemar_power(difference: float, discordance: float, n_clips: int, alpha: fl
 
 
 def clips_for_accuracy(
-    difference: float, discordance: float, power: float = 0.8, alpha: float = 0.05, n_speakers: int | None = None, intraclass: float = 0.0
+    difference: float, discordance: float, power: float = 0.8, alpha: float = 0.05, speakers: Speakers = ALL_DIFFERENT
 ) -> int | None:
-    """The fewest clips with that power; clips of one speaker count for fewer, by the design effect. None where no number has it."""
-
-    def found(n_clips: int) -> float:
-        return accuracy_power(difference, discordance, n_clips, alpha, n_speakers, intraclass)
-
-    return _fewest(found, power)
+    """The fewest clips with that power; None where no number of clips of so few speakers has it."""
+    return _fewest(lambda n: accuracy_power(difference, discordance, n, alpha, speakers), power)
 
 
-def accuracy_power(
-    difference: float, discordance: float, n_clips: int, alpha: float = 0.05, n_speakers: int | None = None, intraclass: float = 0.0
-) -> float:
-    """`mcnemar_power` of as many independent clips as these are worth."""
-    return mcnemar_power(difference, discordance, int(n_clips / design_effect(n_clips, n_speakers, intraclass)), alpha)
+def accuracy_power(difference: float, discordance: float, n_clips: int, alpha: float = 0.05, speakers: Speakers = ALL_DIFFERENT) -> float:
+    """`mcnemar_power` of as many independent clips as these are worth: fewer, by the design effect."""
+    return mcnemar_power(difference, discordance, int(n_clips / speakers.design_effect(n_clips)), alpha)
+
+
+def speakers_needed(n_independent: int, intraclass: float) -> int:
+    """How many speakers it takes at least, with any number of clips each, to be worth so many independent clips."""
+    return math.ceil(n_independent * intraclass) + 1
 
 
 def _connor_power(difference: float, discordance: float, n_clips: int, alpha: float) -> float:

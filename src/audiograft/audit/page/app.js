@@ -28,21 +28,29 @@
   }
 
   function open(id, isArrival = true) {
-    if (id === null || !List.has(id)) return;
     showTab("clips");
+    goTo(id, isArrival);
+  }
+
+  function goTo(id, isArrival = true) {
+    if (id === null || !List.has(id)) return;
     List.select(id);
     Clip.show(List.get(id));
     Player.show(List.get(id), isArrival && Dom.byId("autoplay").checked);
+    showPlace();
+    if (isArrival) document.body.classList.add("in-clip");
+  }
+
+  function showPlace() {
     const place = List.place();
     Dom.byId("clip-place").textContent = place === null ? "not in this list" : `${Dom.whole(place)} of ${Dom.whole(List.size())}`;
-    if (isArrival) document.body.classList.add("in-clip");
   }
 
   function judged(id) {
     if (!Dom.byId("advance").checked) return;
     const next = List.nextOpen();
     if (next === null || next === id) Dom.toast("All clips of this list are judged.");
-    else open(next);
+    else goTo(next);
   }
 
   async function undo() {
@@ -61,7 +69,7 @@
     Dom.toast(`Undone: ${told(undone)}`);
     Clip.forgetDraft(undone.id);
     Clip.leave();
-    open(undone.id);
+    goTo(undone.id);
   }
 
   function told({ id, before, now }) {
@@ -72,7 +80,7 @@
   }
 
   function step(count) {
-    open(List.neighbour(count));
+    goTo(List.neighbour(count));
   }
 
   function toList() {
@@ -131,7 +139,7 @@
     }
     const { target } = event;
     if (target.matches("input:not([type=checkbox]), textarea")) {
-      if (event.key === "Escape") leaveField(event);
+      if (event.key === "Escape" || (event.key === "Enter" && target.closest("#filters"))) leaveField(event);
       return;
     }
     if (target.matches("[role=tab]") && ["ArrowLeft", "ArrowRight"].includes(event.key)) {
@@ -172,15 +180,13 @@
   async function enter(name) {
     Dom.byId("rater").textContent = name;
     if (!Backend.fixedRater) Dom.remember("rater", name);
-    const shown = Clip.id();
     Clip.leave();
     const [clips, raters] = await Promise.all([Backend.clips(name), Verdicts.load(name)]);
     Dom.byId("raters").replaceChildren(...raters.map((rater) => Dom.make("option", { value: rater })));
     List.fill(clips);
     showProgress();
     showUnsaved();
-    const first = List.has(shown) ? shown : (List.nextOpen() ?? clips[0]?.id ?? null);
-    if (first !== null) open(first, false);
+    goTo(List.nextOpen() ?? List.neighbour(0), false);
   }
 
   function askRater() {
@@ -201,7 +207,7 @@
   function wire() {
     Player.start();
     Clip.start(run, judged);
-    List.start(run, open);
+    List.start(run, goTo, showPlace);
     Verdicts.start(run, verdictsChanged);
     Results.start(run, open);
     document.addEventListener("keydown", onKey);

@@ -4,11 +4,19 @@
 const Clip = (() => {
   // By the order of the tags: missing word, wrong word, name, grammar, disfluency, rewritten from context.
   const TAG_KEYS = ["m", "w", "n", "g", "d", "c"];
-  const MARKS = {
-    delete: ["del", "deleted: only in the reference", "only in X"],
-    insert: ["ins", "inserted: only in the hypothesis", "only in Y"],
-    substitute: ["mark", "substituted", "X and Y have different words"],
-    same: ["span", "differs in capitals or punctuation alone", "differs in capitals or punctuation alone"],
+  // How a word is marked: element, class, and what the legend says of it.
+  const OPEN_MARKS = {
+    delete: ["del", "delete", "deleted: only in the reference"],
+    insert: ["ins", "insert", "inserted: only in the hypothesis"],
+    substitute: ["mark", "substitute", "substituted"],
+    same: ["span", "same", "differs in capitals or punctuation alone"],
+  };
+  // Struck out in red or underlined in green would speak for one of two texts of which nobody is to know which is which.
+  const BLIND_MARKS = {
+    delete: ["mark", "one-sided", "only in one text"],
+    insert: ["mark", "one-sided", "only in one text"],
+    substitute: ["mark", "substitute", "different words"],
+    same: ["span", "same", "differs in capitals or punctuation alone"],
   };
   const corrected = Dom.byId("corrected");
   const note = Dom.byId("note");
@@ -20,6 +28,7 @@ const Clip = (() => {
 
   const chosen = (verdict) => (run.blind ? verdict.choice : verdict.verdict);
   const labelOf = (verdict) => run.categories.find(({ key }) => key === chosen(verdict))?.label ?? "judged";
+  const marks = () => (run.blind ? BLIND_MARKS : OPEN_MARKS);
   const draftKey = () => `${Verdicts.rater()}\n${clip.id}`;
 
   function badge(verdict) {
@@ -34,8 +43,8 @@ const Clip = (() => {
     for (const edit of diff) {
       const text = edit[place];
       if (!text) continue;
-      const kind = edit[0];
-      nodes.push(kind === "equal" ? text : Dom.make(MARKS[kind][0], { class: kind }, text), " ");
+      const [tag, name] = marks()[edit[0]] ?? [];
+      nodes.push(tag ? Dom.make(tag, { class: name }, text) : text, " ");
     }
     return nodes;
   }
@@ -53,8 +62,9 @@ const Clip = (() => {
       if (TAG_KEYS[place]) button.append(" ", Dom.make("kbd", {}, TAG_KEYS[place]));
       Dom.byId("tags").append(button);
     });
-    for (const [kind, [tag, open, blind]] of Object.entries(MARKS)) {
-      Dom.byId("legend").append(Dom.make("span", {}, Dom.make(tag, { class: kind }, "word"), ` ${run.blind ? blind : open}`));
+    const legend = new Map(Object.values(marks()).map((mark) => [mark[1], mark]));
+    for (const [tag, name, meaning] of legend.values()) {
+      Dom.byId("legend").append(Dom.make("span", {}, Dom.make(tag, { class: name }, "word"), ` ${meaning}`));
     }
     for (const [name, [label]] of Object.entries(sides())) {
       Dom.byId("copies").append(Dom.make("button", { type: "button", onclick: () => copy(name) }, `Start from ${label}`), " ");
@@ -165,6 +175,5 @@ const Clip = (() => {
     refresh: () => { if (clip) showVerdict(); },
     leave: () => { if (clip) amend(); clip = null; },
     forgetDraft: (id) => { drafts.delete(`${Verdicts.rater()}\n${id}`); },
-    id: () => clip?.id ?? null,
   };
 })();

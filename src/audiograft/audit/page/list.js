@@ -17,6 +17,7 @@ const List = (() => {
   let lastPlace = 0;
   let run = null;
   let choose = () => {};
+  let viewChanged = () => {};
 
   const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 
@@ -40,9 +41,10 @@ const List = (() => {
     suspicion: ["suspicion, highest first", by("suspicion", -1)],
   };
 
-  function start(ofRun, onChoose) {
+  function start(ofRun, onChoose, onView) {
     run = ofRun;
     choose = onChoose;
+    viewChanged = onView;
     const hidden = [...(run.blind ? ["confidence", "suspicion"] : []), ...(run.has_suggestions ? [] : ["suspicion"])];
     for (const [name, [label]] of Object.entries(ORDERS)) {
       const text = run.blind ? label.replace("WER", "distance of X and Y") : label;
@@ -57,9 +59,9 @@ const List = (() => {
     const notes = [...(run.sample ? [`${Dom.whole(run.sample.n)} clips drawn from ${Dom.whole(run.sample.of)}`] : []), ...(run.notes ?? [])];
     Dom.byId("notes").append(...notes.map((note) => Dom.make("p", {}, note)));
     const filters = Dom.byId("filters");
-    filters.addEventListener("input", refresh);
-    filters.addEventListener("submit", (event) => { event.preventDefault(); list.focus(); });
-    Dom.byId("clear").addEventListener("click", () => { const order = Dom.byId("sort").value; filters.reset(); Dom.byId("sort").value = order; refresh(); });
+    filters.addEventListener("input", fromTop);
+    filters.addEventListener("submit", (event) => { event.preventDefault(); });
+    Dom.byId("clear").addEventListener("click", () => { const order = Dom.byId("sort").value; filters.reset(); Dom.byId("sort").value = order; fromTop(); });
     list.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
     new ResizeObserver(draw).observe(list);
     rows.addEventListener("click", (event) => {
@@ -70,6 +72,7 @@ const List = (() => {
 
   function fill(ofClips) {
     clips = ofClips;
+    [currentId, lastPlace] = [null, 0];
     byClipId = new Map(clips.map((clip) => [clip.id, clip]));
     for (const clip of clips) clip.haystack = [clip.id, clip.ref, clip.hyp, clip.x, clip.y, clip.speaker, clip.source].filter(Boolean).join("\n").toLowerCase();
     const speakers = [...new Set(clips.map((clip) => clip.speaker).filter(Boolean))].sort();
@@ -124,7 +127,15 @@ const List = (() => {
     rows.style.height = `${view.length * ROW_PX}px`;
     reveal();
     draw();
+    viewChanged();
     performance.measure("audit-filter", { start: began });
+  }
+
+  // Another order or filter begins at its first clip.
+  function fromTop() {
+    refresh();
+    list.scrollTop = 0;
+    draw();
   }
 
   function draw() {

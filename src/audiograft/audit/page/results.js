@@ -194,14 +194,13 @@ const Results = (() => {
     const parts = [remark("Words that go wrong most often, over all clips of this page, and clips in which they do.")];
     for (const [kind, title] of Object.entries(PATTERNS)) {
       const entries = patterns[kind] ?? [];
-      parts.push(heading(title), entries.length ? table(counted(entries, patterns.totals?.[kind]), ["reference → hypothesis", "times", "clips"], entries.map(pattern)) : remark("None."));
+      parts.push(heading(title), entries.length ? table(counted(entries, patterns.totals[kind]), ["reference → hypothesis", "times", "clips"], entries.map(pattern)) : remark("None."));
     }
     return parts;
   }
 
   function counted(entries, total) {
-    const all = Dom.known(total) ? `, of ${Dom.counted(total, "such error")} in all` : "";
-    return `The ${Dom.counted(entries.length, "commonest pattern")}${all}`;
+    return `${Dom.counted(entries.length, "pattern")}, the commonest first; ${Dom.counted(total, "such error")} in all`;
   }
 
   function pattern({ reference, hypothesis, count, ids }) {

@@ -1,0 +1,104 @@
+"""`audiograft compare`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from audiograft.cli.options import ConfidenceOption, Normaliser
+
+_SHOWN_P = 0.001
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN_A RUN_B...", help="Run folders or predictions files; all others against the first.")],
+    normaliser: Annotated[Normaliser, typer.Option(help="What is done to all texts before they are compared.")] = "lower",
+    common: Annotated[bool, typer.Option("--common", help="Compare the clips that all runs have, where they do not have the same.")] = False,
+    confidence: ConfidenceOption = 0.95,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON instead of the tables.")] = False,
+) -> None:
+    """Say whether runs differ, and what may be claimed.
+
+    On the same clips, with speakers as the units that chance draws: the difference of the word error rates with its interval, three tests, of
+    which the most careful one counts, and Holm's adjustment over several runs. For answers it is accuracy, and McNemar's exact test. What can't be
+    claimed is said too, with the number of clips that it would take.
+
+    Example: audiograft compare runs/before runs/after
+    """
+    from audiograft.evaluate.comparing import compare as compare_runs
+
+    if len(runs) < 2:
+        raise typer.BadParameter("name two runs at least: RUN_A RUN_B")
+    found = compare_runs(runs, normaliser, common=common, confidence=confidence)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        _print_comparison(found)
+
+
+def _print_comparison(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False, highlight=False)
+    interval = f"{100 * found['confidence']:g} % interval"
+    for key, rate in (("wer", "WER"), ("accuracy", "right answers")):
+        if any(run[key] for run in found["runs"]):
+            rates = Table("run", rate, interval)
+            for run in found["runs"]:
+                rates.add_row(run["name"], _percent(run[key]["rate"]), _span(run[key]["interval"]))
+            console.print(rates)
+    for row in found["comparisons"]:
+        console.print(_comparison_table(row, found["base"], interval))
+    notes = dict.fromkeys([*found["notes"], *(note for row in found["comparisons"] for note in row["notes"])])
+    for note in notes:
+        typer.echo(f"note: {note}")
+    for row in found["comparisons"]:
+        typer.echo(row["claim"])
+
+
+def _comparison_table(row: dict[str, Any], base: str, interval: str) -> Any:
+    from rich.table import Table
+
+    answers = row["task"] == "answers"
+    difference, span = (row["accuracy_difference"], row["accuracy_interval"]) if answers else (row["wer_difference"], row["wer_interval"])
+    table = Table(
+        f"{row['run']} less {base}", "", title=f"{row['n_clips']} {row['task']}, {row['clusters']} {row['clustered_by']}s drawn", title_justify="left"
+    )
+    table.add_row("difference of accuracy" if answers else "difference of WER", f"{100 * difference:+.2f} points")
+    table.add_row(interval, f"{100 * span['low']:+.2f} to {100 * span['high']:+.2f} points")
+    if not answers and row["relative_difference"] is not None:
+        relative = row["relative_interval"]
+        ends = f" ({100 * relative['low']:+.1f} to {100 * relative['high']:+.1f})" if relative else ""
+        table.add_row("relative", f"{100 * row['relative_difference']:+.1f} %{ends}")
+    exact = row["mcnemar"]
+    right = "right" if answers else "without an error"
+    table.add_row(f"{right} in one run only", f"{exact['only_a']} in {base}, {exact['only_b']} in {row['run']}")
+    names = {"bootstrap_p": "paired bootstrap", "permutation_p": "permutation", "mapsswe_p": "MAPSSWE", "mcnemar_p": "McNemar, exact"}
+    for key, name in names.items():
+        if key in row:
+            counts = " (the claim rests on it)" if key.removesuffix("_p") == row["p_from"] else ""
+            table.add_row(f"p, {name}", f"{_p(row[key])}{counts}")
+    if row["adjusted_p"] != row["p_value"]:
+        table.add_row("p, adjusted (Holm)", _p(row["adjusted_p"]))
+    if row["needed_clips"] is not None:
+        table.add_row("clips to detect 1 point", f"about {row['needed_clips']:,} (80 % power)")
+    return table
+
+
+def _p(value: float) -> str:
+    return f"< {_SHOWN_P}" if value < _SHOWN_P else f"{value:.3f}"
+
+
+def _span(interval: dict[str, Any] | None) -> str:
+    return f"{_percent(interval['low'])} to {_percent(interval['high'])}" if interval else "-"
+
+
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.2f} %"

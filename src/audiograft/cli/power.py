@@ -1,0 +1,112 @@
+"""`audiograft power`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from audiograft.cli.options import ConfidenceOption, Normaliser
+
+_EXPECTED = "What is expected"
+_NAMES = {
+    "wer": "WER", "words": "words a clip", "accuracy": "accuracy", "dispersion": "dispersion of errors", "correlation": "correlation of the systems",
+    "variance": "variance of a clip's difference", "discordance": "clips that only one has right", "intraclass": "correlation within a speaker",
+    "clips_each": "clips a speaker",
+}  # fmt: skip
+_RATES = ("wer", "accuracy", "discordance")
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def power(
+    difference: Annotated[float, typer.Option(min=1e-6, max=1.0, help="To be found between two systems, as a rate: 0.01 is a point.")] = 0.01,
+    wer: Annotated[float | None, typer.Option(min=1e-6, help="Of the two systems on average, as a rate.", rich_help_panel=_EXPECTED)] = None,
+    accuracy: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Of the weaker system: for answers, in place of --wer.", rich_help_panel=_EXPECTED)
+    ] = None,
+    pilot: Annotated[
+        list[Path] | None,
+        typer.Option(help="A run to measure all this; given twice, also how alike two systems' errors are.", rich_help_panel=_EXPECTED),
+    ] = None,
+    words: Annotated[float, typer.Option(min=0.1, help="Reference words of a clip.", rich_help_panel=_EXPECTED)] = 15.0,
+    dispersion: Annotated[
+        float, typer.Option(min=0.1, help="Variance of a clip's errors over their mean; 1: each word by itself.", rich_help_panel=_EXPECTED)
+    ] = 2.0,
+    correlation: Annotated[
+        float, typer.Option(min=0.0, max=0.99, help="Of the two systems' errors in the same clip.", rich_help_panel=_EXPECTED)
+    ] = 0.5,
+    discordance: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of answers that one system alone has right; follows from --correlation.", rich_help_panel=_EXPECTED
+        ),
+    ] = None,
+    speakers: Annotated[
+        int | None, typer.Option(min=2, help="Over whom the clips are spread; by default all differ, or are as many a clip as in the pilot.")
+    ] = None,
+    intraclass: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Correlation of the differences of one speaker's clips.", rich_help_panel=_EXPECTED)
+    ] = 0.05,
+    clips: Annotated[int | None, typer.Option(min=2, help="What so many clips can show, in place of how many it takes.")] = None,
+    wanted: Annotated[float, typer.Option("--power", min=0.5, max=0.999, help="Chance to find the difference where it is there.")] = 0.8,
+    confidence: ConfidenceOption = 0.95,
+    normaliser: Annotated[Normaliser, typer.Option(help="Of the pilot's texts.", rich_help_panel=_EXPECTED)] = "lower",
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON instead of the table.")] = False,
+) -> None:
+    """Say how many clips a comparison needs, before a run.
+
+    Two systems over the same clips: for word error rates by the matched-pairs test, for accuracies by McNemar's exact test. Clips of one speaker
+    are worth less than clips of many. Without a pilot run the figures rest on guesses, which the table shows: they give the order of magnitude.
+
+    Example: audiograft power --wer 0.05 --difference 0.01 --words 15
+    """
+    from audiograft.evaluate.planning import Expectation, plan, read_pilot
+
+    if sum(given is not None for given in (wer, accuracy, pilot or None)) != 1:
+        raise typer.BadParameter("say what is expected: one of --wer, --accuracy or --pilot")
+    if pilot and len(pilot) > 2:
+        raise typer.BadParameter("--pilot takes one run, or two over the same clips")
+    expected = Expectation(wer, accuracy, words, dispersion, correlation, intraclass, discordance=discordance)
+    if pilot:
+        expected = read_pilot(pilot, expected, normaliser)
+    found = plan(expected, difference, clips=clips, speakers=speakers, power=wanted, confidence=confidence)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, allow_nan=False))
+    else:
+        _print_plan(found)
+
+
+def _print_plan(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("what the figures rest on", "", "")
+    for name, row in found["expected"].items():
+        value = f"{100 * row['value']:.3g} %" if name in _RATES else f"{row['value']:.3g}"
+        table.add_row(_NAMES[name], value, "measured" if row["measured"] else "expected" if name in ("wer", "accuracy") else "assumed")
+    Console(markup=False, highlight=False).print(table)
+    typer.echo(_sentence(found))
+
+
+def _sentence(found: dict[str, Any]) -> str:
+    size = f"{100 * found['difference']:.3g}"
+    points = f"a difference of {size} point{'' if size == '1' else 's'} of {'WER' if found['measure'] == 'wer' else 'accuracy'}"
+    over = f" of {found['speakers']:,} speakers" if found["speakers"] else ""
+    if found["asked_for"] == "power":
+        least = found["smallest_difference"]
+        found_at = (
+            f"{100 * least:.2g} points are found with {_percent(found['wanted_power'])} power" if least else "no difference is found with that power"
+        )
+        return f"{found['clips']:,} clips{over} find {points} with {_percent(found['power'])} power; {found_at}"
+    if found["clips"] is None:
+        need = f": more than {found['speakers_needed']:,} speakers are needed" if found["speakers_needed"] else ""
+        return f"no number of clips{over} finds {points} with {_percent(found['wanted_power'])} power{need}"
+    return f"about {found['clips']:,} clips{over} find {points} with {_percent(found['power'])} power"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

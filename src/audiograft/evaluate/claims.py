@@ -1,0 +1,135 @@
+"""What may be said of two runs, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from audiograft.evaluate.pairing import Run
+
+_SETTINGS = {"manifest_sha256": "manifests", "prompt": "prompts", "audio": "audio", "context": "context words"}
+"""Keys of run.json in which runs that are compared should agree, unless that is what is compared."""
+_SMALLEST_SHOWN_P = 0.001
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A comparison's figures, ready to be put into words.
+
+    Attributes:
+        row: of `comparisons`.
+        base: name of the first run.
+        n_comparisons: among which Holm's adjustment was made.
+        confidence: of the intervals.
+        point: the difference that `needed_clips` is for.
+        power: the power that it is for.
+    """
+
+    row: dict[str, Any]
+    base: str
+    n_comparisons: int
+    confidence: float
+    point: float
+    power: float
+
+    @property
+    def gain(self) -> float:
+        """By how much the other run is better: WER lower, or accuracy higher."""
+        return float(self.row["accuracy_difference"] if self.row["task"] == "answers" else -self.row["wer_difference"])
+
+    @property
+    def better(self) -> str | None:
+        """The run that a test shows to be better; None where none does."""
+        if self.row["adjusted_p"] >= 1 - self.confidence or not self.gain:
+            return None
+        return str(self.row["run"] if self.gain > 0 else self.base)
+
+
+def say(verdict: Verdict, doubts: Sequence[str], same_file: bool) -> str:
+    """The claim: which run makes fewer errors, by how much and how sure; or that none is shown to, and what it would take."""
+    row = verdict.row
+    if same_file:
+        return f"no difference: {verdict.base} and {row['run']} are the same predictions file"
+    if row["same_texts"]:
+        return f"no difference: {row['run']} and {verdict.base} wrote the same for each of the {row['n_clips']} clips"
+    text = _shown(verdict) if verdict.better else _not_shown(verdict)
+    return "; ".join((text, *doubts)) if verdict.better else text
+
+
+def _shown(verdict: Verdict) -> str:
+    row, is_better = verdict.row, verdict.gain > 0
+    if row["task"] == "answers":
+        what = f"gives {'more' if is_better else 'fewer'} right answers than"
+        rate, where, interval = "accuracy", "higher" if is_better else "lower", row["accuracy_interval"]
+    else:
+        what = f"makes {'fewer' if is_better else 'more'} errors than"
+        rate, where, interval = "WER", "lower" if is_better else "higher", row["wer_interval"]
+    ends = sorted((abs(interval["low"]), abs(interval["high"])))
+    span = f"{_percent(verdict.confidence)} interval {_points(ends[0])} to {_points(ends[1])}"
+    return f"{row['run']} {what} {verdict.base}: {rate} {where} by {_points(abs(verdict.gain))} points ({span}), {_p(verdict)}"
+
+
+def _not_shown(verdict: Verdict) -> str:
+    row = verdict.row
+    text = f"no difference shown between {row['run']} and {verdict.base} ({_p(verdict)})"
+    if row["needed_clips"] is None:
+        return f"{text}: both make as many errors in each clip, so what it takes to see one is not known"
+    point = f"{_points(verdict.point)} point at {_percent(verdict.power)} power"
+    if row["needed_clips"] > row["n_clips"]:
+        return f"{text}; to detect {point} you need about {row['needed_clips']:,} clips like these, and here are {row['n_clips']:,}"
+    return f"{text}; these {row['n_clips']:,} clips are enough to detect {point}, for which about {row['needed_clips']:,} would do"
+
+
+def caveats(base: Run, run: Run, few: str | None) -> list[str]:
+    """What takes from a claim: data that a model was trained on or chosen by, and too few speakers."""
+    found = []
+    for one in (base, run):
+        leakage, checkpoint = (part if isinstance(part, dict) else {} for part in (one.metrics.get("leakage"), one.metrics.get("checkpoint")))
+        if leakage.get("touches"):
+            found.append(f"but these data touch what {one.name} was trained on ({', '.join(leakage['touches'])}), so it is no claim about new data")
+        if checkpoint.get("chosen_on_this_data"):
+            found.append(f"but the checkpoint of {one.name} may have been chosen by these clips, so it is no claim about new data")
+    return [*found, f"but {few}"] if few else found
+
+
+def run_notes(base: Run, run: Run, few: str | None) -> list[str]:
+    """In what two runs differ besides their models, and what is not known of them."""
+    notes = [few] if few else []
+    for key, what in _SETTINGS.items():
+        both = [one.settings.get(key) for one in (base, run)]
+        if base.settings and run.settings and both[0] != both[1]:
+            shown = "" if key == "manifest_sha256" else f": {both[0]!r} and {both[1]!r}"
+            notes.append(f"{base.name} and {run.name} were evaluated with different {what}{shown}")
+    reported = [_normaliser(one) for one in (base, run)]
+    if all(reported) and reported[0] != reported[1]:
+        notes.append(f"the figures in their metrics.json are under different normalisers ({reported[0]} and {reported[1]}); here both are under one")
+    for one in (base, run):
+        leakage = one.metrics.get("leakage")
+        if not isinstance(leakage, dict) or not leakage.get("checked"):
+            why = leakage.get("why") if isinstance(leakage, dict) else None
+            notes.append(f"{one.name}: whether it was trained on these data is not known{f' ({why})' if why else ''}")
+        elif leakage.get("touches"):
+            notes.append(f"{one.name}: these data touch what it was trained on ({', '.join(leakage['touches'])})")
+    return notes
+
+
+def _normaliser(run: Run) -> str | None:
+    found = run.metrics.get("normaliser")
+    return f"{found.get('name')} {found.get('version')}" if isinstance(found, dict) else None
+
+
+def _p(verdict: Verdict) -> str:
+    value = verdict.row["adjusted_p"]
+    shown = f"p < {_SMALLEST_SHOWN_P}" if value < _SMALLEST_SHOWN_P else f"p = {value:.3f}"
+    return f"{shown}, adjusted for {verdict.n_comparisons} comparisons" if verdict.n_comparisons > 1 else shown
+
+
+def _points(rate: float) -> str:
+    """A rate in points: one decimal, and two where one would tell little."""
+    points = 100 * rate
+    return f"{points:.1f}".removesuffix(".0") if points >= 0.2 or not points else f"{points:.2f}" if points >= 0.005 else "0.00"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"

@@ -1,0 +1,196 @@
+"""Runs over the same clips: whether they differ, and what may be claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from audiograft.evaluate.claims import Verdict, caveats, run_notes, say
+from audiograft.evaluate.clips import ScoredClip, answer_rate, as_dict, word_rate
+from audiograft.evaluate.pairing import Paired, Run, pair_runs, read_runs
+from audiograft.metrics.intervals import count_clusters, few_clusters
+from audiograft.metrics.normalisers import get_normaliser
+from audiograft.metrics.paired import PairedDifference, holm, mapsswe, mcnemar, paired_difference
+from audiograft.metrics.permutation import cluster_permutation
+from audiograft.metrics.power import clips_like_these, detectable_difference
+from audiograft.metrics.word_errors import ErrorCounts
+from audiograft.types import DataError
+
+_LEAST_CLIPS = 2
+POWER = 0.8
+POINT = 0.01
+"""What `needed_clips` is for: this difference, found with this power."""
+_RIGHT, _WRONG = ErrorCounts(hits=1), ErrorCounts(substitutions=1)
+
+
+def compare(paths: Sequence[Path], normaliser: str = "lower", *, common: bool = False, confidence: float = 0.95) -> dict[str, Any]:
+    """Compare runs with the first of them, on the same clips.
+
+    Three tests ask whether two runs differ, and a claim rests on the most careful of them, that with the largest p-value: a paired bootstrap that
+    draws speakers; a permutation test that swaps all clips of a speaker at once; and the field's usual test, which takes clips for independent:
+    matched pairs (MAPSSWE) for transcripts, McNemar's for answers. Over several comparisons p-values are adjusted by Holm's method.
+
+    Args:
+        paths: run folders or predictions files, the base first.
+        normaliser: of all texts.
+        common: compare the clips that all runs have, where they do not have the same.
+        confidence: of the intervals; a claim wants an adjusted p-value below one less this.
+
+    Returns:
+        For JSON; `docs/evaluation.md` explains it key by key. `comparisons` has a row for each other run and task. With two runs its keys stand at
+        the top as well, those of the transcripts where there are both transcripts and answers, and `claim` has all claims.
+
+    Raises:
+        ConfigError: an unknown normaliser.
+        DataError: see `read_runs` and `pair_runs`; or too few clips, or no word in the references.
+    """
+    chosen = get_normaliser(normaliser)
+    paired = pair_runs(read_runs(paths), chosen, common)
+    if max(len(paired.transcripts[0]), len(paired.answers[0])) < _LEAST_CLIPS:
+        raise DataError(f"{paired.runs[0].file}: one clip is left to compare, and {_LEAST_CLIPS} are the fewest: evaluate more")
+    rows = []
+    for index in range(1, len(paired.runs)):
+        rows += [
+            _compare_pair(paired, index, task, confidence) for task in ("transcripts", "answers") if len(getattr(paired, task)[0]) >= _LEAST_CLIPS
+        ]
+    for row, adjusted in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
+        row |= {"adjusted_p": adjusted}
+        row |= _claim(paired, row, len(rows), confidence)
+    found = {
+        "base": paired.runs[0].name,
+        "runs": [_describe(paired, index) for index in range(len(paired.runs))],
+        "normaliser": {"name": chosen.name, "version": chosen.version},
+        "confidence": confidence,
+        "n_clips": len(paired.transcripts[0]) + len(paired.answers[0]),
+        "not_shared": paired.not_shared,
+        "failed": paired.failed,
+        "notes": _notes(paired),
+        "comparisons": rows,
+    }
+    return found | _at_the_top(rows, len(paired.runs))
+
+
+def _compare_pair(paired: Paired, index: int, task: str, confidence: float) -> dict[str, Any]:
+    """One run against the base, on its transcripts or its answers."""
+    base, other = getattr(paired, task)[0], getattr(paired, task)[index]
+    speakers = [clip.prediction.speaker for clip in base]
+    rights = [[clip.right if task == "answers" else not clip.words.errors for clip in clips] for clips in (base, other)]
+    counts = [[_count(clip, task) for clip in clips] for clips in (base, other)]
+    if not any(count.reference_length for count in counts[0]):
+        raise DataError(f"{paired.runs[0].file}: no reference has a word behind the normaliser, so there is no rate to compare: choose another one")
+    difference = paired_difference(counts[0], counts[1], speakers, confidence=confidence)
+    exact = mcnemar(rights[0], rights[1], confidence)
+    errors = [[count.errors for count in side] for side in counts]
+    p_values = {
+        "bootstrap_p": difference.p_value,
+        "permutation_p": cluster_permutation([b - a for a, b in zip(*errors, strict=True)], speakers),
+        "mcnemar_p": exact.p_value,
+    }
+    if task == "transcripts":
+        p_values["mapsswe_p"] = mapsswe(errors[0], errors[1]).p_value
+    asked = {name: p for name, p in p_values.items() if task == "answers" or name != "mcnemar_p"}
+    p_from = max(asked, key=asked.__getitem__)
+    return {
+        "run": paired.runs[index].name,
+        "task": task,
+        "n_clips": len(base),
+        "clusters": difference.interval.n_clusters,
+        "clustered_by": "clip" if count_clusters(speakers) == len(base) else "speaker",
+        **_effects(difference, counts, task, confidence),
+        **p_values,
+        "p_value": asked[p_from],
+        "p_from": p_from.removesuffix("_p"),
+        "mcnemar": {
+            "of": "answers" if task == "answers" else "clips without an error",
+            **asdict(exact),
+        },
+        **_power(difference, len(base), confidence),
+        "same_texts": all(a.prediction.hypothesis == b.prediction.hypothesis for a, b in zip(base, other, strict=True)),
+    }
+
+
+def _count(clip: ScoredClip, task: str) -> ErrorCounts:
+    """An answer is a word, right or wrong."""
+    if task == "transcripts":
+        return clip.words
+    return _RIGHT if clip.right else _WRONG
+
+
+def _effects(difference: PairedDifference, counts: Sequence[Sequence[ErrorCounts]], task: str, confidence: float) -> dict[str, Any]:
+    """The difference of the rates, other run less base: of WER, or of accuracy, which is that of the errors turned round."""
+    interval = as_dict(difference.interval)
+    if task == "answers":
+        turned = interval | {"low": -difference.interval.high, "high": -difference.interval.low}
+        return {"accuracy_difference": -difference.difference + 0.0, "accuracy_interval": turned}
+    relative = difference.relative_interval
+    return {
+        "wer_difference": difference.difference,
+        "wer_interval": interval,
+        "relative_difference": difference.relative,
+        "relative_interval": as_dict(relative) if relative else None,
+    }
+
+
+def _power(difference: PairedDifference, n_clips: int, confidence: float) -> dict[str, Any]:
+    """What it takes to see a point, and what these clips can show; both None where the runs never differ, so that no spread is known."""
+    known = difference.error > 0
+    alpha = 1 - confidence
+    return {
+        "standard_error": difference.error,
+        "design_effect": (difference.error / difference.error_of_independent) ** 2 if known else None,
+        "needed_clips": clips_like_these(n_clips, difference.error, POINT, POWER, alpha) if known else None,
+        "detectable_difference": detectable_difference(difference.error, POWER, alpha) if known else None,
+    }
+
+
+def _claim(paired: Paired, row: dict[str, Any], n_comparisons: int, confidence: float) -> dict[str, Any]:
+    base = paired.runs[0]
+    run = next(run for run in paired.runs if run.name == row["run"])
+    few = few_clusters([clip.prediction.speaker for clip in getattr(paired, row["task"])[0]])
+    verdict = Verdict(row, base.name, n_comparisons, confidence, POINT, POWER)
+    claim = say(verdict, caveats(base, run, few), base.file.resolve() == run.file.resolve())
+    return {"better": verdict.better, "claim": claim, "notes": run_notes(base, run, few)}
+
+
+def _describe(paired: Paired, index: int) -> dict[str, Any]:
+    run: Run = paired.runs[index]
+    return {
+        "name": run.name,
+        "file": str(run.file),
+        "model": run.settings.get("model"),
+        "rows": len(run.predictions),
+        "failed": len(run.failed),
+        "wer": word_rate(paired.transcripts[index]),
+        "accuracy": answer_rate(paired.answers[index]),
+    }
+
+
+def _notes(paired: Paired) -> list[str]:
+    """What holds for all comparisons."""
+    notes = []
+    if paired.not_shared:
+        notes.append(f"{paired.not_shared} ids are not in all runs and left out")
+    if paired.failed:
+        failed = "; ".join(f"{run.name} failed on {len(run.failed)}" for run in paired.runs if run.failed)
+        notes.append(f"{len(paired.failed)} clips are left out, since a run failed on them ({failed})")
+    clips = paired.transcripts[0] + paired.answers[0]
+    unnamed = sum(clip.prediction.speaker is None for clip in clips)
+    if unnamed:
+        which = "no clip names" if unnamed == len(clips) else f"{unnamed} clips do not name"
+        notes.append(f"{which} a speaker: they are taken for independent, which makes intervals too narrow where they are not")
+    for task, those in (("transcript", paired.transcripts[0]), ("answer", paired.answers[0])):
+        if 0 < len(those) < _LEAST_CLIPS:
+            notes.append(f"{len(those)} {task} is too few to compare and in no test")
+    return notes
+
+
+def _at_the_top(rows: Sequence[dict[str, Any]], n_runs: int) -> dict[str, Any]:
+    """The only comparison's keys. Where it has two tasks, the transcripts' with what the answers alone have, and both claims."""
+    if n_runs > 2:
+        return {}
+    claims = {"claim": "; ".join(row["claim"] for row in rows)}
+    missing = dict.fromkeys(("wer_difference", "wer_interval", "accuracy_difference", "accuracy_interval", "mapsswe_p"))
+    promoted = missing | {key: value for row in reversed(rows) for key, value in row.items() if key not in ("notes", "same_texts")}
+    return promoted | claims
