@@ -37,7 +37,7 @@ from audiograft.metrics.word_errors import ErrorCounts
 
 RESULTS = Path(__file__).resolve().parent / "results" / "coverage.json"
 SPEAKERS = (3, 5, 10, 20, 40, 100)
-TRIALS = 2000
+TRIALS = 1000
 WORDS = 15.0
 
 

@@ -90,6 +90,7 @@ def show(page: Page, id_: str) -> None:
     page.fill("#search", id_)
     page.locator(".row").first.click()
     page.fill("#search", "")
+    page.locator("#search").blur()
 
 
 def main() -> None:

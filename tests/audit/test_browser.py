@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browsing import Opener, Serve, ids, outline, plays, saved, title, wait_until_saved
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 from reviewed import mistaken, write_run
 
 from audiograft.audit.results import results
@@ -186,6 +186,33 @@ def test_verdicts_that_cant_be_saved_are_shown_kept_and_sent_again(serve: Serve,
     assert [verdict.verdict for verdict in served.told().values()] == ["label_noise", "model_error"]
     page.reload()
     saved(page, 2, 12)
+
+
+def test_a_verdict_whose_answer_was_lost_is_not_sent_twice(serve: Serve, opened: Opener) -> None:
+    served = serve()
+    page = opened(served.address)
+
+    def lose_the_answer(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.route("**/api/verdicts", lose_the_answer, times=1)
+    page.route("**/api/verdicts", lambda route: route.abort() if served.told() else route.fallback())
+    page.keyboard.press("2")
+    expect(page.locator("#unsaved")).to_contain_text("1 verdict not saved")
+    page.unroute("**/api/verdicts")
+    page.reload()
+    saved(page, 1, 12)
+    assert len(served.run.verdicts_path.read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_a_name_keeps_what_can_be_seen(serve: Serve, opened: Opener) -> None:
+    served = serve()
+    page = opened(served.address, rater=" an\u202en\u00a0a\u0007 ")
+    expect(page.locator("#rater")).to_have_text("ann a")
+    page.keyboard.press("1")
+    saved(page, 1, 12)
+    assert set(served.told("ann a")) == {"clip-00000"}
 
 
 def test_filters_sorting_and_search(serve: Serve, opened: Opener) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from judged import audit_run, verdicts
 from audiograft.audit.corrected import CorrectedSummary, write_corrected
 from audiograft.audit.run import AuditRun
 from audiograft.audit.verdicts import Verdict
+from audiograft.cli import main
 from audiograft.data.manifest import read_manifest, read_rows, write_manifest
 from audiograft.types import ConfigError, DataError
 
@@ -170,3 +172,18 @@ def test_rows_of_another_system_whose_labels_stand_are_kept(tmp_path: Path) -> N
 
 def test_verdicts_on_other_clips_are_counted(run: AuditRun, corpus: Path) -> None:
     assert write_corrected(run, [*JUDGED, Verdict("elsewhere", "perfect", "ann")], corpus, corpus / "new.jsonl").outside == 1
+
+
+def test_the_command_line_drops_on_demand_and_names_what_is_in_doubt(corpus: Path, run: AuditRun, capsys: pytest.CaptureFixture[str]) -> None:
+    (run.folder / "run.json").write_text(json.dumps({"manifest": str(corpus / "manifest.jsonl")}))
+    run.verdicts_path.write_text("".join(json.dumps(verdict.as_row(run.fingerprint)) + "\n" for verdict in JUDGED))
+    out = corpus / "new.jsonl"
+    assert main(["audit", str(run.folder), "--corrected", str(out), "--drop", "ambiguous"]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert f"{out}: 6 rows: 1 typed, 1 from the model, 1 kept, 1 in doubt, 1 unjudged, 1 dropped" in told
+    assert "tied: in doubt, label as it was: raters differ, and no category has the most of them" in told
+    assert "unclear" not in written(out)
+    assert main(["audit", str(run.folder), "--drop", "ambiguous"]) == 2
+    assert "--drop needs --corrected" in capsys.readouterr().err
+    assert main(["audit", str(run.folder), "--corrected", str(corpus / "more.jsonl"), "--drop", "noise"]) == 2
+    assert "unknown category 'noise' to drop" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from audiograft.audit.results import results
 from audiograft.audit.run import AuditRun
+from audiograft.audit.suggestions import Suggestion, suggestion_quality
 from audiograft.audit.tables import CSV_COLUMNS, print_results, verdicts_csv
 from audiograft.audit.verdicts import Verdict
 
@@ -110,6 +111,14 @@ def test_an_audit_without_verdicts_can_be_shown(run: AuditRun) -> None:
     shown = printed(results(run, []))
     assert "0 clips judged of 6 in the run" in shown
     assert "WER" not in shown
+
+
+def test_the_quality_of_suggestions_is_shown_where_it_is_known(run: AuditRun) -> None:
+    given = verdicts("ann", a="label_noise", b="model_error")
+    ranking = {id_: Suggestion(score, [], {}) for id_, score in zip("ab", (0.9, 0.8), strict=True)}
+    shown = printed(results(run, given) | {"suggestions": suggestion_quality(ranking, given)})
+    assert "│ first 5     │ 2      │ 1           │ 50.00 % (9.45 % to 90.55 %) │ 100.00 % (20.65 % to 100.00 %) │" in shown
+    assert "suggestions" not in printed(results(run, given) | {"suggestions": None})
 
 
 def test_long_lists_of_ids_are_cut(tmp_path: Path) -> None:

@@ -171,6 +171,7 @@ def test_the_page_is_written_as_files(folder: Path, tmp_path: Path, capsys: pyte
         (["--sample", "3", "--all"], "--sample and --all exclude each other"),
         (["--sample", "9", "--results"], "the run has 8 clips that can be judged"),
         (["--blind", "--results"], "--blind and --results exclude each other"),
+        (["--blind", "--second", "x.jsonl"], "--blind and --second exclude each other"),
         (["--blind", "--csv", "x.csv"], "--blind and --csv exclude each other"),
         (["--rater", "a\nb"], "a rater's name has at most 64 characters"),
         (["--host", "no.such.host.invalid"], "no such host"),

@@ -177,6 +177,12 @@ def test_the_command_repeats_the_run(written: Written, tmp_path: Path) -> None:
     }
 
 
+def test_a_run_with_terms_says_that_the_command_needs_them(written: Written) -> None:
+    markdown, _ = written(corpus(5), about=RUN | {"context": ["Xeno", "Zeno"]})
+    assert "The prompts held 2 terms" in markdown
+    assert "The prompts held" not in written(corpus(5), about=RUN)[0]
+
+
 def test_the_page_needs_nothing_and_runs_nothing(written: Written) -> None:
     _, text = written(corpus(60), about=RUN)
     page = Page(text)

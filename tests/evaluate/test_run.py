@@ -271,7 +271,7 @@ def test_answers_are_right_or_wrong_beside_transcripts(run: Callable[..., Any], 
         "reference_tokens": 2,
     }
     assert [rows[name]["task"] for name in ("said", "who", "learnt")] == ["transcript", "answer", "transcript"]
-    assert (rows["text"]["audio"], rows["turns"]["prompt"], rows["who"]["question"]) == (None, None, "who")
+    assert (rows["text"]["audio"], rows["turns"].get("prompt"), rows["who"]["question"]) == (None, None, "who")
     assert loaded(tmp_path / "run" / "run.json")["audio"] == "true"
     assert score(tmp_path / "run" / "predictions.jsonl")["accuracy"] == accuracy
 

@@ -293,14 +293,14 @@ def test_a_baseline_of_answers_is_told_the_task_by_the_run(scored: Scored, tmp_p
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        ([row("one two", "", 77)], "shares no id with the run"),
-        ([row("one two", "", 0), row("one", "", 1)], "expects another reference than the run for 1 of 2 shared clips, the first '1'"),
-        ([row("one two", "", 0, error="gone")], "each clip that it shares with the run failed in one of the two"),
+        ([row("one two", "", 77)], "shares no id"),
+        ([row("one two", "", 0), row("one", "", 1)], "id '1' expects 'one'"),
+        ([row("one two", "", 0, error="gone")], "each of the 1 clips failed in one of the runs"),
     ],
 )
 def test_a_baseline_that_does_not_fit_is_one_line(scored: Scored, tmp_path: Path, rows: list[dict[str, Any]], expected: str) -> None:
     write_manifest(tmp_path / "other.jsonl", rows)
-    with pytest.raises(DataError, match=rf"other\.jsonl: {expected}"):
+    with pytest.raises(DataError, match=expected):
         scored(many(3), baseline=tmp_path / "other.jsonl")
 
 
@@ -324,6 +324,11 @@ def test_scoring_again_changes_what_is_asked_for_and_keeps_the_rest(tmp_path: Pa
     assert "stale" not in again
     assert json.loads((run / "metrics.json").read_text()) == again
     assert score_again(run)["normaliser"]["name"] == "lower"
+
+
+def test_the_documentation_names_every_key(scored: Scored) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert [key for key in (*scored(ROWS), *RUN_KEYS) if f"`{key}`" not in page] == []
 
 
 def test_scoring_does_not_load_torch(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from audiograft.data.manifest import write_manifest
 from audiograft.evaluate.scoring import score
-from audiograft.evaluate.tables import Table, percent, print_metrics, span
+from audiograft.evaluate.tables import Table, percent, print_metrics, slices, span
 
 SAID = [
     {"id": f"{i}", "reference": "One [bold]two[/bold]", "hypothesis": "one [bold]two[/bold]" if i else "", "speaker": f"s{i % 3}", "duration_s": 2.0}
@@ -81,6 +81,16 @@ def test_slices_that_would_fill_the_screen_are_left_to_the_report(predictions: P
     text = shown(score(predictions))
     assert "speaker-1" not in text
     assert "source-1" in text
+
+
+@pytest.mark.parametrize("task", ["transcript", "answer"])
+def test_long_tables_begin_with_the_worst(predictions: Path, task: str) -> None:
+    rows = [{"id": f"{i}", "task": task, "reference": "one", "hypothesis": "one" if i % 4 else "", "speaker": f"s{i:02}"} for i in range(12)]
+    write_manifest(predictions / "predictions.jsonl", [*rows, {"id": "e", "task": task, "reference": "", "hypothesis": "", "speaker": "zoe"}])
+    (table,) = slices(score(predictions)).values()
+    assert [row[0] for row in table.rows[:4]] == ["s00", "s04", "s08", "s01"]
+    assert table.rows[-1][0] == "zoe"
+    assert len(table.rows) == 13
 
 
 def test_rates_and_intervals_in_words() -> None:

@@ -283,6 +283,18 @@ def test_an_adapter_of_a_stock_model_is_what_it_changes(tmp_path: Path, kind: st
     assert not found.only_in_b
 
 
+def test_two_checkpoints_of_a_run_are_compared_by_what_is_trained(tmp_path: Path) -> None:
+    for step, factor in ((200, 1.0), (318, 1.5)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        lora = "language_model.model.layers.0.self_attn.q_proj.lora_A.default.weight"
+        tensors = {"projector.linear_1.weight": torch.ones(3, 4) * factor, lora: torch.ones(2, 4)}
+        save_file(tensors, tmp_path / f"checkpoint-{step}" / "trained.safetensors")
+    found = compare_models(tmp_path / "checkpoint-200", tmp_path / "checkpoint-318")
+    assert found.kind_a == found.kind_b == "training-checkpoint"
+    assert counts(found) == {"language_model": (1, 0, 0, 0), "projector": (0, 1, 0, 0)}
+    assert found.changed[0].relative_change == pytest.approx(0.5)
+
+
 def test_an_adapter_without_its_base_is_one_line(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = adapter(base, tmp_path / "adapter")
     base.rename(tmp_path / "gone")

@@ -133,9 +133,8 @@ def _policy(style: Sequence[str], script: Sequence[str]) -> str:
     def allowed(hashes: Sequence[str]) -> str:
         return " ".join(f"'sha256-{value}'" for value in hashes)
 
-    return (
-        f"default-src 'none'; style-src {allowed(style)}; script-src {allowed(script)}; media-src 'self' data:; base-uri 'none'; form-action 'none'"
-    )
+    own = f"style-src {allowed(style)}; script-src {allowed(script)}"
+    return f"default-src 'none'; {own}; media-src 'self' data:; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 _Keep = Callable[[str, bytes], str]

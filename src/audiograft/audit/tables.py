@@ -54,7 +54,7 @@ def print_results(found: Mapping[str, Any], console: Console) -> None:
     """Print the results of an audit.
 
     Args:
-        found: of `audiograft.audit.results.results`.
+        found: of `audiograft.audit.results.results`; where `suggestions` is among it, of `suggestion_quality`.
         console: without markup, since raters' names and ids are printed as they are.
     """
     from rich.table import Table
@@ -81,6 +81,12 @@ def print_results(found: Mapping[str, Any], console: Console) -> None:
             errors = rate["substitutions"] + rate["insertions"] + rate["deletions"]
             rates.add_row(name, percent(rate["rate"]), span(rate["interval"]), str(errors), str(rate["reference_length"]))
         console.print(rates)
+    if (quality := found.get("suggestions")) and quality["label_noise"]:
+        suggested = Table("suggestions", "judged", "label noise", "precision", "recall")
+        for first, cut in quality["at"].items():
+            rates = (f"{percent(rate['rate'])} ({span(rate)})" if rate else "-" for rate in (cut["precision"], cut["recall"]))
+            suggested.add_row(f"first {first}", str(cut["judged"]), str(cut["right"]), *rates)
+        console.print(suggested)
     for line in _lines(found):
         console.print(line, soft_wrap=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,6 +41,12 @@ AllOption = Annotated[bool, typer.Option("--all", help="Forget the sample: all c
 AudioRootOption = Annotated[Path | None, typer.Option(help="Folder to which clips are relative, where they have moved.", rich_help_panel=_CLIPS)]
 ImportOption = Annotated[Path | None, typer.Option("--import", help="Take in a verdicts.jsonl from a static page or a copy.", rich_help_panel=_FILES)]
 CorrectedOption = Annotated[Path | None, typer.Option(help="Write a new manifest with the corrected labels.", rich_help_panel=_FILES)]
+DropOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--drop", help="With --corrected: leave out clips of this verdict for which nobody typed a text; repeatable.", rich_help_panel=_FILES
+    ),
+]
 CsvOption = Annotated[Path | None, typer.Option(help="Write the verdicts as a table.", rich_help_panel=_FILES)]
 ResultsOption = Annotated[bool, typer.Option("--results", help="Print what the verdicts say.", rich_help_panel=_FILES)]
 JsonOption = Annotated[bool, typer.Option("--json", help="With --results: as JSON.", rich_help_panel=_FILES)]
@@ -66,6 +72,7 @@ def audit(
     allow_outside: AllowOutsideOption = False,
     import_: ImportOption = None,
     corrected: CorrectedOption = None,
+    drop: DropOption = None,
     csv: CsvOption = None,
     results: ResultsOption = False,
     as_json: JsonOption = False,
@@ -78,8 +85,8 @@ def audit(
 
     Example: audiograft audit runs/test --sample 100 --stratify --blind --rater ada
     """
-    files = _Files(import_, corrected, csv, results, as_json, export)
-    _check(files, blind, sample, seed, stratify, all_clips)
+    files = _Files(import_, corrected, tuple(drop or ()), csv, results, as_json, export)
+    _check(files, blind, second, sample, seed, stratify, all_clips)
     from audiograft.audit.log import VerdictLog
     from audiograft.audit.run import load_run
     from audiograft.audit.verdicts import check_rater
@@ -90,7 +97,8 @@ def audit(
     for line in whole.notes:
         _note(line)
     chosen = _chosen(whole, log, sample, seed, stratify, all_clips)
-    review = _Review(whole, chosen, log, blind, name, None if blind else _suggestions(whole, chosen, second))
+    is_suggested = not blind and files.shows_suggestions
+    review = _Review(whole, chosen, log, blind, name, _suggestions(whole, chosen, second) if is_suggested else None)
     if files:
         _do(files, review)
     else:
@@ -103,6 +111,7 @@ class _Files:
 
     import_: Path | None
     corrected: Path | None
+    drop: tuple[str, ...]
     csv: Path | None
     results: bool
     as_json: bool
@@ -110,6 +119,11 @@ class _Files:
 
     def __bool__(self) -> bool:
         return any((self.import_, self.corrected, self.csv, self.results, self.export))
+
+    @property
+    def shows_suggestions(self) -> bool:
+        """Whether the page, on a server or as a file, or the results are among it."""
+        return not self or self.results or self.export is not None
 
 
 @dataclass(frozen=True)
@@ -124,14 +138,16 @@ class _Review:
     suggestions: Mapping[str, Suggestion] | None
 
 
-def _check(files: _Files, blind: bool, sample: int | None, seed: int, stratify: bool, all_clips: bool) -> None:
+def _check(files: _Files, blind: bool, second: Path | None, sample: int | None, seed: int, stratify: bool, all_clips: bool) -> None:
     if files.as_json and not files.results:
         raise typer.BadParameter("--json needs --results")
+    if files.drop and not files.corrected:
+        raise typer.BadParameter("--drop needs --corrected")
     if sample is None and (stratify or seed):
         raise typer.BadParameter("--seed and --stratify need --sample")
     if sample is not None and all_clips:
         raise typer.BadParameter("--sample and --all exclude each other")
-    telling = {"--corrected": files.corrected, "--csv": files.csv, "--results": files.results}
+    telling = {"--corrected": files.corrected, "--csv": files.csv, "--results": files.results, "--second": second}
     if blind and any(telling.values()):
         named = next(name for name, value in telling.items() if value)
         raise typer.BadParameter(f"--blind and {named} exclude each other: it tells which text is the label")
@@ -171,7 +187,7 @@ def _do(files: _Files, review: _Review) -> None:
     if files.import_ is not None:
         _import(review, files.import_)
     if files.corrected is not None:
-        _write_corrected(review, files.corrected)
+        _write_corrected(review, files.corrected, files.drop)
     if files.csv is not None:
         _write_csv(review, files.csv)
     if files.results:
@@ -193,22 +209,25 @@ def _import(review: _Review, path: Path) -> None:
     typer.echo(f"{path}: {_counted(done.added, 'verdict')} taken in{more}; saved in {review.log.path}", err=True)
 
 
-def _write_corrected(review: _Review, out: Path) -> None:
+def _write_corrected(review: _Review, out: Path, drop: Sequence[str]) -> None:
     from audiograft.audit.corrected import write_corrected
 
     if review.run.manifest is None:
         raise DataError(
             f"{review.run.folder}: no run.json names the manifest whose labels are to be corrected: name the run folder of the evaluation"
         )
-    done = write_corrected(review.whole, review.log.current(), review.run.manifest, out)
+    done = write_corrected(review.whole, review.log.current(), review.run.manifest, out, drop)
     parts = {
         "typed": done.typed,
         "from the model": done.from_hypothesis,
         "kept": done.kept,
         "in doubt": len(done.unsettled),
         "unjudged": done.unjudged,
+        "dropped": len(done.dropped),
     }
     typer.echo(f"{done.out}: {done.rows} rows: {', '.join(f'{count} {what}' for what, count in parts.items())}", err=True)
+    for id_, why in done.unsettled.items():
+        _note(f"{id_}: in doubt, label as it was: {why}")
     if done.needs_allow_outside:
         _note("clips lie outside the new manifest's folder: it is read with --allow-outside alone")
 

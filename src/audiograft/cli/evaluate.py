@@ -4,50 +4,66 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from audiograft.cli.options import AllowOutsideOption, BatchSizeOption, DeviceOption, ModelOption, Normaliser
 from audiograft.cli.terminal import print_error, progress, quiet_libraries
 
+if TYPE_CHECKING:
+    from audiograft.evaluate.options import EvaluateOptions
+
 Audio = Literal["true", "shuffled", "none"]
 _SCORES = "What is measured"
 _RUN = "The run"
+
+DataOption = Annotated[Path, typer.Option(help="Manifest with references: a .jsonl file, or the folder of a manifest.jsonl.")]
+OutOption = Annotated[Path, typer.Option(help="Run folder: predictions.jsonl, metrics.json, run.json, report.md, report.html.")]
+PromptOption = Annotated[str | None, typer.Option(help="The instruction for all clips; each row's own by default.")]
+TermsInPromptOption = Annotated[
+    Path | None, typer.Option(help="Names and rare words, one a line, to put into the prompts; their recall is measured.")
+]
+AudioOption = Annotated[
+    Audio, typer.Option(help="Baselines: clips of other rows, or none. What is right without its own clips does not come from listening.")
+]
+NormaliserOption = Annotated[
+    Normaliser, typer.Option(help="Of the headline: what is done to both texts before they are compared.", rich_help_panel=_SCORES)
+]
+TermsOption = Annotated[
+    Path | None, typer.Option(help="Words whose recall is measured, one a line; those of --context by default.", rich_help_panel=_SCORES)
+]
+BaselineOption = Annotated[
+    Path | None, typer.Option(help="Another run or predictions file of the same clips, for a column beside.", rich_help_panel=_SCORES)
+]
+SliceOption = Annotated[list[str] | None, typer.Option(help="A further key of the rows to cut the figures by; repeatable.", rich_help_panel=_SCORES)]
+DeafnessOption = Annotated[int, typer.Option(min=0, help="Rows also heard with shuffled and with silent audio; 0 for none.", rich_help_panel=_SCORES)]
+LanguageOption = Annotated[str | None, typer.Option(help="Of a stock Whisper, as en; it finds out by itself otherwise.", rich_help_panel=_RUN)]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Give up what another run left in the folder.", rich_help_panel=_RUN)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the tables.", rich_help_panel=_RUN)]
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def evaluate(
-    data: Annotated[Path, typer.Option(help="Manifest with references: a .jsonl file, or the folder of a manifest.jsonl.")],
-    out: Annotated[Path, typer.Option(help="Run folder: predictions.jsonl, metrics.json, run.json, report.md, report.html.")],
+    data: DataOption,
+    out: OutOption,
     model: ModelOption = "tiny",
-    prompt: Annotated[str | None, typer.Option(help="The instruction for all clips; each row's own by default.")] = None,
-    context: Annotated[Path | None, typer.Option(help="Names and rare words, one a line, to put into the prompts; their recall is measured.")] = None,
-    audio: Annotated[
-        Audio, typer.Option(help="Baselines: clips of other rows, or none. What is right without its own clips does not come from listening.")
-    ] = "true",
-    normaliser: Annotated[
-        Normaliser, typer.Option(help="Of the headline: what is done to both texts before they are compared.", rich_help_panel=_SCORES)
-    ] = "lower",
-    terms: Annotated[
-        Path | None, typer.Option(help="Words whose recall is measured, one a line; those of --context by default.", rich_help_panel=_SCORES)
-    ] = None,
-    baseline: Annotated[
-        Path | None, typer.Option(help="Another run or predictions file of the same clips, for a column beside.", rich_help_panel=_SCORES)
-    ] = None,
-    slice_by: Annotated[
-        list[str] | None, typer.Option(help="A further key of the rows to cut the figures by; repeatable.", rich_help_panel=_SCORES)
-    ] = None,
-    deafness_clips: Annotated[
-        int, typer.Option(min=0, help="Rows also heard with shuffled and with silent audio; 0 for none.", rich_help_panel=_SCORES)
-    ] = 64,
+    prompt: PromptOption = None,
+    context: TermsInPromptOption = None,
+    audio: AudioOption = "true",
+    normaliser: NormaliserOption = "lower",
+    terms: TermsOption = None,
+    baseline: BaselineOption = None,
+    slice_by: SliceOption = None,
+    deafness_clips: DeafnessOption = 64,
     batch_size: BatchSizeOption = 8,
     allow_outside: AllowOutsideOption = False,
     device: DeviceOption = "auto",
-    overwrite: Annotated[bool, typer.Option(help="Give up what another run left in the folder.", rich_help_panel=_RUN)] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the tables.", rich_help_panel=_RUN)] = False,
+    language: LanguageOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a model over a manifest and score what it writes.
 
@@ -62,27 +78,29 @@ def evaluate(
     from audiograft.evaluate.run import evaluate as run_evaluation
     from audiograft.inference.context import read_terms
 
+    options: EvaluateOptions = {
+        "batch_size": batch_size,
+        "normaliser": normaliser,
+        "prompt": prompt,
+        "audio": audio,
+        "context": read_terms(context) if context else (),
+        "terms": read_terms(terms) if terms else (),
+        "slice_by": slice_by or (),
+        "baseline": baseline,
+        "deafness_clips": deafness_clips,
+        "device": device,
+        "language": language,
+        "allow_outside": allow_outside,
+        "overwrite": overwrite,
+    }
     # Before the model, so that a wrong path is told at once.
     n_clips = len(read_manifest(find_manifest(data), allow_outside))
     with progress("evaluating", n_clips) as advance:
-        metrics = run_evaluation(
-            model,
-            data,
-            out,
-            batch_size=batch_size,
-            normaliser=normaliser,
-            prompt=prompt,
-            audio=audio,
-            context=read_terms(context) if context else (),
-            terms=read_terms(terms) if terms else (),
-            slice_by=slice_by or (),
-            baseline=baseline,
-            deafness_clips=deafness_clips,
-            device=device,
-            allow_outside=allow_outside,
-            overwrite=overwrite,
-            on_clip=advance,
-        )
+        metrics = run_evaluation(model, data, out, on_clip=advance, **options)
+    _tell(metrics, out, as_json)
+
+
+def _tell(metrics: dict[str, Any], out: Path, as_json: bool) -> None:
     for row in metrics["failed"]:
         print_error(row["error"])
     if as_json:
@@ -93,7 +111,7 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _print_tables(metrics: dict[str, object], out: Path) -> None:
+def _print_tables(metrics: dict[str, Any], out: Path) -> None:
     from rich.console import Console
 
     from audiograft.evaluate.tables import print_metrics

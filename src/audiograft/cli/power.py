@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,13 @@ _NAMES = {
     "variance": "variance of a clip's difference", "discordance": "clips that only one has right", "intraclass": "correlation within a speaker",
     "clips_each": "clips a speaker",
 }  # fmt: skip
+_READ = {
+    "wer": ("words", "dispersion", "correlation", "intraclass"),
+    "accuracy": ("correlation", "discordance", "intraclass"),
+    "1 pilot": ("correlation",),
+    "2 pilot": (),
+}
+"""Which guesses count, by what is known."""
 _RATES = ("wer", "accuracy", "discordance")
 
 app = typer.Typer(add_completion=False)
@@ -32,13 +40,16 @@ def power(
         list[Path] | None,
         typer.Option(help="A run to measure all this; given twice, also how alike two systems' errors are.", rich_help_panel=_EXPECTED),
     ] = None,
-    words: Annotated[float, typer.Option(min=0.1, help="Reference words of a clip.", rich_help_panel=_EXPECTED)] = 15.0,
+    words: Annotated[float | None, typer.Option(min=0.1, help="Reference words of a clip; 15 by default.", rich_help_panel=_EXPECTED)] = None,
     dispersion: Annotated[
-        float, typer.Option(min=0.1, help="Variance of a clip's errors over their mean; 1: each word by itself.", rich_help_panel=_EXPECTED)
-    ] = 2.0,
+        float | None,
+        typer.Option(
+            min=0.1, help="Variance of a clip's errors over their mean, 1 where words err one by one; 2 by default.", rich_help_panel=_EXPECTED
+        ),
+    ] = None,
     correlation: Annotated[
-        float, typer.Option(min=0.0, max=0.99, help="Of the two systems' errors in the same clip.", rich_help_panel=_EXPECTED)
-    ] = 0.5,
+        float | None, typer.Option(min=0.0, max=0.99, help="Of the two systems' errors in the same clip; 0.5 by default.", rich_help_panel=_EXPECTED)
+    ] = None,
     discordance: Annotated[
         float | None,
         typer.Option(
@@ -46,11 +57,12 @@ def power(
         ),
     ] = None,
     speakers: Annotated[
-        int | None, typer.Option(min=2, help="Over whom the clips are spread; by default all differ, or are as many a clip as in the pilot.")
+        int | None, typer.Option(min=2, help="Over whom the clips are spread; by default each clip has another, or a pilot tells.")
     ] = None,
     intraclass: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Correlation of the differences of one speaker's clips.", rich_help_panel=_EXPECTED)
-    ] = 0.05,
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Correlation of the differences of one speaker's clips; 0.05 by default.", rich_help_panel=_EXPECTED),
+    ] = None,
     clips: Annotated[int | None, typer.Option(min=2, help="What so many clips can show, in place of how many it takes.")] = None,
     wanted: Annotated[float, typer.Option("--power", min=0.5, max=0.999, help="Chance to find the difference where it is there.")] = 0.8,
     confidence: ConfidenceOption = 0.95,
@@ -66,11 +78,12 @@ def power(
     """
     from audiograft.evaluate.planning import Expectation, plan, read_pilot
 
-    if sum(given is not None for given in (wer, accuracy, pilot or None)) != 1:
-        raise typer.BadParameter("say what is expected: one of --wer, --accuracy or --pilot")
-    if pilot and len(pilot) > 2:
-        raise typer.BadParameter("--pilot takes one run, or two over the same clips")
-    expected = Expectation(wer, accuracy, words, dispersion, correlation, intraclass, discordance=discordance)
+    guesses = {"words": words, "dispersion": dispersion, "correlation": correlation, "discordance": discordance, "intraclass": intraclass}
+    given: dict[str, Any] = {name: value for name, value in guesses.items() if value is not None}
+    _check(wer, accuracy, pilot or [], given)
+    if intraclass is not None and not speakers:
+        raise typer.BadParameter("--intraclass needs --speakers")
+    expected = Expectation(wer, accuracy, **given)
     if pilot:
         expected = read_pilot(pilot, expected, normaliser)
     found = plan(expected, difference, clips=clips, speakers=speakers, power=wanted, confidence=confidence)
@@ -78,6 +91,18 @@ def power(
         typer.echo(json.dumps(found, indent=2, allow_nan=False))
     else:
         _print_plan(found)
+
+
+def _check(wer: float | None, accuracy: float | None, pilot: Sequence[Path], given: dict[str, Any]) -> None:
+    """One basis, and no guess that it leaves unread."""
+    if sum((wer is not None, accuracy is not None, bool(pilot))) != 1:
+        raise typer.BadParameter("say what is expected: one of --wer, --accuracy or --pilot")
+    if len(pilot) > 2:
+        raise typer.BadParameter("--pilot takes one run, or two over the same clips")
+    basis = f"{len(pilot)} pilot" if pilot else "wer" if accuracy is None else "accuracy"
+    for name in given:
+        if name not in _READ[basis]:
+            raise typer.BadParameter(f"--{name}: {'a pilot measures it' if pilot else f'not for --{basis}'}: leave it out")
 
 
 def _print_plan(found: dict[str, Any]) -> None:
@@ -93,19 +118,22 @@ def _print_plan(found: dict[str, Any]) -> None:
 
 
 def _sentence(found: dict[str, Any]) -> str:
-    size = f"{100 * found['difference']:.3g}"
-    points = f"a difference of {size} point{'' if size == '1' else 's'} of {'WER' if found['measure'] == 'wer' else 'accuracy'}"
+    difference = f"a difference of {_points(found['difference'])} of {'WER' if found['measure'] == 'wer' else 'accuracy'}"
     over = f" of {found['speakers']:,} speakers" if found["speakers"] else ""
+    wanted = f"with {_percent(found['wanted_power'])} power"
     if found["asked_for"] == "power":
         least = found["smallest_difference"]
-        found_at = (
-            f"{100 * least:.2g} points are found with {_percent(found['wanted_power'])} power" if least else "no difference is found with that power"
-        )
-        return f"{found['clips']:,} clips{over} find {points} with {_percent(found['power'])} power; {found_at}"
+        smallest = "no difference is found" if least is None else f"the smallest that they find is {_points(least)}"
+        return f"{found['clips']:,} clips{over} find {difference} with {_percent(found['power'])} power; {wanted} {smallest}"
     if found["clips"] is None:
-        need = f": more than {found['speakers_needed']:,} speakers are needed" if found["speakers_needed"] else ""
-        return f"no number of clips{over} finds {points} with {_percent(found['wanted_power'])} power{need}"
-    return f"about {found['clips']:,} clips{over} find {points} with {_percent(found['power'])} power"
+        need = f": at least {found['speakers_needed']:,} speakers are needed" if found["speakers_needed"] else ""
+        return f"no number of clips{over} finds {difference} {wanted}{need}"
+    return f"about {found['clips']:,} clips{over} find {difference} {wanted}"
+
+
+def _points(rate: float) -> str:
+    shown = f"{100 * rate:.2g}"
+    return f"{shown} point{'' if shown == '1' else 's'}"
 
 
 def _percent(share: float) -> str:

@@ -69,7 +69,7 @@ def compare(paths: Sequence[Path], normaliser: str = "lower", *, common: bool = 
         "notes": _notes(paired),
         "comparisons": rows,
     }
-    return found | _at_the_top(rows, len(paired.runs))
+    return _at_the_top(rows, len(paired.runs)) | found
 
 
 def _compare_pair(paired: Paired, index: int, task: str, confidence: float) -> dict[str, Any]:

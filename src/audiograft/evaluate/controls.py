@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from audiograft.data.manifest import read_rows
-from audiograft.evaluate.clips import ScoredClip, answer_rate, score_clip, score_clips, split_tasks, word_rate
-from audiograft.evaluate.folder import RUN_NAME
-from audiograft.evaluate.predictions import Prediction, find_predictions, parse_prediction, read_predictions
+from audiograft.evaluate.clips import ScoredClip, answer_rate, score_clip, split_tasks, word_rate
+from audiograft.evaluate.pairing import pair_runs, read_runs
+from audiograft.evaluate.predictions import Prediction, parse_prediction
 from audiograft.metrics.normalisers import Normaliser
 from audiograft.metrics.permutation import permutation_p_value
 from audiograft.train.recipe import DEAF_P, MIN_DEAFNESS_CLIPS
@@ -20,47 +18,41 @@ from audiograft.types import DataError
 _HEARD = ("shuffled", "silence")
 
 
-def compare_baseline(predictions: Sequence[Prediction], baseline: Path, normaliser: Normaliser) -> dict[str, Any]:
-    """Score a second predictions file, and the first one again, on the clips that both have.
+def compare_baseline(predictions: Path, baseline: Path, normaliser: Normaliser) -> dict[str, Any]:
+    """Score a second predictions file, and the first one again, on the clips that both did.
 
     Args:
-        predictions: the run's own, with those that failed.
+        predictions: the run's own file.
         baseline: the second file, or its run folder.
         normaliser: for both.
 
     Returns:
         `name` (the baseline's model, where a run.json says it, else its path), `path`, its `wer`, `cer` and `accuracy`, those of the run on the
-        same clips under `here`, `n_shared` (clips that are compared), `only_here`, `only_there` (ids of one file alone), `failed_here` and
-        `failed_there` (shared ids that one or the other could not do).
+        same clips under `here`, `n_shared` (clips that are compared), `only_here` and `only_there` (clips of one file alone), `failed_here` and
+        `failed_there` (shared clips that one or the other could not do).
 
     Raises:
         DataError: the file can't be used, shares no clip, or expects another text of a shared one.
     """
-    file = find_predictions(baseline)
-    theirs = {prediction.id: prediction for prediction in read_predictions(file)}
-    ours = {prediction.id: prediction for prediction in predictions}
-    shared = [id_ for id_ in ours if id_ in theirs]
-    if not shared:
-        raise DataError(f"{file}: shares no id with the run it is to be the baseline of: evaluate both on one manifest")
-    different = [id_ for id_ in shared if ours[id_].reference.split() != theirs[id_].reference.split()]
-    if different:
-        of = f"{len(different)} of {len(shared)} shared clips, the first {different[0]!r}"
-        raise DataError(f"{file}: expects another reference than the run for {of}: evaluate both on one manifest")
-    done = [id_ for id_ in shared if ours[id_].error is None and theirs[id_].error is None]
-    if not done:
-        raise DataError(f"{file}: each clip that it shares with the run failed in one of the two: evaluate again")
-    # What a row wants is the run's to say: another system's file need not name the task.
-    there = [replace(theirs[id_], task=ours[id_].task, question=ours[id_].question) for id_ in done]
+    ours, theirs = read_runs([predictions, baseline])
+    paired = pair_runs([ours, theirs], normaliser, common=True)
+    here, there = (
+        {"wer": word_rate(transcripts), "cer": word_rate(transcripts, "characters"), "accuracy": answer_rate(answers)}
+        for transcripts, answers in zip(paired.transcripts, paired.answers, strict=True)
+    )
+    n_shared = len(paired.transcripts[0]) + len(paired.answers[0])
+    n_both = n_shared + len(paired.failed)
+    failed_here, failed_there = (sum(run.predictions[id_].error is not None for id_ in paired.failed) for run in (ours, theirs))
     return {
-        "name": _model_name(file) or str(baseline),
+        "name": str(theirs.settings.get("model", baseline)),
         "path": str(baseline),
-        **_rates(score_clips(there, normaliser)),
-        "here": _rates(score_clips([ours[id_] for id_ in done], normaliser)),
-        "n_shared": len(done),
-        "only_here": len(ours) - len(shared),
-        "only_there": len(theirs) - len(shared),
-        "failed_here": sum(ours[id_].error is not None for id_ in shared),
-        "failed_there": sum(theirs[id_].error is not None for id_ in shared),
+        **there,
+        "here": here,
+        "n_shared": n_shared,
+        "only_here": len(ours.predictions) - n_both,
+        "only_there": len(theirs.predictions) - n_both,
+        "failed_here": failed_here,
+        "failed_there": failed_there,
     }
 
 
@@ -118,12 +110,13 @@ def _read_heard(path: Path, normaliser: Normaliser) -> dict[str, dict[str, Score
 
 
 def _condition(clips: Sequence[ScoredClip]) -> dict[str, float | None]:
-    rates = _rates(clips)
+    transcripts, answers = split_tasks(clips)
+    wer, accuracy = word_rate(transcripts, with_interval=False), answer_rate(answers)
     nats = [clip.prediction.reference_nats for clip in clips if clip.nats_per_token is not None]
     n_tokens = sum(clip.prediction.reference_tokens or 0 for clip in clips if clip.nats_per_token is not None)
     return {
-        "wer": rates["wer"]["rate"] if rates["wer"] else None,
-        "accuracy": rates["accuracy"]["rate"] if rates["accuracy"] else None,
+        "wer": wer["rate"] if wer else None,
+        "accuracy": accuracy["rate"] if accuracy else None,
         "nats_per_token": sum(value for value in nats if value is not None) / n_tokens if n_tokens and len(nats) == len(clips) else None,
     }
 
@@ -148,17 +141,3 @@ def _worse(true: Sequence[ScoredClip], shuffled: Sequence[ScoredClip]) -> bool:
               for transcripts, answers in map(split_tasks, (true, shuffled))]  # fmt: skip
     asked = [bool(part) for part in split_tasks(true)]
     return all(there > here for here, there, present in zip(*errors, asked, strict=True) if present)
-
-
-def _rates(clips: Sequence[ScoredClip]) -> dict[str, Any]:
-    transcripts, answers = split_tasks(clips)
-    return {"wer": word_rate(transcripts), "cer": word_rate(transcripts, "characters"), "accuracy": answer_rate(answers)}
-
-
-def _model_name(file: Path) -> str | None:
-    """The model that wrote a predictions file, where a run.json beside it tells."""
-    try:
-        name = json.loads((file.parent / RUN_NAME).read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return name if isinstance(name, str) else None

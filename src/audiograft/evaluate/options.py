@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from audiograft.evaluate.predictions import Task
 from audiograft.metrics.normalisers import get_normaliser
-from audiograft.types import ConfigError
+from audiograft.types import ConfigError, Sample
 
 Audio = Literal["true", "shuffled", "none"]
 """Which clips a model is given: each row's own, other rows', or none. What it gets right without its own, it does not get from listening."""
@@ -29,6 +30,7 @@ class EvaluateOptions(TypedDict, total=False):
     baseline: Path | None
     deafness_clips: int
     device: str
+    language: str | None
     allow_outside: bool
     overwrite: bool
 
@@ -48,6 +50,7 @@ class Options:
         baseline: a second predictions file of the same clips, for a column beside.
         deafness_clips: so many rows, at most, are also heard with shuffled and with silent audio; 0 leaves the table out.
         device: where a model is opened.
+        language: of a stock Whisper, as an ISO 639-1 code; None lets it find out.
         allow_outside: also take clips that do not lie below the manifest's folder.
         overwrite: give up what another run left in the run folder.
 
@@ -65,6 +68,7 @@ class Options:
     baseline: Path | None = None
     deafness_clips: int = DEAFNESS_CLIPS
     device: str = "auto"
+    language: str | None = None
     allow_outside: bool = False
     overwrite: bool = False
 
@@ -74,3 +78,13 @@ class Options:
             raise ConfigError(f"batch_size must be 1 or more, not {self.batch_size}")
         if self.deafness_clips < 0:
             raise ConfigError(f"deafness_clips must be 0 or more, not {self.deafness_clips}: 0 leaves the table out")
+
+
+def task(sample: Sample) -> Task:
+    """What a row wants: an answer where its `response` is another than its `text`."""
+    return "transcript" if sample.response in (None, sample.text) else "answer"
+
+
+def is_plain(sample: Sample, clips: Sequence[str]) -> bool:
+    """Whether a row wants the transcript of one clip by an instruction, and no more."""
+    return task(sample) == "transcript" and len(clips) == 1 and not sample.messages

@@ -16,19 +16,25 @@ from audiograft import provenance
 from audiograft.data.leakage import check_choice, check_model
 from audiograft.data.manifest import audio_as_given, find_manifest, read_manifest, read_rows
 from audiograft.evaluate.folder import DEAFNESS_NAME, METRICS_NAME, RunFolder, model_fingerprint, write_json
-from audiograft.evaluate.options import EvaluateOptions, Options
+from audiograft.evaluate.options import EvaluateOptions, Options, is_plain
 from audiograft.evaluate.predictions import find_predictions
 from audiograft.evaluate.report import write_reports
 from audiograft.evaluate.scoring import score
 from audiograft.messages import conversation
-from audiograft.types import DataError, Sample
+from audiograft.types import ConfigError, DataError, Sample
 
 if TYPE_CHECKING:  # so that predictions can be scored without loading torch
     from audiograft.inference.engine import Engine
+    from audiograft.inference.whisper import WhisperEngine
 
 
 def evaluate(
-    model: Engine | str | Path, manifest: str | Path, out: Path, *, on_clip: Callable[[], None] = lambda: None, **options: Unpack[EvaluateOptions]
+    model: Engine | WhisperEngine | str | Path,
+    manifest: str | Path,
+    out: Path,
+    *,
+    on_clip: Callable[[], None] = lambda: None,
+    **options: Unpack[EvaluateOptions],
 ) -> dict[str, Any]:
     """Transcribe and answer the rows of a manifest; write `predictions.jsonl`, `run.json`, `metrics.json`, `report.md` and `report.html`.
 
@@ -38,7 +44,7 @@ def evaluate(
     The same call goes on where an interrupted one stopped. Where nothing is left to do it scores what is there, without opening the model.
 
     Args:
-        model: an open engine; or what `Engine.load` takes, opened where something is to be done.
+        model: an open engine; or what `open_engine` takes, a stock Whisper too, opened where something is to be done.
         manifest: a file, or a folder with `manifest.jsonl`; each row has a reference `text` or a `response`.
         out: the run folder; made where it does not exist.
         on_clip: called after each clip, of those that are done already too.
@@ -111,20 +117,26 @@ def _settings(name: str, manifest: Path, samples: Sequence[Sample], chosen: Opti
 
 
 def _work(
-    folder: RunFolder, samples: Sequence[Sample], manifest: Path, model: Engine | str | Path, chosen: Options, on_clip: Callable[[], None]
+    folder: RunFolder,
+    samples: Sequence[Sample],
+    manifest: Path,
+    model: Engine | WhisperEngine | str | Path,
+    chosen: Options,
+    on_clip: Callable[[], None],
 ) -> float | None:
     """Do what is left to do, and say how long all of it took, where it was done at once."""
     todo = [sample for sample in samples if sample.id not in folder.done]
     for _ in range(len(samples) - len(todo)):
         on_clip()
-    deaf = chosen.deafness_clips if chosen.audio == "true" else 0
-    if not todo and folder.is_complete and (not deaf or (folder.path / DEAFNESS_NAME).is_file()):
+    if not todo and folder.is_complete:
         return _former_wall_s(folder.path)
 
-    from audiograft.evaluate.work import clips_heard, hear_differently, predict
-    from audiograft.inference.engine import Engine
+    from audiograft.evaluate.work import clips_heard, hear_differently, open_warm, predict
+    from audiograft.inference.whisper import WhisperEngine
 
-    engine = Engine.load(model, chosen.device) if isinstance(model, str | Path) else model
+    engine = open_warm(model, chosen) if isinstance(model, str | Path) else model
+    if isinstance(engine, WhisperEngine):
+        _check_for_whisper(manifest, samples, chosen)
     at_once = not folder.done
     folder.start()
     start_s = time.perf_counter()
@@ -133,9 +145,20 @@ def _work(
         folder.append(block)
     wall_s = time.perf_counter() - start_s
     predictions = folder.finish(sample.id for sample in samples)
-    if deaf:
+    if chosen.deafness_clips and chosen.audio == "true" and not isinstance(engine, WhisperEngine):
         hear_differently(engine, samples, predictions, chosen)
     return wall_s if at_once else None
+
+
+def _check_for_whisper(manifest: Path, samples: Sequence[Sample], chosen: Options) -> None:
+    """A stock Whisper is no graft: it transcribes and takes no instruction."""
+    asked = next((sample for sample in samples if not is_plain(sample, sample.clips)), None)
+    if asked is not None:
+        raise DataError(
+            f"{manifest}: row {asked.id!r} asks more than a transcript of one clip, and a stock Whisper can't be asked: leave such rows out"
+        )
+    if chosen.context or chosen.prompt or chosen.audio == "none":
+        raise ConfigError("a stock Whisper takes no instruction: leave --context, --prompt and --audio none out")
 
 
 def _former_wall_s(path: Path) -> float | None:

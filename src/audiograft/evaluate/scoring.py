@@ -87,7 +87,7 @@ def score(
         "rows_without": _rows_without(clips) | count_without(clips, groups),
         "normaliser": {"name": chosen.name, "version": chosen.version},
         **_times(clips),
-        "baseline": compare_baseline(rows, baseline, chosen) if baseline else None,
+        "baseline": compare_baseline(predictions, baseline, chosen) if baseline else None,
         "deafness": check_deafness(clips, deafness, chosen) if deafness else None,
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -25,8 +25,6 @@ _MAX_WORDS = 150
 _MAX_CHARACTERS = 300
 """Of a text or a name: a page is to be read."""
 _N_PATTERNS = 20
-_IN_ORDER_ROWS = 8
-"""Longer tables of slices begin with the worst."""
 _N_BINS = 10
 _MIN_BIN_CLIPS = 5
 _WIDTH_PERCENT = 10
@@ -145,16 +143,12 @@ def _histogram(transcripts: Sequence[ScoredClip]) -> Section:
 
 def _slices(metrics: Metrics) -> Iterator[Section]:
     for key, table in tables.slices(metrics).items():
-        ordered, notes = table, []
-        if len(table.rows) > _IN_ORDER_ROWS:
-            is_worse = 1 if table.columns[1] == "WER" else -1
-            order = sorted(range(len(table.rows)), key=lambda row: (table.spans[row] is None, -is_worse * (table.spans[row] or (0, 0, 0))[1]))
-            ordered = replace(table, rows=[table.rows[row] for row in order], spans=[table.spans[row] for row in order])
-            notes = ["The worst first."]
+        notes = ["The worst first."] if len(table.rows) > tables.IN_ORDER_ROWS else []
         without = metrics["rows_without"].get(key.removesuffix(tables.OF_ANSWERS), 0)
         notes += [f"{without:,} rows do not say."] if without else []
-        notes += [f"{tables.SMALL_NOTE}."] if any(tables.SMALL in row[1] for row in ordered.rows[:_MAX_ROWS]) else []
-        yield Section(f"By {table.columns[0]}{tables.OF_ANSWERS if key.endswith(tables.OF_ANSWERS) else ''}", [*notes, *_more(ordered)], _present(ordered))
+        notes += [f"{tables.SMALL_NOTE}."] if any(tables.SMALL in row[1] for row in table.rows[:_MAX_ROWS]) else []
+        title = f"By {table.columns[0]}{tables.OF_ANSWERS if key.endswith(tables.OF_ANSWERS) else ''}"
+        yield Section(title, [*notes, *_more(table)], _present(table))
 
 
 def _calibration(clips: Sequence[ScoredClip], are_transcripts: bool) -> Section | None:
@@ -173,7 +167,7 @@ def _calibration(clips: Sequence[ScoredClip], are_transcripts: bool) -> Section 
     table = Table(("confidence", "mean", *(what, "clips without error")[:n_shares], "clips"), rows)
     first, last = bins[0], bins[-1]
     alt = (
-        f"Plot: from the least to the most confident tenth of the clips, {what} go from {tables.percent(first.correct)} to "
+        f"From the least to the most confident of {len(bins)} groups of clips, {what} go from {tables.percent(first.correct)} to "
         f"{tables.percent(last.correct)}."
     )
     note = "Confidence is the geometric mean of the token probabilities; on the diagonal it means what it says."
@@ -277,7 +271,9 @@ def _settings(metrics: Metrics, about: Mapping[str, Any], out: str) -> Iterator[
     found = [Table(("", ""), rows)]
     if versions := about.get("versions"):
         found.append(Table(("package", "version"), [(name, str(version)) for name, version in versions.items()]))
-    yield Section("How it was made", [], _present(*found), code=_command(metrics, about, out))
+    terms = about.get("context")
+    notes = [f"The prompts held {len(terms)} terms: to repeat it, write them from run.json into a file and add --context FILE."] if terms else []
+    yield Section("How it was made", notes, _present(*found), code=_command(metrics, about, out))
 
 
 def _command(metrics: Metrics, about: Mapping[str, Any], out: str) -> str | None:

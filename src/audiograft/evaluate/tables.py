@@ -20,6 +20,8 @@ _MARGIN = 1.05
 _TERM_COUNTS = ("found", "occurrences", "false_insertions")
 _COUNTS = ("hits", "substitutions", "insertions", "deletions")
 _SLICE_HEADS = {"duration": "duration (s)", "snr": "signal to noise (dB)"}
+IN_ORDER_ROWS = 8
+"""Longer tables of slices begin with the worst."""
 OF_ANSWERS = ", answers"
 """Behind the key of a slice, where it is one of answers."""
 SMALL = "*"
@@ -143,11 +145,22 @@ def slices(metrics: Metrics) -> dict[str, Table]:
 
 def _slice_table(key: str, values: Metrics, head: str, rate: str, sizes: Sequence[str], size_heads: Sequence[str]) -> Table:
     rows, spans = [], []
-    for name, row in values.items():
+    ordered = list(values.items())
+    if len(ordered) > IN_ORDER_ROWS:
+        ordered.sort(key=lambda item: _goodness(item[1], rate))
+    for name, row in ordered:
         marked = f"{percent(row[rate])} {SMALL}" if row["small"] else percent(row[rate])
         rows.append((name, marked, span(row["interval"]), *(f"{row[size]:,}" for size in sizes)))
         spans.append((row["interval"]["low"], row[rate], row["interval"]["high"]) if row["interval"] else None)
     return Table((_SLICE_HEADS.get(key, key.replace("_", " ")), head, "95 % interval", *size_heads), rows, spans)
+
+
+def _goodness(row: Metrics, rate: str) -> float:
+    """Low where a slice is bad; without a rate it comes last."""
+    value: float | None = row[rate]
+    if value is None:
+        return float("inf")
+    return -value if rate == "wer" else value
 
 
 def terms(metrics: Metrics) -> Table | None:

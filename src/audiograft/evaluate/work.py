@@ -14,8 +14,8 @@ from audiograft.audio import load_audio
 from audiograft.data.manifest import write_manifest
 from audiograft.data.shuffling import shuffle_clips
 from audiograft.evaluate.folder import DEAFNESS_NAME
-from audiograft.evaluate.options import Audio, Options
-from audiograft.evaluate.predictions import Prediction, Task, read_predictions
+from audiograft.evaluate.options import Audio, Options, is_plain, task
+from audiograft.evaluate.predictions import Prediction, read_predictions
 from audiograft.inference.batching import BATCHES_IN_FLIGHT
 from audiograft.inference.context import with_context
 from audiograft.inference.decoding import Request, Waveform, write_answers
@@ -23,8 +23,9 @@ from audiograft.inference.engine import Engine
 from audiograft.inference.questions import Question
 from audiograft.inference.teacher_forcing import Referenced, TokenScores, score_references
 from audiograft.inference.transcribing import transcript_tokens
+from audiograft.inference.whisper import WhisperEngine, open_engine
 from audiograft.messages import Message, conversation
-from audiograft.types import WINDOW_S, WINDOW_SAMPLES, Answer, AudioError, Sample, Transcript
+from audiograft.types import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, Answer, AudioError, Sample, Transcript
 
 _SHUFFLE_SEED = 0
 _DIGITS = 5
@@ -36,8 +37,20 @@ _ANSWER_TOKENS = 64
 Result = Transcript | Answer | AudioError
 
 
+def open_warm(model: str | Path, chosen: Options) -> Engine | WhisperEngine:
+    """Open a model and let it hear a second of noise, so that no row pays for what is set up at the first call.
+
+    Raises:
+        ConfigError: it can't be opened.
+    """
+    engine = open_engine(model, chosen.device, language=chosen.language)
+    noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE_HZ).astype(np.float32) / 100
+    engine.transcribe_many([(noise, SAMPLE_RATE_HZ)], max_new_tokens=1)
+    return engine
+
+
 def predict(
-    engine: Engine,
+    engine: Engine | WhisperEngine,
     samples: Sequence[Sample],
     heard: Mapping[str, Sequence[str]],
     named: Mapping[str, str | list[str] | None],
@@ -80,16 +93,8 @@ def _groups(samples: Sequence[Sample], heard: Mapping[str, Sequence[str]]) -> li
     """Ids of rows that can be done together: transcripts of one prompt, and all that is asked."""
     by_prompt: dict[str | None, list[str]] = defaultdict(list)
     for sample in samples:
-        by_prompt[sample.prompt if _is_plain(sample, heard[sample.id]) else None].append(sample.id)
+        by_prompt[sample.prompt if is_plain(sample, heard[sample.id]) else None].append(sample.id)
     return list(by_prompt.values())
-
-
-def _is_plain(sample: Sample, clips: Sequence[str]) -> bool:
-    return _task(sample) == "transcript" and len(clips) == 1 and not sample.messages
-
-
-def _task(sample: Sample) -> Task:
-    return "transcript" if sample.response in (None, sample.text) else "answer"
 
 
 def _messages(sample: Sample, chosen: Options) -> list[Message]:
@@ -102,9 +107,11 @@ def _in_context(sample: Sample, chosen: Options) -> Sample:
 
 
 def _results(
-    engine: Engine, rows: Sequence[Sample], clips: Sequence[Sequence[str]], chosen: Options, on_clip: Callable[[], None]
+    engine: Engine | WhisperEngine, rows: Sequence[Sample], clips: Sequence[Sequence[str]], chosen: Options, on_clip: Callable[[], None]
 ) -> Sequence[Result]:
-    if _is_plain(rows[0], clips[0]):
+    if isinstance(engine, WhisperEngine):
+        return engine.transcribe_many([own[0] for own in clips], batch_size=chosen.batch_size, on_result=lambda index, result: on_clip())
+    if is_plain(rows[0], clips[0]):
         prompt = _in_context(rows[0], chosen).prompt
         return engine.transcribe_many(
             [own[0] for own in clips], batch_size=chosen.batch_size, prompt=prompt, on_result=lambda index, result: on_clip()
@@ -114,13 +121,15 @@ def _results(
 
 
 def _reference_scores(
-    engine: Engine, rows: Sequence[Sample], clips: Sequence[Sequence[str]], results: Sequence[Result], chosen: Options
+    engine: Engine | WhisperEngine, rows: Sequence[Sample], clips: Sequence[Sequence[str]], results: Sequence[Result], chosen: Options
 ) -> dict[str, TokenScores]:
     """How likely each reference is, where its clips could be read. Not of transcripts of long clips, which are written chunk by chunk."""
+    if isinstance(engine, WhisperEngine):
+        return {}
     wanted = [
         (row, own)
         for row, own, result in zip(rows, clips, results, strict=True)
-        if not isinstance(result, AudioError) and (_task(row) == "answer" or result.duration_s <= WINDOW_S)
+        if not isinstance(result, AudioError) and (task(row) == "answer" or result.duration_s <= WINDOW_S)
     ]
     if not wanted:
         return {}
@@ -136,7 +145,7 @@ def _prediction(sample: Sample, audio: str | list[str] | None, result: Result, s
         reference=sample.target or "",
         hypothesis="",
         audio=tuple(audio) if isinstance(audio, list) else audio,
-        task=_task(sample),
+        task=task(sample),
         prompt=None if sample.messages else sample.prompt,
         duration_s=sample.duration_s,
         speaker=sample.speaker,
@@ -198,7 +207,7 @@ def _heard_as(engine: Engine, rows: Sequence[Sample], clips: Sequence[Sequence[W
             id=row.id,
             reference=row.target or "",
             hypothesis=answer.text,
-            task=_task(row),
+            task=task(row),
             speaker=row.speaker,
             reference_nats=round(score.nats, _DIGITS),
             reference_tokens=score.n_tokens,

@@ -164,7 +164,7 @@ def few_clusters(clusters: Sequence[str | None]) -> str | None:
         return "all of one speaker: it says nothing about other speakers"
     n_clusters = count_clusters(clusters)
     unit = "utterances" if n_clusters == len(clusters) else "speakers"
-    return f"{n_clusters} {unit} only: hardly more than a guess" if n_clusters < FEW_CLUSTERS else None
+    return f"{n_clusters} {unit} only: the interval is wide and rough" if n_clusters < FEW_CLUSTERS else None
 
 
 def _check(n_rows: int, n_clusters: int, name: str) -> None:

@@ -1,11 +1,11 @@
-"""Word and character errors from the minimal edit distance (rapidfuzz aligns, as it does for jiwer; kaldialign where compounds merge)."""
+"""Word and character errors from the minimal edit distance (jiwer aligns; kaldialign where compounds merge)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rapidfuzz.distance import Levenshtein
+import jiwer
 
 from audiograft.metrics.normalisers import Normaliser
 from audiograft.metrics.words import encodable
@@ -53,12 +53,12 @@ class ErrorCounts:
 
 def word_errors(reference: str, hypothesis: str) -> ErrorCounts:
     """Count word errors of one utterance. Words are what stands between white space of any kind; normalise before."""
-    return _counts(reference.split(), hypothesis.split())
+    return _counts(jiwer.process_words(_single_spaced(reference), _single_spaced(hypothesis)))
 
 
 def character_errors(reference: str, hypothesis: str) -> ErrorCounts:
     """Count character errors of one utterance. A run of white space is one space and counts as a character; at the ends it is dropped."""
-    return _counts(" ".join(reference.split()), " ".join(hypothesis.split()))
+    return _counts(jiwer.process_characters(_single_spaced(reference), _single_spaced(hypothesis)))
 
 
 def compound_errors(reference: str, hypothesis: str) -> ErrorCounts:
@@ -86,7 +86,10 @@ def corpus(counts: Iterable[ErrorCounts]) -> ErrorCounts:
     return sum(counts, ErrorCounts())
 
 
-def _counts(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCounts:
-    tags = [operation.tag for operation in Levenshtein.editops(reference, hypothesis)]
-    substitutions, insertions, deletions = tags.count("replace"), tags.count("insert"), tags.count("delete")
-    return ErrorCounts(len(reference) - substitutions - deletions, substitutions, insertions, deletions)
+def _single_spaced(text: str) -> str:
+    # jiwer splits at the space character alone, so a tab or a line feed would glue two words together.
+    return " ".join(text.split())
+
+
+def _counts(output: jiwer.WordOutput | jiwer.CharacterOutput) -> ErrorCounts:
+    return ErrorCounts(output.hits, output.substitutions, output.insertions, output.deletions)

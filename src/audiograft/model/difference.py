@@ -68,7 +68,7 @@ class Difference:
     Attributes:
         a: the first model as it was asked for.
         b: the second.
-        kind_a: graft, adapter, system-a, system-b, stock, encoder or language-model.
+        kind_a: graft, adapter, system-a, system-b, stock, encoder, language-model or training-checkpoint.
         kind_b: likewise.
         components: by name.
         changed: what differs, the greatest relative change first.

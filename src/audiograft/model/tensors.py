@@ -17,6 +17,9 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from audiograft.types import ConfigError
 
+TRAINED_WEIGHTS = "trained.safetensors"
+"""In a checkpoint of a training run: what is trained and nothing else."""
+
 _BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4}
 """Of the element types in safetensors' header; all others have 8."""
 

@@ -34,7 +34,7 @@ from audiograft.model.lora import LoraSettings
 from audiograft.model.published.system_a import is_system_a
 from audiograft.model.published.system_b import ALPHA, find_system_b, read_system_b, system_b_sources
 from audiograft.model.stock import is_stock
-from audiograft.model.tensors import DTYPE_NAMES, TensorFiles, weight_files
+from audiograft.model.tensors import DTYPE_NAMES, TRAINED_WEIGHTS, TensorFiles, weight_files
 from audiograft.model.towers import TOWERS
 
 LEFT_BEHIND = "left behind"
@@ -80,7 +80,7 @@ class ModelWeights:
 
     Attributes:
         model: as it was asked for.
-        kind: graft, adapter, system-a, system-b, stock, encoder or language-model.
+        kind: graft, adapter, system-a, system-b, stock, encoder, language-model or training-checkpoint.
         tensors: by common name.
     """
 
@@ -92,8 +92,10 @@ class ModelWeights:
 def open_weights(name: str | Path) -> ModelWeights:
     """The weights of whatever `load_model` opens, of an encoder, or of a language model. Only headers are read.
 
+    Of a checkpoint of a training run, there is what was trained and nothing else: LoRA's matrices stand for themselves.
+
     Args:
-        name: a shipped name, a folder, a checkpoint.pt, or a hub id, whose files are downloaded.
+        name: a shipped name, a folder, also a run's checkpoint-N, a checkpoint.pt, or a hub id, whose files are downloaded.
 
     Raises:
         ConfigError: there is no such model, it is damaged, or an adapter's base is gone or has other weights.
@@ -104,6 +106,8 @@ def open_weights(name: str | Path) -> ModelWeights:
     folder = local_folder(name)
     if (folder / ADAPTER_FILE).is_file():
         return _adapter(str(name), folder)
+    if (folder / TRAINED_WEIGHTS).is_file():
+        return ModelWeights(str(name), "training-checkpoint", _named(TensorFiles([folder / TRAINED_WEIGHTS]), component_of))
     config = load_config(str(name), str(folder))
     files = TensorFiles(weight_files(folder))
     if isinstance(config, AudioGraftConfig) or is_system_a(config) or is_stock(config):

@@ -18,13 +18,14 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from audiograft.model.adapters import weights_sha256
 from audiograft.model.checkpoint import one_line
+from audiograft.model.tensors import TRAINED_WEIGHTS
 from audiograft.train.parallel import is_main_process, process_count, put, reshard, whole
 from audiograft.train.recipe import Recipe
 from audiograft.types import AudiograftError, ConfigError
 
 STAGING = "incomplete-checkpoint"
 """Folder inside output_dir where a checkpoint is until it is whole."""
-WEIGHTS = "trained.safetensors"
+WEIGHTS = TRAINED_WEIGHTS
 IDENTITY = "identity.json"
 STATE = "trainer_state.json"
 LOG_WINDOW = "log_window.json"

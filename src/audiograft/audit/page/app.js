@@ -10,7 +10,8 @@
   function showUnsaved() {
     const { count, failure } = Verdicts.unsaved();
     Dom.byId("unsaved").hidden = failure === null;
-    if (failure !== null) Dom.byId("unsaved-text").textContent = `${Dom.counted(count, "verdict")} not saved: ${failure} Kept here, and tried again by itself.`;
+    if (failure === null) return;
+    Dom.byId("unsaved-text").replaceChildren(`${Dom.counted(count, "verdict")} not saved: `, Dom.foreign(failure), ". Kept here, and tried again by itself.");
   }
 
   function showProgress() {
@@ -66,7 +67,7 @@
       Dom.toast("Nothing left to undo.");
       return;
     }
-    Dom.toast(`Undone: ${told(undone)}`);
+    Dom.toast("Undone: ", ...told(undone));
     Clip.forgetDraft(undone.id);
     Clip.leave();
     goTo(undone.id);
@@ -74,9 +75,10 @@
 
   function told({ id, before, now }) {
     const was = before ? `“${Clip.labelOf(before)}”` : "a verdict";
-    if (!now) return `${was} on ${id}; it is not judged now.`;
-    if (before && Clip.chosen(before) === Clip.chosen(now)) return `what was changed on ${id}; its tags, text and note are as before, ${was} stands.`;
-    return `${was} on ${id}; it is “${Clip.labelOf(now)}” again.`;
+    if (!now) return [`${was} on `, Dom.foreign(id), "; it is not judged now."];
+    const isSame = before && Clip.chosen(before) === Clip.chosen(now);
+    if (isSame) return ["what was changed on ", Dom.foreign(id), `; its tags, text and note are as before, ${was} stands.`];
+    return [`${was} on `, Dom.foreign(id), `; it is “${Clip.labelOf(now)}” again.`];
   }
 
   function step(count) {
@@ -189,11 +191,14 @@
     goTo(List.nextOpen() ?? List.neighbour(0), false);
   }
 
+  // Characters that can't be seen are no part of a name: the log takes none.
+  const asName = (text) => text.replace(/\p{Z}+/gu, " ").replace(/\p{C}/gu, "").trim();
+
   function askRater() {
     const dialog = Dom.byId("rater-dialog");
     Dom.byId("rater-name").value = Verdicts.rater();
     return new Promise((resolve) => {
-      dialog.addEventListener("close", () => resolve(Dom.byId("rater-name").value.trim()), { once: true });
+      dialog.addEventListener("close", () => resolve(asName(Dom.byId("rater-name").value)), { once: true });
       dialog.showModal();
     });
   }

@@ -49,9 +49,9 @@ const Dom = (() => {
   }
 
   let hiding = 0;
-  function toast(text) {
+  function toast(...parts) {
     const node = byId("toast");
-    node.textContent = text;
+    node.replaceChildren(...parts);
     node.hidden = false;
     clearTimeout(hiding);
     hiding = setTimeout(() => { node.hidden = true; }, 6000);

@@ -59,9 +59,9 @@ const List = (() => {
     const notes = [...(run.sample ? [`${Dom.whole(run.sample.n)} clips drawn from ${Dom.whole(run.sample.of)}`] : []), ...(run.notes ?? [])];
     Dom.byId("notes").append(...notes.map((note) => Dom.make("p", {}, note)));
     const filters = Dom.byId("filters");
-    filters.addEventListener("input", fromTop);
+    filters.addEventListener("input", narrow);
     filters.addEventListener("submit", (event) => { event.preventDefault(); });
-    Dom.byId("clear").addEventListener("click", () => { const order = Dom.byId("sort").value; filters.reset(); Dom.byId("sort").value = order; fromTop(); });
+    Dom.byId("clear").addEventListener("click", clear);
     list.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
     new ResizeObserver(draw).observe(list);
     rows.addEventListener("click", (event) => {
@@ -131,11 +131,18 @@ const List = (() => {
     performance.measure("audit-filter", { start: began });
   }
 
-  // Another order or filter begins at its first clip.
-  function fromTop() {
+  // Another order begins at its first clip, and so does a filter that leaves the current one out.
+  function narrow(event) {
     refresh();
-    list.scrollTop = 0;
+    if (event.target.id === "sort" || !places.has(currentId)) list.scrollTop = 0;
     draw();
+  }
+
+  function clear() {
+    const order = Dom.byId("sort").value;
+    Dom.byId("filters").reset();
+    Dom.byId("sort").value = order;
+    refresh();
   }
 
   function draw() {
@@ -151,7 +158,7 @@ const List = (() => {
     const node = Dom.make(
       "div",
       { class: "row", role: "option", id: `row-${clip.i}`, "data-place": place, "aria-selected": String(clip.id === currentId), "aria-posinset": place + 1, "aria-setsize": view.length },
-      Dom.make("div", { class: "row-head" }, Dom.foreign(clip.id, { class: "row-id" }), Dom.make("span", { class: "quiet" }, figures(clip)), verdict ? Clip.badge(verdict) : null),
+      Dom.make("div", { class: "row-head" }, Dom.foreign(clip.id, { class: "row-id" }), Dom.make("span", { class: "quiet" }, figures(clip)), clip.reasons?.length ? Dom.make("span", { class: "hint" }, "hint") : null, verdict ? Clip.badge(verdict) : null),
       Dom.make("div", { class: "snippet", dir: "auto" }, ...snippet(clip, "reference")),
       Dom.make("div", { class: "snippet", dir: "auto" }, ...snippet(clip, "hypothesis")),
     );
@@ -160,8 +167,7 @@ const List = (() => {
   }
 
   function figures(clip) {
-    const hint = clip.reasons?.length ? "suggestion" : null;
-    return [Dom.percent(clip.wer), Dom.seconds(clip.dur), clip.kind, hint].filter(Boolean).join(" · ");
+    return [Dom.percent(clip.wer), Dom.seconds(clip.dur), clip.kind].filter(Boolean).join(" · ");
   }
 
   // A few words before the first difference are enough to know where one is.

@@ -18,7 +18,8 @@ const Results = (() => {
   const range = (low, high, show) => (Dom.known(low) && Dom.known(high) ? `${show(low)} to ${show(high)}` : "not known");
 
   function table(caption, titles, lines) {
-    const head = titles.map((title) => Dom.make("th", { scope: "col" }, title));
+    const isFigure = (place) => lines[0]?.children[place]?.classList.contains("figure");
+    const head = titles.map((title, place) => Dom.make("th", { scope: "col", class: isFigure(place) && "figure" }, title));
     return Dom.make(
       "div",
       { class: "scroll" },

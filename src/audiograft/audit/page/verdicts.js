@@ -28,9 +28,19 @@ const Verdicts = (() => {
     const answer = await Backend.verdicts(name);
     rater = name;
     current = new Map(Object.entries(answer.verdicts).map(([id, verdict]) => [id, shown(verdict, false)]));
+    const arrived = mine().filter(({ entry }) => isSaid(entry));
+    queue = queue.filter((item) => !arrived.includes(item));
+    keep();
     for (const item of mine()) place(item);
     send();
     return answer.raters;
+  }
+
+  // Whether the server has a verdict of the queue after all: the page was left before its answer came.
+  function isSaid({ id, verdict, choice, corrected, tags, note }) {
+    const known = current.get(id);
+    const said = (one) => JSON.stringify([choice === undefined ? one.verdict : one.choice, one.corrected, one.tags, one.note]);
+    return known !== undefined && said(known) === said({ verdict, choice, corrected, tags, note });
   }
 
   function place(item) {
@@ -65,7 +75,7 @@ const Verdicts = (() => {
       try {
         await Backend.judge(entry);
       } catch (error) {
-        failure = error instanceof TypeError ? "the server can't be reached: is audiograft audit still running?" : error.message;
+        failure = error instanceof TypeError ? "the server can't be reached; is audiograft audit still running?" : error.message;
         timer = setTimeout(send, wait_ms);
         wait_ms = Math.min(2 * wait_ms, LONGEST_WAIT_MS);
         changed();

@@ -1,0 +1,353 @@
+"""Comparisons of predictions files: what is claimed, what is not, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audiograft.evaluate.comparing import compare
+from audiograft.evaluate.planning import Expectation, plan, read_pilot
+from audiograft.types import ConfigError, DataError
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+Row = dict[str, Any]
+
+
+def write(folder: Path, name: str, rows: Sequence[Row], **beside: dict[str, Any]) -> Path:
+    """A run folder; `beside` are run.json and metrics.json, by `run` and `metrics`."""
+    run = folder / name
+    run.mkdir()
+    (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for key, value in beside.items():
+        (run / f"{key}.json").write_text(json.dumps(value), encoding="utf-8")
+    return run
+
+
+def speech(rate: float, seed: int, n_clips: int = 400, n_speakers: int = 20) -> list[Row]:
+    """Rows whose hypotheses have so many wrong words; the references are the same each time."""
+    texts, errors = random.Random(0), random.Random(seed)
+    rows = []
+    for i in range(n_clips):
+        reference = [texts.choice(WORDS) for _ in range(texts.randint(5, 15))]
+        hypothesis = ["wrong" if errors.random() < rate else word for word in reference]
+        rows.append({"id": f"c{i}", "reference": " ".join(reference), "hypothesis": " ".join(hypothesis), "speaker": f"s{i % n_speakers}"})
+    return rows
+
+
+def answers(right: Sequence[bool]) -> list[Row]:
+    return [{"id": str(i), "task": "answer", "reference": "yes", "hypothesis": "yes" if one else "no"} for i, one in enumerate(right)]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Callable[..., list[Path]]:
+    def runs(*rows: Sequence[Row]) -> list[Path]:
+        return [write(tmp_path, name, some) for name, some in zip("abcdef", rows, strict=False)]
+
+    return runs
+
+
+def test_system_c_shows_no_difference(runs: Callable[..., list[Path]]) -> None:
+    """95 of 96 right against 92 of 96, 4 clips against 1: it was called clearly superior (chi-squared p 0.37, exact 0.375)."""
+    found = compare(runs(answers([i >= 4 for i in range(96)]), answers([i != 50 for i in range(96)])))
+    assert found["mcnemar_p"] == 0.375
+    assert (found["mcnemar"]["only_a"], found["mcnemar"]["only_b"]) == (1, 4)
+    assert found["accuracy_difference"] == pytest.approx(3 / 96)
+    assert found["accuracy_interval"]["low"] < 0 < found["accuracy_interval"]["high"]
+    assert found["better"] is None
+    assert found["claim"].startswith("no difference shown between b and a (p = 0.375); to detect 1 point at 80 % power you need about ")
+    assert found["needed_clips"] > 3000
+    assert "superior" not in found["claim"]
+    assert (found["wer_difference"], found["wer_interval"], found["mapsswe_p"]) == (None, None, None)
+
+
+def test_a_clear_difference_is_claimed_with_its_interval_and_p(runs: Callable[..., list[Path]]) -> None:
+    found = compare(runs(speech(0.2, 1), speech(0.1, 2)))
+    low, high = sorted(abs(found["wer_interval"][end]) for end in ("low", "high"))
+    assert found["wer_difference"] == pytest.approx(found["runs"][1]["wer"]["rate"] - found["runs"][0]["wer"]["rate"])
+    assert found["better"] == "b"
+    points = [f"{100 * value:.1f}".removesuffix(".0") for value in (-found["wer_difference"], low, high)]
+    assert found["claim"] == f"b makes fewer errors than a: WER lower by {points[0]} points (95 % interval {points[1]} to {points[2]}), p < 0.001"
+    assert found["relative_difference"] == pytest.approx(-0.5, abs=0.1)
+    assert (found["n_clips"], found["clusters"], found["clustered_by"]) == (400, 20, "speaker")
+
+
+def test_the_other_way_round_it_makes_more_errors(runs: Callable[..., list[Path]]) -> None:
+    a, b = runs(speech(0.2, 1), speech(0.1, 2))
+    there, back = compare([a, b]), compare([b, a])
+    assert back["wer_difference"] == pytest.approx(-there["wer_difference"])
+    assert back["better"] == "b"
+    assert back["claim"].startswith("a makes more errors than b: WER higher by ")
+
+
+def test_the_claim_rests_on_the_most_careful_test(runs: Callable[..., list[Path]]) -> None:
+    """Each speaker suits one of the systems: over clips the difference is sure, over speakers it is chance."""
+    rows = speech(0, 0, 400, 8)
+    worse = {f"s{i}" for i in range(5)}
+    a = [row | {"hypothesis": row["hypothesis"] if row["speaker"] in worse else f"{row['hypothesis']} more"} for row in rows]
+    b = [row | {"hypothesis": f"{row['hypothesis']} more" if row["speaker"] in worse else row["hypothesis"]} for row in rows]
+    found = compare(runs(a, b))
+    assert found["mapsswe_p"] < 1e-6
+    assert found["p_from"] in ("bootstrap", "permutation")
+    assert found["p_value"] == max(found[name] for name in ("mapsswe_p", "bootstrap_p", "permutation_p")) > 0.3
+    assert found["claim"].startswith("no difference shown")
+    assert found["design_effect"] > 10
+    assert "8 speakers only: the interval is wide and rough" in found["comparisons"][0]["notes"]
+    assert found["wer_interval"]["warning"] == "8 speakers only: the interval is wide and rough"
+
+
+def test_several_runs_are_adjusted_by_holm(runs: Callable[..., list[Path]]) -> None:
+    found = compare(runs(speech(0.2, 1), speech(0.17, 2), speech(0.1, 3), speech(0.2, 4)))
+    p_values = [row["p_value"] for row in found["comparisons"]]
+    assert found["comparisons"][1]["adjusted_p"] == pytest.approx(3 * min(p_values))
+    assert all(row["adjusted_p"] >= row["p_value"] for row in found["comparisons"])
+    assert "p = 0.001, adjusted for 3 comparisons" in found["comparisons"][1]["claim"]
+    assert [row["run"] for row in found["comparisons"]] == ["b", "c", "d"]
+    assert "claim" not in found
+
+
+def test_a_difference_that_only_one_test_of_many_would_show_is_not_claimed(runs: Callable[..., list[Path]]) -> None:
+    files = runs(speech(0.2, 1), speech(0.175, 8), speech(0.2, 3), speech(0.2, 4), speech(0.2, 5), speech(0.2, 6))
+    alone, among = compare(files[:2]), compare(files)["comparisons"][0]
+    assert alone["p_value"] == among["p_value"] < 0.05
+    assert alone["better"] == "b"
+    assert among["adjusted_p"] > 0.05
+    assert among["better"] is None
+
+
+def test_the_same_file_is_no_comparison(runs: Callable[..., list[Path]]) -> None:
+    (run,) = runs(speech(0.2, 1, 20))
+    found = compare([run, run / "predictions.jsonl"])
+    assert found["claim"] == "no difference: a (1) and a (2) are the same predictions file"
+    assert (found["wer_difference"], found["p_value"], found["needed_clips"]) == (0, 1, None)
+
+
+def test_the_same_texts_are_no_difference(runs: Callable[..., list[Path]]) -> None:
+    assert compare(runs(speech(0.2, 1, 20), speech(0.2, 1, 20)))["claim"] == "no difference: b and a wrote the same for each of the 20 clips"
+
+
+def test_other_texts_with_as_many_errors_have_no_spread(runs: Callable[..., list[Path]]) -> None:
+    rows = speech(0, 1, 20)
+    found = compare(
+        runs([row | {"hypothesis": f"{row['hypothesis']} x"} for row in rows], [row | {"hypothesis": f"{row['hypothesis']} y"} for row in rows])
+    )
+    assert (
+        found["claim"]
+        == "no difference shown between b and a (p = 1.000): both make as many errors in each clip, so what it takes to see one is not known"
+    )
+
+
+def test_enough_clips_without_a_difference_are_told(runs: Callable[..., list[Path]]) -> None:
+    found = compare(runs(speech(0.01, 1, 600), speech(0.01, 2, 600)))
+    assert found["needed_clips"] < 600
+    assert "these 600 clips are enough to detect 1 point at 80 % power" in found["claim"]
+
+
+def test_transcripts_and_answers_are_compared_each_for_themselves(runs: Callable[..., list[Path]]) -> None:
+    a = speech(0.2, 1, 100) + answers([True] * 30 + [False] * 10)
+    b = speech(0.1, 2, 100) + answers([True] * 32 + [False] * 8)
+    found = compare(runs(a, b))
+    assert [row["task"] for row in found["comparisons"]] == ["transcripts", "answers"]
+    assert found["n_clips"] == 140
+    assert found["accuracy_difference"] == pytest.approx(2 / 40)
+    assert found["wer_difference"] < 0
+    assert found["claim"] == "; ".join(row["claim"] for row in found["comparisons"])
+
+
+def test_a_file_without_tasks_takes_those_of_the_other(runs: Callable[..., list[Path]]) -> None:
+    a = answers([True, False, True, True])
+    b = [{key: row[key] for key in ("id", "reference", "hypothesis")} for row in a]
+    files = runs(a, b)
+    for order in (files, files[::-1]):
+        assert [row["task"] for row in compare(order)["comparisons"]] == ["answers"]
+
+
+def test_failed_clips_are_counted_and_in_no_figure(runs: Callable[..., list[Path]]) -> None:
+    a, b = speech(0.2, 1, 50), speech(0.1, 2, 50)
+    a[3] |= {"hypothesis": "", "error": "gone"}
+    b[3] |= {"hypothesis": "", "error": "gone"}
+    b[4] |= {"hypothesis": "", "error": "gone"}
+    found = compare(runs(a, b))
+    assert (found["n_clips"], found["failed"]) == (48, ["c3", "c4"])
+    assert found["notes"][0] == "2 clips are left out, since a run failed on them (a failed on 1; b failed on 2)"
+    assert [run["failed"] for run in found["runs"]] == [1, 2]
+
+
+def test_ids_that_are_missing_are_refused_with_their_counts(runs: Callable[..., list[Path]]) -> None:
+    rows = speech(0.2, 1, 10)
+    files = runs(rows[:8], rows[3:])
+    with pytest.raises(
+        DataError, match=r"lacks 3 ids \(the first 'c0'\) of .* and has 2 ids \(the first 'c8'\) that .* lacks: --common compares the 5"
+    ):
+        compare(files)
+    found = compare(files, common=True)
+    assert (found["n_clips"], found["not_shared"]) == (5, 5)
+    assert found["notes"][0] == "5 ids are not in all runs and left out"
+
+
+def test_nothing_shared_is_refused_with_common_too(runs: Callable[..., list[Path]]) -> None:
+    rows = speech(0.2, 1, 10)
+    files = runs(rows[:5], rows[5:])
+    for common in (False, True):
+        with pytest.raises(DataError, match="evaluate on one manifest"):
+            compare(files, common=common)
+
+
+def test_two_references_of_one_id_are_refused_with_both(runs: Callable[..., list[Path]]) -> None:
+    a, b = speech(0, 1, 5), speech(0, 1, 5)
+    b[2] |= {"reference": "something else"}
+    with pytest.raises(DataError, match=f"id 'c2' expects 'something else', and .* '{a[2]['reference']}"):
+        compare(runs(a, b))
+
+
+def test_references_that_the_normaliser_makes_equal_are(runs: Callable[..., list[Path]]) -> None:
+    a, b = speech(0.2, 1, 5), speech(0.1, 2, 5)
+    files = runs(a, [row | {"reference": row["reference"].upper()} for row in b])
+    assert compare(files)["n_clips"] == 5
+    with pytest.raises(DataError, match="id 'c0' expects"):
+        compare(files, "none")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"id": "1", "reference": "a", "hypothesis": "b"}], "one clip is left"),
+        ([{"id": str(i), "reference": " ", "hypothesis": "b"} for i in range(3)], "no reference has a word"),
+        ([{"id": str(i), "reference": "a", "hypothesis": "", "error": "gone"} for i in range(3)], "each of the 3 clips failed"),
+    ],
+)
+def test_too_little_to_compare_is_one_line(runs: Callable[..., list[Path]], rows: list[Row], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        compare(runs(rows, rows))
+
+
+def test_all_empty_hypotheses_are_compared_like_any(runs: Callable[..., list[Path]]) -> None:
+    found = compare(runs(speech(0.2, 1, 60), [row | {"hypothesis": ""} for row in speech(0, 1, 60)]))
+    assert found["runs"][1]["wer"]["rate"] == 1
+    assert found["better"] == "a"
+
+
+def test_data_that_touch_training_take_from_the_claim(tmp_path: Path) -> None:
+    clean = {"leakage": {"checked": True, "touches": []}, "normaliser": {"name": "lower", "version": "1"}}
+    touched = {"leakage": {"checked": True, "touches": ["texts", "audio"]}, "checkpoint": {"chosen_on_this_data": True}}
+    a = write(tmp_path, "a", speech(0.2, 1), metrics=clean)
+    b = write(tmp_path, "b", speech(0.1, 2), metrics=touched)
+    found = compare([a, b])
+    assert "but these data touch what b was trained on (texts, audio), so it is no claim about new data" in found["claim"]
+    assert "but the checkpoint of b may have been chosen by these clips" in found["claim"]
+    assert found["comparisons"][0]["notes"] == ["b: these data touch what it was trained on (texts, audio)"]
+
+
+def test_runs_that_were_made_differently_are_noted(tmp_path: Path) -> None:
+    one = {"manifest_sha256": "1", "prompt": "Write.", "audio": "true", "context": []}
+    two = {"manifest_sha256": "2", "prompt": "Listen.", "audio": "shuffled", "context": []}
+    metrics = {"leakage": {"checked": False, "why": "the model has no record"}}
+    a = write(tmp_path, "a", speech(0.2, 1, 20), run=one, metrics=metrics | {"normaliser": {"name": "lower", "version": "1"}})
+    b = write(tmp_path, "b", speech(0.1, 2, 20), run=two, metrics=metrics | {"normaliser": {"name": "none", "version": "1"}})
+    notes = compare([a, b])["comparisons"][0]["notes"]
+    assert notes == [
+        "a and b were evaluated with different manifests",
+        "a and b were evaluated with different prompts: 'Write.' and 'Listen.'",
+        "a and b were evaluated with different audio: 'true' and 'shuffled'",
+        "the figures in their metrics.json are under different normalisers (lower 1 and none 1); here both are under one",
+        "a: whether it was trained on these data is not known (the model has no record)",
+        "b: whether it was trained on these data is not known (the model has no record)",
+    ]
+
+
+def test_clips_without_speakers_are_noted(runs: Callable[..., list[Path]]) -> None:
+    files = runs(*([row | {"speaker": None} for row in speech(rate, seed, 30)] for rate, seed in ((0.2, 1), (0.1, 2))))
+    found = compare(files)
+    assert found["clustered_by"] == "clip"
+    assert found["notes"][0].startswith("no clip names a speaker: they are taken for independent")
+
+
+def test_run_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    a, b = write(tmp_path / "one", "test", speech(0.2, 1, 20)), write(tmp_path / "two", "test", speech(0.1, 2, 20))
+    assert [run["name"] for run in compare([a, b])["runs"]] == [str(a / "predictions.jsonl"), str(b / "predictions.jsonl")]
+
+
+def test_a_broken_run_json_is_one_line(tmp_path: Path) -> None:
+    run = write(tmp_path, "a", speech(0.2, 1, 20))
+    (run / "run.json").write_text("{")
+    with pytest.raises(DataError, match=r"run\.json: can't be read"):
+        compare([run, run])
+
+
+def test_compound_words_are_counted_as_the_normaliser_wants(runs: Callable[..., list[Path]]) -> None:
+    rows = [{"id": str(i), "reference": "white paper here", "hypothesis": text} for i, text in enumerate(["white paper here"] * 3)]
+    files = runs(rows, [row | {"hypothesis": "whitepaper here"} for row in rows])
+    assert compare(files, "leaderboard")["wer_difference"] == 0
+    assert compare(files, "lower")["wer_difference"] > 0
+
+
+def test_a_pilot_of_two_runs_needs_as_many_clips_as_compare_says(runs: Callable[..., list[Path]]) -> None:
+    files = runs(speech(0.2, 1), speech(0.15, 2))
+    needed = plan(read_pilot(files, Expectation()), 0.01)
+    assert needed["clips"] == pytest.approx(compare(files)["needed_clips"], rel=0.25)
+    assert needed["expected"]["variance"]["measured"]
+    assert needed["expected"]["wer"]["value"] == pytest.approx(0.175, abs=0.02)
+    assert needed["expected"]["clips_each"]["value"] == 20
+
+
+def test_a_pilot_of_one_run_measures_what_one_can(runs: Callable[..., list[Path]]) -> None:
+    found = plan(read_pilot(runs(speech(0.2, 1)), Expectation()), 0.01)["expected"]
+    assert found["dispersion"]["value"] == pytest.approx(0.8, abs=0.15)  # binomial: each word by itself, and no more errors than words
+    assert {name for name, row in found.items() if not row["measured"]} == {"correlation"}
+
+
+def test_a_pilot_of_answers_measures_accuracies(runs: Callable[..., list[Path]]) -> None:
+    files = runs(answers([i % 10 > 0 for i in range(100)]), answers([i % 10 > 1 for i in range(100)]))
+    found = plan(read_pilot(files, Expectation()), 0.02)
+    assert found["measure"] == "accuracy"
+    assert found["expected"]["accuracy"]["value"] == 0.8
+    assert found["expected"]["discordance"] == {"value": 0.1, "measured": True}
+    assert plan(read_pilot(files[:1], Expectation()), 0.02)["expected"]["accuracy"]["value"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (speech(0, 1, 20), speech(0, 1, 20), "no error to learn from"),
+        (speech(0.2, 1, 20), speech(0.2, 1, 20), "makes as many errors as"),
+        (answers([True, False]), answers([True, False]), "the same answers right"),
+        (speech(0.2, 1, 1), speech(0.1, 1, 1), "two clips are the fewest"),
+    ],
+)
+def test_a_pilot_that_tells_nothing_is_refused(runs: Callable[..., list[Path]], a: list[Row], b: list[Row], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_pilot(runs(a, b), Expectation())
+
+
+def test_a_plan_for_given_clips_tells_power_and_the_smallest_difference() -> None:
+    found = plan(Expectation(wer=0.05), 0.01, clips=300)
+    assert found["asked_for"] == "power"
+    again = plan(Expectation(wer=0.05), found["smallest_difference"], clips=300)
+    assert again["power"] == pytest.approx(0.8, abs=0.001)
+    assert found["power"] < 0.8
+
+
+def test_a_plan_with_too_few_speakers_says_how_many_it_takes() -> None:
+    found = plan(Expectation(wer=0.05), 0.003, speakers=40)
+    assert (found["clips"], found["design_effect"]) == (None, None)
+    assert found["speakers_needed"] > 200
+    assert plan(Expectation(accuracy=0.9, intraclass=0.2), 0.05, speakers=10)["speakers_needed"] > 20
+
+
+@pytest.mark.parametrize(
+    ("expected", "difference", "options", "message"),
+    [
+        (Expectation(accuracy=0.9), 0.2, {}, "can't be higher by 0.2"),
+        (Expectation(accuracy=0.5, discordance=0.1), 0.2, {}, "discordance 0.1 is below"),
+        (Expectation(wer=0.1), 0.01, {"clips": 10, "speakers": 20}, "10 clips can't have 20 speakers"),
+    ],
+)
+def test_a_plan_of_what_can_not_be_is_one_line(expected: Expectation, difference: float, options: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan(expected, difference, **options)
