@@ -90,8 +90,6 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-# The kernel tells on which ports it listens; nbclient's own event loop is closed by its garbage collection.
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::DeprecationWarning")
 def test_a_notebook_runs_again(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder that looks like the repository from inside, so that nothing it writes lands in the true one."""
     (tmp_path / "notebooks").mkdir()

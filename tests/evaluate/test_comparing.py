@@ -344,6 +344,7 @@ def test_a_plan_with_too_few_speakers_says_how_many_it_takes() -> None:
     ("expected", "difference", "options", "message"),
     [
         (Expectation(accuracy=0.9), 0.2, {}, "can't be higher by 0.2"),
+        (Expectation(wer=0.004), 0.01, {}, "can't differ by 0.01"),
         (Expectation(accuracy=0.5, discordance=0.1), 0.2, {}, "discordance 0.1 is below"),
         (Expectation(wer=0.1), 0.01, {"clips": 10, "speakers": 20}, "10 clips can't have 20 speakers"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ import audiograft.metrics.bootstrap as bootstrap
 from audiograft.metrics.intervals import FEW_CLUSTERS, cluster_bootstrap, cluster_share, wilson
 from audiograft.metrics.word_errors import ErrorCounts, corpus
 
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SPEAKERS = [f"s{i // 8}" for i in range(96)]  # 12 speakers with 8 utterances each
 BAD = ErrorCounts(hits=6, substitutions=4)
 GOOD = ErrorCounts(hits=10)
@@ -30,8 +32,7 @@ def width(interval: object) -> float:
 
 @pytest.fixture(scope="module")
 def coverage() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "coverage.py"
-    spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
+    spec = importlib.util.spec_from_file_location("coverage_benchmark", BENCHMARKS / "coverage.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -55,6 +56,26 @@ def test_of_20_speakers_accuracies_are_held_too(coverage: ModuleType) -> None:
     found = [coverage.answer_coverage(shape, 150, 5, 20) for shape in list(coverage.ANSWERS.values())[:2]]
     assert 0.93 <= np.mean([one["ours"] for one in found]) <= 0.97
     assert np.mean([one["percentile, utterances"] for one in found]) < 0.85
+
+
+def test_the_benchmark_writes_all_of_its_figures(coverage: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(coverage, "SPEAKERS", (10,))
+    monkeypatch.setattr(sys, "argv", ["coverage.py", "--trials", "2", "--out", str(tmp_path / "out.json")])
+    assert coverage.main() == 0
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert list(written["word_error_rates"]) == list(coverage.SPEECH)
+    assert list(written["accuracies"]) == list(coverage.ANSWERS)
+    assert len(written["differences"]["10"]) == 5
+
+
+def test_the_benchmarks_own_figures_keep_the_range() -> None:
+    """Of 20 speakers and more, in each setting but that with few errors in few answers, where intervals are a little too wide."""
+    measured = json.loads((BENCHMARKS / "results" / "coverage.json").read_text())
+    margin = 3 * measured["standard_error_at_95"]
+    for settings_ in (measured["word_error_rates"], measured["accuracies"]):
+        for name, by_speakers in settings_.items():
+            for speakers in ("20", "40", "100"):
+                assert 0.93 - margin <= by_speakers[speakers]["ours"] <= 0.97 + margin, (name, speakers)
 
 
 def test_the_point_estimate_lies_inside() -> None:

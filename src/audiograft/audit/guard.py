@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 
 from starlette.datastructures import MutableHeaders
@@ -12,7 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 """Names of this machine. Under any other name a page from elsewhere could have been pointed here (DNS rebinding)."""
 TOKEN_HEADER = "X-Audiograft-Token"
-_COOKIE = "audiograft-token"
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self' blob:; connect-src 'self'; "
@@ -34,6 +34,8 @@ class Guard:
         self.app = app
         self.token = token
         self.in_url = in_url
+        # Cookies know no ports: servers on one machine must not take each other's place.
+        self.cookie = f"audiograft-{hashlib.sha256(token.encode()).hexdigest()[:8]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -49,10 +51,10 @@ class Guard:
                 headers.update(_HEADERS)
                 headers.setdefault("Cache-Control", "no-store")
                 if self.in_url and is_named:
-                    headers.append("Set-Cookie", f"{_COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/")
+                    headers.append("Set-Cookie", f"{self.cookie}={self.token}; HttpOnly; SameSite=Strict; Path=/")
             await send(message)
 
-        if self.in_url and not is_named and not is_token(request.cookies.get(_COOKIE), self.token):
+        if self.in_url and not is_named and not is_token(request.cookies.get(self.cookie), self.token):
             refusal = JSONResponse({"detail": "this server needs the whole address that was printed where it was started, with its token"}, 403)
             await refusal(scope, receive, send_guarded)
             return

@@ -57,24 +57,31 @@ class VerdictLog:
         self._n_lines = 0
         self._standing: dict[str, list[Verdict]] = {}  # by rater: those not undone, oldest first
         self._events: set[Event] = set()
+        self._arrived: dict[str, Verdict | None] = {}  # by event_id: of an undo, what it took back
         self._noted = False
 
     def append(self, verdict: Verdict) -> None:
-        """Write a verdict down; it is on the disk when this returns.
+        """Write a verdict down; it is on the disk when this returns. One whose `event_id` was written down before is not written again.
 
         Raises:
             UnsavedError: it could not be written; the file is as it was.
             DataError: the file does not fit any more, see `__init__`.
         """
-        self.extend([verdict])
+        with self._thread_lock, self._locked_for_writing() as descriptor:
+            if verdict.event_id is None or verdict.event_id not in self._arrived:
+                self._write(descriptor, [verdict])
 
     def extend(self, events: Sequence[Event]) -> None:
         """Write several events down, as `append` does."""
         with self._thread_lock, self._locked_for_writing() as descriptor:
             self._write(descriptor, events)
 
-    def undo(self, rater: str) -> Verdict | None:
+    def undo(self, rater: str, event_id: str | None = None) -> Verdict | None:
         """Take back the rater's last verdict that stands; what the rater said of that clip before is in force again.
+
+        Args:
+            rater: whose.
+            event_id: of the undo; where it was done before, nothing more is taken back.
 
         Returns:
             What was taken back; None where nothing stands.
@@ -86,11 +93,13 @@ class VerdictLog:
             if not self.path.exists():
                 return None
             with self._locked_for_writing() as descriptor:
+                if event_id is not None and event_id in self._arrived:
+                    return self._arrived[event_id]
                 standing = self._standing.get(rater)
                 if not standing:
                     return None
                 last = standing[-1]
-                self._write(descriptor, [Undo(rater)])
+                self._write(descriptor, [Undo(rater, event_id=event_id)])
                 return last
 
     def current(self, rater: str | None = None) -> list[Verdict]:
@@ -171,10 +180,13 @@ class VerdictLog:
         event = read_event(row, place, self.fingerprint, self._ids)
         self._events.add(event)
         standing = self._standing.setdefault(event.rater, [])
+        undone: Verdict | None = None
         if isinstance(event, Verdict):
             standing.append(event)
         elif standing:
-            standing.pop()
+            undone = standing.pop()
+        if event.event_id is not None:
+            self._arrived[event.event_id] = undone
 
     @contextmanager
     def _locked_for_writing(self) -> Iterator[int]:

@@ -59,12 +59,7 @@ def results(run: AuditRun, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "run": run.name,
         "fingerprint": run.fingerprint,
         "normaliser": {"name": run.normaliser.name, "version": run.normaliser.version},
-        "clips": {
-            "run": run.sample.of if run.sample else len(run.clips),
-            "sample": len(run.clips),
-            "judged": len(settled),
-            "failed": len(run.failed),
-        },
+        "clips": _clips(run, len(settled)),
         "scope": _scope(run, len(settled)),
         "sample": _sample(run),
         "outside": len(verdicts) - len(inside),
@@ -82,6 +77,11 @@ def results(run: AuditRun, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         ],
         "tags": dict(Counter(tag for _, tag in dict.fromkeys((verdict.id, tag) for verdict in inside for tag in verdict.tags)).most_common()),
     }
+
+
+def _clips(run: AuditRun, n_judged: int) -> dict[str, int]:
+    n_run = run.sample.of if run.sample else len(run.clips)
+    return {"run": n_run, "sample": len(run.clips), "judged": n_judged, "failed": len(run.failed)}
 
 
 def _scope(run: AuditRun, n_judged: int) -> Scope:

@@ -34,7 +34,7 @@ def run_row(run: AuditRun, *, blind: bool, rater: str, has_suggestions: bool, re
         "failed": [{"id": prediction.id, "error": prediction.error} for prediction in run.failed],
         "missing": run.missing,
         "sample": sample and {"n": sample.n, "of": sample.of, "seed": sample.seed, "stratified": sample.is_stratified},
-        "notes": [] if blind else list(run.notes),
+        "notes": [*run.notes, *(() if blind else run.telling_notes)],
         "categories": _described(CHOICES if blind else CATEGORIES),
         "tags": list(TAGS),
         "has_suggestions": has_suggestions and not blind,

@@ -116,6 +116,7 @@ class AuditRun:
         missing: clips with audio that is not there.
         sample: what was drawn; None where `clips` are all.
         notes: a line each for what the user should know.
+        telling_notes: the same, of what tells which text is the label: nothing for a blind session.
     """
 
     folder: Path
@@ -129,6 +130,7 @@ class AuditRun:
     missing: int
     sample: DrawnSample | None = None
     notes: tuple[str, ...] = ()
+    telling_notes: tuple[str, ...] = ()
 
     @property
     def verdicts_path(self) -> Path:
@@ -188,6 +190,7 @@ def load_run(path: str | Path, allow_outside: bool = False, *, audio_root: str |
         manifest=manifest,
         missing=len(missing),
         notes=_notes(clips, missing, failed, root),
+        telling_notes=_telling_notes(clips),
     )
 
 
@@ -254,6 +257,11 @@ def _notes(clips: Sequence[AuditClip], missing: Sequence[AuditClip], failed: Seq
     if missing:
         first = root / missing[0].audio[0]
         notes.append(f"{len(missing)} of {len(clips)} clips: audio missing (the first: {first}): if it has moved, name its folder with --audio-root")
+    return tuple(notes)
+
+
+def _telling_notes(clips: Sequence[AuditClip]) -> tuple[str, ...]:
+    notes = []
     if not any(clip.prediction.hypothesis.strip() for clip in clips):
         notes.append(f"all {len(clips)} hypotheses are empty: the model wrote nothing, which is no question of labels: look at its run first")
     if empty := sum(not clip.errors.reference_length for clip in clips):

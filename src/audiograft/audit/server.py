@@ -28,7 +28,7 @@ from audiograft.audit.run import AuditRun
 from audiograft.audit.sound import media_type, wav_bytes
 from audiograft.audit.suggestions import Suggestion
 from audiograft.audit.tables import verdicts_csv
-from audiograft.audit.verdicts import CHOICES, Verdict, check_rater, read_verdict
+from audiograft.audit.verdicts import CHOICES, check_rater, read_event_id, read_verdict
 from audiograft.types import AudioError, AudiograftError, DataError
 
 PAGE = Path(__file__).parent / "page"
@@ -85,8 +85,8 @@ class Session:
             raise HTTPException(404, f"{clip.prediction.id}: audio missing")
         return clip.path[n]
 
-    def judge(self, body: Mapping[str, Any]) -> Verdict:
-        """Check and keep a verdict that the page sent."""
+    def judge(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Check and keep a verdict that the page sent. The answer has the one in force: another one, where this had arrived before."""
         rater = check_rater(body.get("rater"))
         row = dict(body)
         if self.blind:
@@ -98,16 +98,16 @@ class Session:
             raise DataError('only in a blind session a verdict is a "choice": send "verdict"')
         verdict = read_verdict(row, "verdict", rater, self.ids, self.blind)
         self.log.append(verdict)
-        return verdict
+        return {"ok": True, "verdict": self._in_force(rater, verdict.id)}
 
     def undo(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Take back a rater's last verdict; what was said of that clip before is in force again."""
         rater = check_rater(body.get("rater"))
-        gone = self.log.undo(rater)
-        if gone is None:
-            return {"id": None, "verdict": None}
-        now = next((verdict for verdict in self.log.current(rater) if verdict.id == gone.id), None)
-        return {"id": gone.id, "verdict": now and verdict_row(now, self.blind)}
+        gone = self.log.undo(rater, read_event_id(body, "undo"))
+        return {"id": gone and gone.id, "verdict": gone and self._in_force(rater, gone.id)}
+
+    def _in_force(self, rater: str, id: str) -> dict[str, Any] | None:
+        return next((verdict_row(verdict, self.blind) for verdict in self.log.current(rater) if verdict.id == id), None)
 
 
 def create_app(
@@ -208,11 +208,8 @@ def _serve_audio(app: FastAPI, session: Session) -> None:
     def audio(request: Request, index: int, n: int = 0) -> Response:
         file = session.file(index, n)
         kind = media_type(file)
-        # The browser may keep what it heard, for as long as it is open.
-        headers = {"Cache-Control": "private, max-age=3600"}
-        if kind is not None:
-            return FileResponse(file, media_type=kind, headers=headers)
-        return _part(wav_bytes(file), request.headers.get("Range"), headers)
+        # Nothing is kept by the browser: at the same address another run, or another sample, has another clip.
+        return _part(wav_bytes(file), request.headers.get("Range")) if kind is None else FileResponse(file, media_type=kind)
 
     @app.get("/api/peaks/{index}")
     def peaks(index: int, n: int = 0) -> Response:
@@ -222,8 +219,7 @@ def _serve_audio(app: FastAPI, session: Session) -> None:
 def _take_verdicts(app: FastAPI, session: Session) -> None:
     @app.post("/api/verdicts")
     async def judge(request: Request) -> Response:
-        verdict = await run_in_threadpool(session.judge, await _body(request, session.token))
-        return _answer({"ok": True, "verdict": verdict_row(verdict, session.blind)})
+        return _answer(await run_in_threadpool(session.judge, await _body(request, session.token)))
 
     @app.post("/api/undo")
     async def undo(request: Request) -> Response:
@@ -275,9 +271,9 @@ async def _body(request: Request, token: str) -> dict[str, Any]:
     return body
 
 
-def _part(content: bytes, asked: str | None, headers: Mapping[str, str]) -> Response:
+def _part(content: bytes, asked: str | None) -> Response:
     """A WAV, or the one range of its bytes that was asked for; several at once are answered with all, as the standard allows."""
-    told = {**headers, "Accept-Ranges": "bytes"}
+    told = {"Accept-Ranges": "bytes"}
     found = _RANGE.fullmatch(asked.strip()) if asked else None
     if found is None or found[1] == found[2] == "":
         return Response(content, media_type="audio/wav", headers=told)

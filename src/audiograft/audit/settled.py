@@ -17,8 +17,8 @@ class Settled:
         id: of the clip.
         verdict: the category with the most raters; None where two or more have the most, which is for people to settle.
         votes: each rater's category.
-        texts: corrected texts of the raters with that verdict, in single spaces, each with who typed it. The text of a rater who was outvoted
-            is no correction.
+        texts: corrected texts of the raters with that verdict, in single spaces, each with who typed it; the empty one says that nothing is said.
+            The text of a rater who was outvoted is no correction.
         is_blind: whether every verdict of the clip was given blind.
     """
 
@@ -46,7 +46,7 @@ def _settle_clip(id: str, given: Sequence[Verdict]) -> Settled:
     winner = None if others and others[0][1] == most else first
     texts: dict[str, tuple[str, ...]] = {}
     for verdict in given:
-        text = " ".join((verdict.corrected or "").split())
-        if text and verdict.verdict == winner:
+        if verdict.corrected is not None and verdict.verdict == winner:
+            text = " ".join(verdict.corrected.split())
             texts[text] = (*texts.get(text, ()), verdict.rater)
     return Settled(id, winner, {verdict.rater: verdict.verdict for verdict in given}, texts, all(verdict.blind for verdict in given))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 CSV_COLUMNS = (
-    "id", "rater", "verdict", "choice", "blind", "corrected", "tags", "note", "time", "reference", "hypothesis", "wer",
+    "id", "rater", "verdict", "choice", "blind", "is_corrected", "corrected", "tags", "note", "time", "reference", "hypothesis", "wer",
 )  # fmt: skip
 _FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What makes spreadsheets compute a cell, and the same characters at full width, which some of them take for the same."""
@@ -31,7 +31,8 @@ def verdicts_csv(run: AuditRun, verdicts: Sequence[Verdict]) -> str:
     """The verdicts in force as CSV: one a row, in their order, under `CSV_COLUMNS`.
 
     A cell that a spreadsheet would compute, or that begins with a tab or the end of a line, gets an apostrophe in front. So texts may differ from the
-    log, which is the file to read verdicts from. The texts and the WER of a clip that is not in the sample are empty.
+    log, which is the file to read verdicts from. Where `is_corrected` is yes and `corrected` is empty, the rater hears that nothing is said. The texts
+    and the WER of a clip that is not in the sample are empty.
     """
     clips = {clip.prediction.id: clip for clip in run.clips}
     out = io.StringIO()
@@ -40,8 +41,8 @@ def verdicts_csv(run: AuditRun, verdicts: Sequence[Verdict]) -> str:
     for given in verdicts:
         clip = clips.get(given.id)
         texts = ("", "", "") if clip is None else (clip.prediction.reference, clip.prediction.hypothesis, f"{clip.wer:.4f}")
-        blind = "yes" if given.blind else "no"
-        said = (given.verdict, given.choice or "", blind, given.corrected or "", "; ".join(given.tags), given.note or "")
+        blind, is_corrected = ("yes" if is_so else "no" for is_so in (given.blind, given.corrected is not None))
+        said = (given.verdict, given.choice or "", blind, is_corrected, given.corrected or "", "; ".join(given.tags), given.note or "")
         writer.writerow(map(_inert, (given.id, given.rater, *said, given.time, *texts)))
     return out.getvalue()
 
@@ -84,8 +85,8 @@ def print_results(found: Mapping[str, Any], console: Console) -> None:
     if (quality := found.get("suggestions")) and quality["label_noise"]:
         suggested = Table("suggestions", "judged", "label noise", "precision", "recall")
         for first, cut in quality["at"].items():
-            rates = (f"{percent(rate['rate'])} ({span(rate)})" if rate else "-" for rate in (cut["precision"], cut["recall"]))
-            suggested.add_row(f"first {first}", str(cut["judged"]), str(cut["right"]), *rates)
+            cells = (f"{percent(rate['rate'])} ({span(rate)})" if rate else "-" for rate in (cut["precision"], cut["recall"]))
+            suggested.add_row(f"first {first}", str(cut["judged"]), str(cut["right"]), *cells)
         console.print(suggested)
     for line in _lines(found):
         console.print(line, soft_wrap=True)

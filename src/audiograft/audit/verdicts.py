@@ -35,15 +35,16 @@ CATEGORIES: Mapping[str, Described] = {
 CHOICES: Mapping[str, Described] = {
     "x": Described("X is right", "Y is wrong"),
     "y": Described("Y is right", "X is wrong"),
-    "neither": Described("Ambiguous", "it can't be told, or both are wrong"),
-    "normalisation": Described("Normalisation only", "they differ in spelling, case, punctuation or how numbers are written"),
-    "same": Described("Perfect", "both are right and the same"),
+    "neither": Described("Both wrong or ambiguous", "neither is what is said, or it can't be told"),
+    "normalisation": Described("Only spelling or format differs", "case, punctuation, variants, how numbers are written"),
+    "same": Described("The same", "both are right"),
 }
 """What is chosen where a rater does not know which text is which, by its key."""
 TAGS = ("missing word", "wrong word", "name", "grammar", "disfluency", "rewritten from context")
 MAX_RATER_CHARACTERS = 64
 MAX_TEXT_CHARACTERS = 20_000
 """Of a corrected text or a note."""
+_MAX_EVENT_ID_CHARACTERS = 64
 _MEND = "correct or remove the line"
 
 
@@ -61,10 +62,11 @@ class Verdict:
         rater: who says so.
         blind: the rater was not told which text is the label.
         choice: a key of `CHOICES`, where it was blind.
-        corrected: what is said in the clip, as the rater typed it.
+        corrected: what is said in the clip, as the rater typed it: empty where nothing is said, None where the rater typed nothing.
         tags: some of `TAGS`.
         note: in the rater's own words.
         time: when, in ISO format.
+        event_id: drawn where it was given, so that it is written once however often it is sent; None where it came with none.
     """
 
     id: str
@@ -76,11 +78,13 @@ class Verdict:
     tags: tuple[str, ...] = ()
     note: str | None = None
     time: str = field(default_factory=_now)
+    event_id: str | None = None
 
     def as_row(self, fingerprint: str) -> dict[str, Any]:
         """For the log of the run with this fingerprint."""
         return {
             "event": "verdict",
+            "event_id": self.event_id,
             "run": fingerprint,
             "time": self.time,
             "rater": self.rater,
@@ -96,14 +100,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Undo:
-    """A rater takes back the last verdict that stands."""
+    """A rater takes back the last verdict that stands. `event_id` as in `Verdict`."""
 
     rater: str
     time: str = field(default_factory=_now)
+    event_id: str | None = None
 
     def as_row(self, fingerprint: str) -> dict[str, Any]:
         """For the log of the run with this fingerprint."""
-        return {"event": "undo", "run": fingerprint, "time": self.time, "rater": self.rater}
+        return {"event": "undo", "event_id": self.event_id, "run": fingerprint, "time": self.time, "rater": self.rater}
 
 
 Event = Verdict | Undo
@@ -145,7 +150,7 @@ def read_event(row: Mapping[str, Any], place: str, fingerprint: str, ids: Collec
         raise DataError(f'{place}: "time" must be a date and time in ISO format: {_MEND}') from error
     rater = check_rater(row.get("rater"), place)
     if row.get("event") == "undo":
-        return Undo(rater, str(time))
+        return Undo(rater, str(time), read_event_id(row, place))
     if row.get("event") != "verdict":
         raise DataError(f'{place}: "event" must be verdict or undo, not {row.get("event")!r}: {_MEND}')
     if not isinstance(blind := row.get("blind", False), bool):
@@ -176,7 +181,19 @@ def read_verdict(row: Mapping[str, Any], place: str, rater: str, ids: Collection
         raise DataError(f'{place}: "tags" must be a list')
     chosen = tuple(dict.fromkeys(_one_of(tag, TAGS, f'{place}: "tags"') for tag in tags))
     corrected, note = (_text(row.get(key), f'{place}: "{key}"') for key in ("corrected", "note"))
-    return Verdict(id_, category, rater, blind, choice, corrected, chosen, note, time or _now())
+    return Verdict(id_, category, rater, blind, choice, corrected, chosen, note or None, time or _now(), read_event_id(row, place))
+
+
+def read_event_id(row: Mapping[str, Any], place: str) -> str | None:
+    """The `event_id` of a row of a log, or of what a page sends; None where it has none.
+
+    Raises:
+        DataError: it is no text, or too long.
+    """
+    value = row.get("event_id")
+    if value is not None and (not isinstance(value, str) or not 0 < len(value) <= _MAX_EVENT_ID_CHARACTERS):
+        raise DataError(f'{place}: "event_id" must be a text of at most {_MAX_EVENT_ID_CHARACTERS} characters, or null')
+    return value
 
 
 def _one_of(value: Any, known: Collection[str], what: str) -> str:
@@ -188,7 +205,7 @@ def _one_of(value: Any, known: Collection[str], what: str) -> str:
 def _text(value: Any, what: str) -> str | None:
     if value is not None and (not isinstance(value, str) or len(value) > MAX_TEXT_CHARACTERS):
         raise DataError(f"{what} must be a text of at most {MAX_TEXT_CHARACTERS} characters, or null")
-    return value if value and value.strip() else None
+    return value if value is None or value.strip() else ""
 
 
 def _shown(value: Any) -> str:

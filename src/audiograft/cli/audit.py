@@ -43,9 +43,7 @@ ImportOption = Annotated[Path | None, typer.Option("--import", help="Take in a v
 CorrectedOption = Annotated[Path | None, typer.Option(help="Write a new manifest with the corrected labels.", rich_help_panel=_FILES)]
 DropOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--drop", help="With --corrected: leave out clips of this verdict for which nobody typed a text; repeatable.", rich_help_panel=_FILES
-    ),
+    typer.Option("--drop", help="With --corrected: leave out clips of a verdict without a typed text; repeatable.", rich_help_panel=_FILES),
 ]
 CsvOption = Annotated[Path | None, typer.Option(help="Write the verdicts as a table.", rich_help_panel=_FILES)]
 ResultsOption = Annotated[bool, typer.Option("--results", help="Print what the verdicts say.", rich_help_panel=_FILES)]
@@ -94,7 +92,7 @@ def audit(
     name = check_rater(rater, "--rater") if rater else ""
     whole = load_run(run, allow_outside, audio_root=audio_root, needs_audio=not files or export is not None)
     log = VerdictLog(whole.verdicts_path, whole.fingerprint, {clip.prediction.id for clip in whole.clips}, _note)
-    for line in whole.notes:
+    for line in (*whole.notes, *(() if blind else whole.telling_notes)):
         _note(line)
     chosen = _chosen(whole, log, sample, seed, stratify, all_clips)
     is_suggested = not blind and files.shows_suggestions
@@ -236,6 +234,8 @@ def _write_csv(review: _Review, out: Path) -> None:
     from audiograft.audit.tables import verdicts_csv
     from audiograft.data.manifest import replace_text
 
+    if out.exists() and out.suffix.lower() != ".csv":
+        raise DataError(f"{out}: exists already and is no .csv: name another file")
     verdicts = review.log.current()
     replace_text(out, verdicts_csv(review.whole, verdicts))
     typer.echo(f"{_counted(len(verdicts), 'verdict')} written to {out}", err=True)
@@ -276,6 +276,7 @@ def _export(review: _Review, target: Path) -> None:
 
 def _show(review: _Review, host: str, port: int | None, browser: bool) -> None:
     try:
+        from audiograft.audit.guard import LOOPBACK
         from audiograft.audit.server import create_app
         from audiograft.audit.serving import is_loopback, listen, open_browser, serve, url_of
     except ModuleNotFoundError as error:
@@ -287,7 +288,6 @@ def _show(review: _Review, host: str, port: int | None, browser: bool) -> None:
     listening = listen(host, port)
     is_local = is_loopback(listening)
     token = secrets.token_urlsafe(24)
-    settings = {} if is_local else {"hosts": ("*",)}
     app = create_app(
         review.run,
         review.log,
@@ -295,8 +295,8 @@ def _show(review: _Review, host: str, port: int | None, browser: bool) -> None:
         rater=review.rater,
         suggestions=review.suggestions,
         token=token,
+        hosts=(*LOOPBACK, str(listening.getsockname()[0])) if is_local else ("*",),
         in_url=not is_local,
-        **settings,
     )
     url = url_of(listening, None if is_local else token)
     if not is_local:

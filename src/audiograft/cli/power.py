@@ -80,9 +80,7 @@ def power(
 
     guesses = {"words": words, "dispersion": dispersion, "correlation": correlation, "discordance": discordance, "intraclass": intraclass}
     given: dict[str, Any] = {name: value for name, value in guesses.items() if value is not None}
-    _check(wer, accuracy, pilot or [], given)
-    if intraclass is not None and not speakers:
-        raise typer.BadParameter("--intraclass needs --speakers")
+    _check(wer, accuracy, pilot or [], given, speakers)
     expected = Expectation(wer, accuracy, **given)
     if pilot:
         expected = read_pilot(pilot, expected, normaliser)
@@ -93,7 +91,7 @@ def power(
         _print_plan(found)
 
 
-def _check(wer: float | None, accuracy: float | None, pilot: Sequence[Path], given: dict[str, Any]) -> None:
+def _check(wer: float | None, accuracy: float | None, pilot: Sequence[Path], given: dict[str, Any], speakers: int | None) -> None:
     """One basis, and no guess that it leaves unread."""
     if sum((wer is not None, accuracy is not None, bool(pilot))) != 1:
         raise typer.BadParameter("say what is expected: one of --wer, --accuracy or --pilot")
@@ -103,6 +101,8 @@ def _check(wer: float | None, accuracy: float | None, pilot: Sequence[Path], giv
     for name in given:
         if name not in _READ[basis]:
             raise typer.BadParameter(f"--{name}: {'a pilot measures it' if pilot else f'not for --{basis}'}: leave it out")
+    if "intraclass" in given and not speakers:
+        raise typer.BadParameter("--intraclass needs --speakers")
 
 
 def _print_plan(found: dict[str, Any]) -> None:

@@ -225,7 +225,11 @@ def check_choice(folder: Path, manifest: str | Path, allow_outside: bool = False
     found = check_model(folder, manifest, allow_outside, VALIDATION_TRACES)
     if not found["checked"]:
         return {"known": False, "chosen_on_this_data": None, "clips": None, "why": f"choice of checkpoint not checked: {found['why']}"}
-    clips = sum(found["shared"][name]["test_rows"] for name in COUNTS_OF["audio"])
+    clips = sum(found["shared"][name]["shared"] for name in COUNTS_OF["audio"])
+    heard = found["test"]["clips"] - found["test"]["unreadable"] - found["test"]["silent"]
+    if not heard:
+        why = "choice of checkpoint not checked: none of these rows has a clip with sound"
+        return {"known": False, "chosen_on_this_data": None, "clips": None, "why": why}
     if clips:
         why = f"not a clean test: {clips} of these clips were validated on during training, so the checkpoint may have been chosen by them"
     elif found["complete"]:

@@ -160,6 +160,8 @@ def _check(expected: Expectation, difference: float, speakers: int | None, clips
         raise ConfigError(
             f"accuracy {expected.accuracy:g} can't be higher by {difference:g}: give the weaker system's accuracy, and a smaller difference"
         )
+    if expected.wer is not None and difference > 2 * expected.wer:
+        raise ConfigError(f"two systems of {expected.wer:.3g} WER on average can't differ by {difference:g}: give a smaller difference")
     if expected.discordance is not None and expected.discordance < difference:
         raise ConfigError(f"discordance {expected.discordance:g} is below the difference {difference:g}: at least as many clips differ")
     if speakers is not None and clips is not None and clips < speakers:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 Array = np.ndarray
 
@@ -52,7 +52,7 @@ class Bootstrap:
 
     def critical(self, confidence: float) -> float:
         """How many standard errors the truth lies away at most: the larger of the draws' quantile and Student's."""
-        student = float(stats.t.ppf((1 + confidence) / 2, self.degrees))
+        student = float(special.stdtrit(self.degrees, (1 + confidence) / 2))
         place = math.ceil(confidence * (len(self.distances) + 1)) - 1
         return max(student, float(self.distances[place])) if place < len(self.distances) else student
 
@@ -69,7 +69,7 @@ class Bootstrap:
         if self.value == 0 or self.error == 0:
             return 1.0
         distance = abs(self.value) / self.error
-        student = 2 * float(stats.t.sf(distance, self.degrees))
+        student = 2 * float(special.stdtr(self.degrees, -distance))
         if not len(self.distances):
             return student
         further = len(self.distances) - int(np.searchsorted(self.distances, distance))

@@ -107,13 +107,12 @@ def _longest_run(units: Sequence[str], runs: re.Pattern[str]) -> tuple[int, int,
 
 def _times_in_a_row(phrase: Sequence[str], units: Sequence[str]) -> int:
     """How often a phrase follows itself at most."""
-    size, most = len(phrase), 0
-    for start in range(len(units)):
-        times = 0
-        while units[start + times * size : start + (times + 1) * size] == phrase:
-            times += 1
-        most = max(most, times)
-    return most
+    size = len(phrase)
+    times = [0] * (len(units) + size)
+    for start in reversed(range(len(units))):
+        if units[start : start + size] == phrase:
+            times[start] = 1 + times[start + size]
+    return max(times)
 
 
 def _plain(text: str) -> str:

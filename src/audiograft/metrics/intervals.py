@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from audiograft.metrics.bootstrap import Array, Bootstrap, Statistic, as_units, bootstrap
 from audiograft.metrics.word_errors import ErrorCounts
@@ -110,6 +110,8 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"successes among one trial at least: got {successes} of {n}")
+    from scipy import stats  # a second's import
+
     found = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return Interval(float(found.low), float(found.high), confidence, "wilson", n)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import jiwer
 
+from audiograft.metrics.alignment import cut_pieces
 from audiograft.metrics.normalisers import Normaliser
 from audiograft.metrics.words import encodable
 
@@ -66,13 +68,17 @@ def compound_errors(reference: str, hypothesis: str) -> ErrorCounts:
 
     `white paper` against `whitepaper` costs nothing, in either direction and for any number of words; the reference keeps its length of 2, and
     both its words are hits. So hits and substitutions and insertions no longer sum to the words of the hypothesis. It is the scorer of the Open
-    ASR leaderboard: `kaldialign.batch_error_rate(..., merge_compounds=True)`, whose totals are the sums of these counts.
+    ASR leaderboard: `kaldialign.batch_error_rate(..., merge_compounds=True)`, whose totals are the sums of these counts, but for texts of more than
+    2,000 words, which are counted in pieces (see `cut_pieces`).
     """
     from kaldialign import edit_distance
 
-    words = encodable(reference).split()
-    found = edit_distance(words, encodable(hypothesis).split(), merge_compounds=True)
-    return ErrorCounts(len(words) - found["sub"] - found["del"], found["sub"], found["ins"], found["del"])
+    olds, news = encodable(reference).split(), encodable(hypothesis).split()
+    found: Counter[str] = Counter()
+    for i, i_end, j, j_end in cut_pieces(olds, news):
+        errors = edit_distance(olds[i:i_end], news[j:j_end], merge_compounds=True)
+        found.update({kind: int(errors[kind]) for kind in ("sub", "ins", "del")})
+    return ErrorCounts(len(olds) - found["sub"] - found["del"], found["sub"], found["ins"], found["del"])
 
 
 def count_words(normaliser: Normaliser, reference: str, hypothesis: str) -> ErrorCounts:

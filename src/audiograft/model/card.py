@@ -150,6 +150,7 @@ def _index_entry(item: Evaluation, figure: Figure) -> dict[str, Any]:
                     "high": round(100 * figure.high, 2),
                     "confidence": figure.confidence,
                     "failed_rows": item.failed,
+                    "touches_training": None if item.touches is None else list(item.touches),
                     "used_for_choosing": {"validation": "yes", "other": "not by its training"}.get(item.role, "not known"),
                     "metrics_sha256": item.metrics_sha256,
                 },
@@ -194,7 +195,8 @@ def _results(evaluations: Sequence[Evaluation]) -> str:
     for item in evaluations:
         failed = f", {item.failed} more failed" if item.failed else ""
         source = f"`{Path(item.folder).name}/metrics.json`, sha256 {item.metrics_sha256[:12]}"
-        data = f"{_cell(item.data)}, sha256 {item.manifest_sha256[:12]}{_BASELINES.get(item.audio, _cell(item.audio))}"
+        touches = f", **shares {' and '.join(map(_cell, item.touches))} with its training data**" if item.touches else ""
+        data = f"{_cell(item.data)}, sha256 {item.manifest_sha256[:12]}{_BASELINES.get(item.audio, _cell(item.audio))}{touches}"
         rows += [
             f"| {data} | {_MEASURES[figure.measure]} | {_percent(figure.rate)} | {_percent(figure.low)} to {_percent(figure.high)} "
             f"({100 * figure.confidence:g} %) | {figure.rows}{failed} | {_cell(item.normaliser)} | {_ROLES[item.role]} | {_cell(source)} |"

@@ -55,6 +55,7 @@ class Evaluation:
         data: name of the data.
         manifest_sha256: fingerprint of the data.
         role: what the data was to the training of this model; unknown where the training manifests can't be found.
+        touches: what the data shares with training data by the leakage gate, such as speakers; None where it was not checked.
         audio: the clips that were given: true, or for a baseline shuffled or none.
         figures: one or two.
         failed: rows that could not be done, and are in no rate.
@@ -67,6 +68,7 @@ class Evaluation:
     data: str
     manifest_sha256: str
     role: Role
+    touches: tuple[str, ...] | None
     audio: str
     figures: tuple[Figure, ...]
     failed: int
@@ -114,20 +116,27 @@ def read_evaluation(run: Path, model: Path, repo: str, weights: list[Path]) -> E
         weights: the model's weight files, which must be older than the run.
 
     Raises:
-        ConfigError: a file is missing or lacks a key, the run is one of another model, or of older weights.
+        ConfigError: a file is missing or lacks a key, there is no rate, or the run is one of another model, or of older weights.
     """
     metrics, about = read_json(run / _METRICS_NAME), read_json(run / _RUN_NAME)
     try:
         _require_same_model(run, about, model, repo, weights)
         manifest, fingerprint = Path(about["manifest"]), str(about["manifest_sha256"])
+        figures = _figures(metrics)
+        if not figures:
+            raise ConfigError(f"{run / _METRICS_NAME}: has no rate, since no reference has a word: leave the run out")
+        leakage, choice = metrics.get("leakage") or {}, metrics.get("checkpoint") or {}
+        role = _role(manifest, fingerprint, model)
         return Evaluation(
             folder=str(run),
             metrics_sha256=hashlib.sha256((run / _METRICS_NAME).read_bytes()).hexdigest(),
             data=manifest.parent.name if manifest.name == "manifest.jsonl" else manifest.stem,
             manifest_sha256=fingerprint,
-            role=_role(manifest, fingerprint, model),
+            # Part of the validation data is another manifest, and was used for choosing all the same.
+            role="validation" if choice.get("chosen_on_this_data") and role != "training" else role,
+            touches=tuple(map(str, leakage["touches"])) if leakage.get("checked") else None,
             audio=about.get("audio", "true"),
-            figures=_figures(metrics),
+            figures=figures,
             failed=len(metrics["failed"]),
             normaliser=f"{metrics['normaliser']['name']} {metrics['normaliser']['version']}",
             prompt=about["prompt"],
@@ -137,7 +146,7 @@ def read_evaluation(run: Path, model: Path, repo: str, weights: list[Path]) -> E
 
 
 def _figures(metrics: dict[str, Any]) -> tuple[Figure, ...]:
-    """Raises KeyError, TypeError or ValueError where a key is missing or is of another kind."""
+    """None where there is no word to divide by. Raises KeyError, TypeError or ValueError where a key is missing or is of another kind."""
     answers = metrics.get("accuracy")
     asked = 0 if answers is None else int(answers["answers"])
     found: list[Figure] = []
@@ -146,7 +155,7 @@ def _figures(metrics: dict[str, Any]) -> tuple[Figure, ...]:
         ("accuracy", answers, asked),
     )
     for measure, value, count in rows:
-        if value is not None:
+        if value is not None and value["rate"] is not None:
             interval = value["interval"]
             low, high, confidence = (float(interval[key]) for key in ("low", "high", "confidence"))
             found.append(Figure(measure, float(value["rate"]), low, high, confidence, count))
