@@ -68,14 +68,13 @@ def test_the_benchmark_writes_all_of_its_figures(coverage: ModuleType, monkeypat
     assert len(written["differences"]["10"]) == 5
 
 
-def test_the_benchmarks_own_figures_keep_the_range() -> None:
-    """Of 20 speakers and more, in each setting but that with few errors in few answers, where intervals are a little too wide."""
-    measured = json.loads((BENCHMARKS / "results" / "coverage.json").read_text())
-    margin = 3 * measured["standard_error_at_95"]
-    for settings_ in (measured["word_error_rates"], measured["accuracies"]):
-        for name, by_speakers in settings_.items():
-            for speakers in ("20", "40", "100"):
-                assert 0.93 - margin <= by_speakers[speakers]["ours"] <= 0.97 + margin, (name, speakers)
+@pytest.mark.parametrize(("part", "most"), [("word_error_rates", 0.97), ("accuracies", 0.98)])
+def test_the_measured_coverages_keep_the_range(part: str, most: float) -> None:
+    """Of 20 speakers and more; where two answers in a hundred are wrong, intervals of 20 are a little too wide."""
+    measured = json.loads((BENCHMARKS / "results" / "coverage.json").read_text())[part]
+    found = {(name, speakers): by_speakers[speakers]["ours"] for name, by_speakers in measured.items() for speakers in ("20", "40", "100")}
+    assert len(found) >= 9
+    assert {place: value for place, value in found.items() if not 0.93 <= value <= most} == {}
 
 
 def test_the_point_estimate_lies_inside() -> None:

@@ -25,7 +25,7 @@ from audiograft.inference.teacher_forcing import Referenced, TokenScores, score_
 from audiograft.inference.transcribing import transcript_tokens
 from audiograft.inference.whisper import WhisperEngine, open_engine
 from audiograft.messages import Message, conversation
-from audiograft.types import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, Answer, AudioError, Sample, Transcript
+from audiograft.types import WINDOW_S, WINDOW_SAMPLES, Answer, AudioError, Sample, Transcript
 
 _SHUFFLE_SEED = 0
 _DIGITS = 5
@@ -38,14 +38,13 @@ Result = Transcript | Answer | AudioError
 
 
 def open_warm(model: str | Path, chosen: Options) -> Engine | WhisperEngine:
-    """Open a model and let it hear a second of noise, so that no row pays for what is set up at the first call.
+    """Open a model and let it hear something before the first row.
 
     Raises:
         ConfigError: it can't be opened.
     """
     engine = open_engine(model, chosen.device, language=chosen.language)
-    noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE_HZ).astype(np.float32) / 100
-    engine.transcribe_many([(noise, SAMPLE_RATE_HZ)], max_new_tokens=1)
+    engine.warm_up()
     return engine
 
 

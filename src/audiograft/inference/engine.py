@@ -15,7 +15,7 @@ from audiograft.inference.chunking import split_into_chunks
 from audiograft.inference.decoding import GREEDY, Decoding, DecodingOptions, Request, Waveform, write_answers
 from audiograft.inference.questions import Asked, Question, prepare, refer
 from audiograft.inference.teacher_forcing import TokenScores, score_references
-from audiograft.inference.transcribing import Budgets, Job, join_texts, transcript_tokens
+from audiograft.inference.transcribing import Budgets, Job, a_second_of_noise, join_texts, transcript_tokens
 from audiograft.messages import Message, audio_messages
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, load_model
 from audiograft.types import TRANSCRIBE_PROMPT, Answer, AudioError, ConfigError, Transcript
@@ -128,6 +128,10 @@ class Engine:
             job.written[number] = answer
         for job in jobs:
             yield job.transcript(self.name)
+
+    def warm_up(self) -> None:
+        """Hear a second of noise, so that no clip pays for what is set up at the first call."""
+        self.transcribe_waveforms([a_second_of_noise()], [TRANSCRIBE_PROMPT], max_new_tokens=1)
 
     def transcribe_waveforms(
         self,

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
+import numpy as np
+
 from audiograft.audio import Clip, is_silent
 from audiograft.inference.chunking import Chunk, split_into_chunks
 from audiograft.inference.decoding import Decoding, Request, Waveform, Written
@@ -118,3 +120,8 @@ class Job(Generic[Asking]):
 def join_texts(texts: Sequence[str]) -> str:
     """The text of a clip from those of its chunks."""
     return " ".join(text for text in texts if text)
+
+
+def a_second_of_noise() -> Waveform:
+    """Quiet white noise, (16000,): what an engine warms up with."""
+    return np.random.default_rng(0).standard_normal(SAMPLE_RATE_HZ, dtype=np.float32) * np.float32(0.01)

@@ -15,7 +15,7 @@ from audiograft.audio import AudioInput, Clip, load_audio
 from audiograft.inference.batching import in_flight
 from audiograft.inference.decoding import Decoding, DecodingOptions, TokenRecorder, Waveform, Written, seeded, token_names, up_to_the_end
 from audiograft.inference.engine import Engine, find_device
-from audiograft.inference.transcribing import Job
+from audiograft.inference.transcribing import Job, a_second_of_noise
 from audiograft.model.checkpoint import load_config, load_part, loading, resolve_model
 from audiograft.types import SAMPLE_RATE_HZ, TRANSCRIBE_PROMPT, AudioError, ConfigError, Transcript
 
@@ -108,6 +108,10 @@ class WhisperEngine:
             batch_size,
             on_result,
         )
+
+    def warm_up(self) -> None:
+        """Hear a second of noise, so that no clip pays for what is set up at the first call."""
+        self._write([a_second_of_noise()], Decoding(max_new_tokens=1))
 
     def _transcribe(self, jobs: list[Job[Waveform]], batch_size: int, options: Decoding) -> Iterator[Transcript]:
         # All are padded to 30 s: there is nothing to be gained by sorting them.

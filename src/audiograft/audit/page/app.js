@@ -121,6 +121,7 @@
     [["Home"], "first clip", () => step(-List.total())],
     [["End"], "last clip", () => step(List.total())],
     [["1", "2", "3", "4", "5"], "verdict", (key) => Clip.judge(Number(key) - 1)],
+    [["0"], "nothing is said in the clip", () => Clip.toggleSilence()],
     [Clip.TAG_KEYS, "tags, in the order of the buttons", (key) => Clip.toggleTag(Clip.TAG_KEYS.indexOf(key))],
     [["u"], "undo the last verdict", undo],
     [["e"], "type what is said", () => focusField("corrected")],
@@ -130,6 +131,7 @@
     [["?"], "this page", () => Dom.byId("help-dialog").showModal()],
   ];
   const ACTIONS = new Map(KEYS.flatMap(([keys, , action]) => keys.map((key) => [key, action])));
+  const REPEATED = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "PageUp", "PageDown", "j", "k"]);
   const KEY_NAMES = { " ": "space", ArrowLeft: "←", ArrowRight: "→", ArrowDown: "↓", ArrowUp: "↑", Escape: "Esc" };
   // Elements that have a use of their own for some keys.
   const OWN_KEYS = { BUTTON: [" "], SUMMARY: [" "], SELECT: [" ", "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Home", "End", "PageUp", "PageDown"] };
@@ -153,7 +155,8 @@
     const action = ACTIONS.get(event.key);
     if (!action) return;
     event.preventDefault();
-    action(event.key);
+    // A key that is held down moves on and on, and judges once.
+    if (!event.repeat || REPEATED.has(event.key)) action(event.key);
   }
 
   function leaveField(event) {
@@ -216,6 +219,8 @@
     Verdicts.start(run, verdictsChanged);
     Results.start(run, open);
     document.addEventListener("keydown", onKey);
+    // The last moment that a browser, above all a phone's, surely gives to a page that is closed.
+    document.addEventListener("visibilitychange", () => { if (document.hidden) Clip.amend(); });
     // After a click the keys belong to the page again: space must not press the same button once more.
     document.addEventListener("click", (event) => {
       const button = event.target.closest("main button");

@@ -2,6 +2,7 @@
 
 // Where clips come from and verdicts go: the server, or in a static export the data in the page and the browser's own store.
 const Backend = (() => {
+  const LONGEST_ANSWER_MS = 30000;
   const island = Dom.byId("data");
 
   function served() {
@@ -12,6 +13,7 @@ const Backend = (() => {
         method: "POST",
         headers: { "Content-Type": "application/json", "X-Audiograft-Token": token },
         body: JSON.stringify(body),
+        signal: AbortSignal.timeout(LONGEST_ANSWER_MS),
       };
       const response = await fetch(path, body === undefined ? { cache: "no-store" } : post);
       if (response.ok) return response.json();
@@ -22,7 +24,8 @@ const Backend = (() => {
       } catch {
         // No JSON: the status has to do.
       }
-      throw new Error(reason);
+      // What was refused for what it says will be refused again; anything else may pass.
+      throw Object.assign(new Error(reason), { isRefusal: [400, 413].includes(response.status) });
     }
 
     const of = (rater) => `rater=${encodeURIComponent(rater)}`;
@@ -33,7 +36,7 @@ const Backend = (() => {
       clips: async (rater) => (await call(`/api/clips?${of(rater)}`)).clips,
       verdicts: (rater) => call(`/api/verdicts?${of(rater)}`),
       judge: async (entry) => (await call("/api/verdicts", entry)).verdict,
-      undo: (rater) => call("/api/undo", { rater }),
+      undo: (rater, event_id) => call("/api/undo", { rater, event_id }),
       results: () => call("/api/results"),
       patterns: () => call("/api/patterns"),
       audio: (clip, part) => `/audio/${clip.i}?n=${part}`,
@@ -70,15 +73,15 @@ const Backend = (() => {
       return found;
     }
 
-    async function judge({ rater, id, verdict, choice, corrected, tags, note }) {
+    async function judge({ event_id, rater, id, verdict, choice, corrected, tags, note }) {
       const given = { verdict: verdict ?? null, blind: data.run.blind, choice: choice ?? null, corrected, tags, note };
-      return add({ event: "verdict", rater, id, ...given });
+      return add({ event: "verdict", event_id, rater, id, ...given });
     }
 
-    async function undo(rater) {
+    async function undo(rater, event_id) {
       const last = inForce(rater).pop();
       if (last === undefined) return { id: null, verdict: null };
-      add({ event: "undo", rater });
+      add({ event: "undo", event_id, rater });
       return { id: last.id, verdict: current(rater)[last.id] ?? null };
     }
 

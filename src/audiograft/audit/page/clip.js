@@ -23,6 +23,7 @@ const Clip = (() => {
   let run = null;
   let clip = null;
   let tags = new Set();
+  let silence = null;
   const drafts = new Map();
   let onJudged = () => {};
 
@@ -69,8 +70,11 @@ const Clip = (() => {
     for (const [name, [label]] of Object.entries(sides())) {
       Dom.byId("copies").append(Dom.make("button", { type: "button", onclick: () => copy(name) }, `Start from ${label}`), " ");
     }
+    silence = Dom.make("button", { type: "button", id: "silence", "aria-pressed": "false", onclick: toggleSilence }, "Nothing is said ", Dom.make("kbd", {}, "0"));
+    Dom.byId("copies").append(silence);
     corrected.addEventListener("change", amend);
     note.addEventListener("change", amend);
+    corrected.addEventListener("input", () => showSilence(false));
     for (const field of [corrected, note]) field.addEventListener("input", keepDraft);
     Dom.byId("judge").hidden = Boolean(run.read_only);
   }
@@ -79,8 +83,24 @@ const Clip = (() => {
 
   function copy(name) {
     corrected.value = clip[name];
+    showSilence(false);
     keepDraft();
     corrected.focus();
+  }
+
+  const isSilence = () => silence.getAttribute("aria-pressed") === "true";
+
+  function showSilence(isOn) {
+    silence.setAttribute("aria-pressed", String(isOn));
+  }
+
+  function toggleSilence() {
+    if (clip === null || run.read_only) return;
+    showSilence(!isSilence());
+    corrected.value = "";
+    keepDraft();
+    amend();
+    showVerdict();
   }
 
   function show(next) {
@@ -117,6 +137,7 @@ const Clip = (() => {
     const given = drafts.get(draftKey()) ?? verdict;
     tags = new Set(given?.tags ?? []);
     corrected.value = given?.corrected ?? "";
+    showSilence(given?.corrected === "");
     note.value = given?.note ?? "";
     for (const button of Dom.byId("verdicts").children) button.setAttribute("aria-pressed", String(Boolean(verdict) && chosen(verdict) === button.dataset.choice));
     showTags();
@@ -131,7 +152,7 @@ const Clip = (() => {
     for (const button of Dom.byId("tags").children) button.setAttribute("aria-pressed", String(tags.has(button.dataset.tag)));
   }
 
-  const given = () => ({ corrected: corrected.value.trim() || null, tags: run.tags.filter((tag) => tags.has(tag)), note: note.value.trim() || null });
+  const given = () => ({ corrected: corrected.value.trim() || (isSilence() ? "" : null), tags: run.tags.filter((tag) => tags.has(tag)), note: note.value.trim() || null });
 
   function keepDraft() {
     drafts.set(draftKey(), given());
@@ -171,7 +192,7 @@ const Clip = (() => {
   }
 
   return {
-    chosen, labelOf, badge, marked, start, show, judge, toggleTag, TAG_KEYS,
+    chosen, labelOf, badge, marked, start, show, judge, amend, toggleTag, toggleSilence, TAG_KEYS,
     refresh: () => { if (clip) showVerdict(); },
     leave: () => { if (clip) amend(); clip = null; },
     forgetDraft: (id) => { drafts.delete(`${Verdicts.rater()}\n${id}`); },

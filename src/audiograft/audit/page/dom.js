@@ -48,6 +48,32 @@ const Dom = (() => {
     }
   }
 
+  function forget(name) {
+    try {
+      localStorage.removeItem(`audiograft-audit/${name}`);
+    } catch {
+      // It was never kept.
+    }
+  }
+
+  // Names of what is remembered, in order.
+  function rememberedNames(prefix) {
+    try {
+      const start = "audiograft-audit/";
+      return Object.keys(localStorage).filter((name) => name.startsWith(start + prefix)).map((name) => name.slice(start.length)).sort();
+    } catch {
+      return [];
+    }
+  }
+
+  // Sorts by time. Not crypto.randomUUID, which a page from another machine has only over HTTPS.
+  let drawn = 0;
+  function newId() {
+    const random = [...crypto.getRandomValues(new Uint32Array(2))].map((number) => number.toString(16).padStart(8, "0")).join("");
+    drawn += 1;
+    return `${String(Date.now()).padStart(14, "0")}-${String(drawn).padStart(6, "0")}-${random}`;
+  }
+
   let hiding = 0;
   function toast(...parts) {
     const node = byId("toast");
@@ -57,5 +83,5 @@ const Dom = (() => {
     hiding = setTimeout(() => { node.hidden = true; }, 6000);
   }
 
-  return { byId, make, foreign, known, percent, seconds, whole, counted, clock, remember, remembered, toast };
+  return { byId, make, foreign, known, percent, seconds, whole, counted, clock, remember, remembered, forget, rememberedNames, newId, toast };
 })();

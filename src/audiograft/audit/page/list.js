@@ -37,6 +37,7 @@ const List = (() => {
     "length-down": ["length, longest first", by("dur", -1)],
     "length-up": ["length, shortest first", by("dur", 1)],
     speaker: ["speaker", by("speaker", 1)],
+    kind: ["kind of match", by("kind", 1)],
     confidence: ["confidence, lowest first", by("conf", 1)],
     suspicion: ["suspicion, highest first", by("suspicion", -1)],
   };
@@ -45,7 +46,7 @@ const List = (() => {
     run = ofRun;
     choose = onChoose;
     viewChanged = onView;
-    const hidden = [...(run.blind ? ["confidence", "suspicion"] : []), ...(run.has_suggestions ? [] : ["suspicion"])];
+    const hidden = [...(run.blind ? ["kind", "confidence", "suspicion"] : []), ...(run.has_suggestions ? [] : ["suspicion"])];
     for (const [name, [label]] of Object.entries(ORDERS)) {
       const text = run.blind ? label.replace("WER", "distance of X and Y") : label;
       if (!hidden.includes(name)) Dom.byId("sort").append(Dom.make("option", { value: name }, text));
