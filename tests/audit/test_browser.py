@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from browsing import Opener, Serve, ids, outline, plays, saved, title, wait_until_saved
-from playwright.sync_api import Route, expect
-from reviewed import mistaken, write_run
+from playwright.sync_api import expect
+from reviewed import mistaken, reviewing, write_run
 
 from audiograft.audit.results import results
 from audiograft.audit.rows import patterns_row
@@ -161,49 +162,18 @@ def test_two_raters_results_and_patterns(serve: Serve, opened: Opener) -> None:
     assert title(page) == pattern["ids"][0]
 
 
-def test_verdicts_that_cant_be_saved_are_shown_kept_and_sent_again(serve: Serve, opened: Opener) -> None:
-    served = serve()
-    page = opened(served.address)
-    page.keyboard.press("1")
-    saved(page, 1, 12)
-    page.route("**/api/verdicts", lambda route: route.abort())
-    page.keyboard.press("2")
-    page.keyboard.press("3")
-    expect(page.locator("#unsaved")).to_contain_text("2 verdicts not saved: the server can't be reached")
-    assert page.locator("#unsaved").get_attribute("role") == "alert"
-    expect(page.locator(".badge.not-saved")).to_have_count(2)
-    page.keyboard.press("u")  # takes back what was never sent
-    expect(page.locator("#unsaved")).to_contain_text("1 verdict not saved")
-    assert len(served.told()) == 1
-    page.route("**/api/verdicts", lambda route: route.fulfill(status=500, json={"detail": "the disk is full"}))
-    page.reload()
-    expect(page.locator("#unsaved")).to_contain_text("1 verdict not saved: the disk is full", timeout=15_000)
-    expect(page.locator("#progress-text")).to_have_text("2 of 12 judged")
-    page.unroute("**/api/verdicts")
-    page.click("#retry")
-    saved(page, 2, 12)
-    wait_until_saved(served, 2, page)
-    assert [verdict.verdict for verdict in served.told().values()] == ["label_noise", "model_error"]
-    page.reload()
-    saved(page, 2, 12)
-
-
-def test_a_verdict_whose_answer_was_lost_is_not_sent_twice(serve: Serve, opened: Opener) -> None:
-    served = serve()
-    page = opened(served.address)
-
-    def lose_the_answer(route: Route) -> None:
-        route.fetch()
-        route.abort()
-
-    page.route("**/api/verdicts", lose_the_answer, times=1)
-    page.route("**/api/verdicts", lambda route: route.abort() if served.told() else route.fallback())
-    page.keyboard.press("2")
-    expect(page.locator("#unsaved")).to_contain_text("1 verdict not saved")
-    page.unroute("**/api/verdicts")
-    page.reload()
-    saved(page, 1, 12)
-    assert len(served.run.verdicts_path.read_text(encoding="utf-8").splitlines()) == 1
+def test_another_run_at_the_same_address_is_heard(opened: Opener, tmp_path: Path) -> None:
+    lengths, context = [], None
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for name, clips_s in (("first", 1.5), ("second", 2.5)):
+        with reviewing(load_run(write_run(tmp_path / name, mistaken(2), clips_s=clips_s)), port=port) as address:
+            page = opened(address, context=context, rater=None if context else "anna")
+            context = page.context
+            page.wait_for_function("() => document.querySelector('audio').duration > 0")
+            lengths.append(page.evaluate("document.querySelector('audio').duration"))
+            page.close()
+    assert lengths == [1.5, 2.5]
 
 
 def test_a_name_keeps_what_can_be_seen(serve: Serve, opened: Opener) -> None:
@@ -233,6 +203,10 @@ def test_filters_sorting_and_search(serve: Serve, opened: Opener) -> None:
     page.fill("#speaker", "speaker 3")
     expect(page.locator("#found")).to_have_text("3 of 20 clips")
     page.click("#clear")
+    page.select_option("#sort", "kind")
+    kinds = {clip.prediction.id: clip.kind for clip in served.run.clips}
+    assert [kinds[id_] for id_ in page.locator(".row .row-id").all_inner_texts()][:2] == sorted(kinds.values())[:2]
+    page.select_option("#sort", "file")
     page.select_option("#kind", "mismatch")
     n_mismatches = sum(clip.kind == "mismatch" for clip in served.run.clips)
     expect(page.locator("#found")).to_have_text(f"{n_mismatches} of 20 clips")

@@ -10,6 +10,7 @@ import pytest
 from judged import audit_run, verdicts
 
 from audiograft.audit.corrected import CorrectedSummary, write_corrected
+from audiograft.audit.results import results
 from audiograft.audit.run import AuditRun
 from audiograft.audit.verdicts import Verdict
 from audiograft.cli import main
@@ -71,6 +72,16 @@ def test_corrected_rows_have_the_new_text_and_what_they_were(run: AuditRun, corp
 
 def accounted(summary: CorrectedSummary) -> int:
     return summary.typed + summary.from_hypothesis + summary.kept + summary.unjudged + len(summary.unsettled) + len(summary.dropped)
+
+
+def test_a_clip_in_which_nothing_is_said(run: AuditRun, corpus: Path) -> None:
+    given = [Verdict("typed", "label_noise", "ann", corrected="")]
+    summary = write_corrected(run, given, corpus, corpus / "corrected.jsonl")
+    assert summary.typed == 1
+    assert written(corpus / "corrected.jsonl")["typed"]["text"] == ""
+    assert list(read_manifest(corpus / "corrected.jsonl"))[0].target == ""
+    wer = results(run, given)["wer"]
+    assert (wer["typed"], wer["corrected"]["insertions"], wer["corrected"]["reference_length"]) == (1, 3, 0)
 
 
 def test_the_judged_manifest_stays_as_it_is(run: AuditRun, corpus: Path) -> None:

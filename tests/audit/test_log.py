@@ -58,14 +58,39 @@ def writer(path: Path, rater: str, count: int) -> subprocess.Popen[str]:
 
 def test_a_verdict_is_a_line_of_the_stated_form(log: VerdictLog, path: Path) -> None:
     assert not path.exists()
-    verdict = Verdict("a/1", "label_noise", "ann", True, "y", "Ünï \u2028 text", ("name", "grammar"), "see \ud800", "2026-01-01T00:00:00+00:00")
+    verdict = Verdict("a/1", "label_noise", "ann", True, "y", "Ünï \u2028 text", ("name", "grammar"), "see \ud800", "2026-01-01T00:00:00+00:00", "e1")
     log.append(verdict)
     assert json.loads(path.read_bytes()) == {
-        "event": "verdict", "run": RUN, "time": "2026-01-01T00:00:00+00:00", "rater": "ann", "id": "a/1", "verdict": "label_noise", "blind": True,
+        "event": "verdict", "event_id": "e1", "run": RUN, "time": "2026-01-01T00:00:00+00:00", "rater": "ann", "id": "a/1", "verdict": "label_noise", "blind": True,
         "choice": "y", "corrected": "Ünï \u2028 text", "tags": ["name", "grammar"], "note": "see \ud800",
     }  # fmt: skip
     assert path.read_bytes().count(b"\n") == 1
     assert VerdictLog(path, RUN).current() == [verdict]
+
+
+def test_an_event_that_is_sent_again_is_written_once(path: Path) -> None:
+    first = Verdict("a", "perfect", "ann", event_id="e1")
+    VerdictLog(path, RUN).append(first)
+    log = VerdictLog(path, RUN)  # as after a restart
+    log.append(Verdict("a", "perfect", "ann", event_id="e1"))
+    assert log.current() == [first]
+    log.append(Verdict("b", "perfect", "ann", event_id="e2"))
+    for _ in range(2):
+        undone = VerdictLog(path, RUN).undo("ann", "u1")
+        assert undone is not None
+        assert undone.id == "b"
+    log.append(Verdict("b", "perfect", "ann", event_id="e2"))  # it was taken back, and stays so
+    assert said(log) == {"ann/a": "perfect"}
+    assert len(path.read_text().splitlines()) == 3
+    assert log.undo("ann", "u2") == first
+    assert said(log) == {}
+
+
+def test_nothing_said_and_nothing_typed_are_two_things(path: Path) -> None:
+    log = VerdictLog(path, RUN)
+    for id_, corrected in (("a", ""), ("b", None)):
+        log.append(Verdict(id_, "label_noise", "ann", corrected=corrected))
+    assert [verdict.corrected for verdict in VerdictLog(path, RUN).current()] == ["", None]
 
 
 def test_the_last_verdict_of_a_rater_on_a_clip_is_in_force_and_undo_brings_back_the_one_before(log: VerdictLog, path: Path) -> None:

@@ -121,9 +121,10 @@ def test_failed_clips_are_apart_and_counted(tmp_path: Path, corpus: Path) -> Non
 
 def test_what_is_odd_is_told_in_a_line(tmp_path: Path) -> None:
     silent = load_run(write_run(tmp_path / "silent", [("one", ""), ("two", " ")]))
-    assert [note.partition(":")[0] for note in silent.notes] == ["all 2 hypotheses are empty"]
+    assert [note.partition(":")[0] for note in silent.telling_notes] == ["all 2 hypotheses are empty"]
     wordless = load_run(write_run(tmp_path / "wordless", [("", "oh no"), ("two", "two")]))
-    assert [note.partition(":")[0] for note in wordless.notes] == ["1 of 2 references have no words once normalised"]
+    assert [note.partition(":")[0] for note in wordless.telling_notes] == ["1 of 2 references have no words once normalised"]
+    assert (silent.notes, wordless.notes) == ((), ())  # these a blind session is told too
     assert wordless.clips[0].wer == 2
 
 

@@ -138,6 +138,44 @@ def test_undo_brings_back_what_stood_before(client: Client) -> None:
     assert client.post("/api/undo", {"rater": "ann"}).json() == {"id": None, "verdict": None}
 
 
+def test_what_is_sent_again_is_kept_once_and_answered_with_what_is_in_force(client: Client, folder: Path) -> None:
+    first = client.judge("clip-00000", "perfect", event_id="e1").json()
+    assert client.judge("clip-00000", "perfect", event_id="e1").json() == first
+    client.judge("clip-00000", "ambiguous", event_id="e2")
+    assert client.judge("clip-00000", "perfect", event_id="e1").json()["verdict"]["verdict"] == "ambiguous"
+    for _ in range(2):
+        undone = client.post("/api/undo", {"rater": "ann", "event_id": "u1"}).json()
+        assert (undone["id"], undone["verdict"]["verdict"]) == ("clip-00000", "perfect")
+    client.post("/api/undo", {"rater": "ann", "event_id": "u2"})
+    assert client.judge("clip-00000", "perfect", event_id="e1").json() == {"ok": True, "verdict": None}
+    assert len((folder / "verdicts.jsonl").read_text().splitlines()) == 4
+    for bad in (7, "", "x" * 65):
+        assert '"event_id" must be' in refused(client.judge("clip-00001", "perfect", event_id=bad), 400)
+
+
+def test_a_rater_can_say_that_nothing_is_said(client: Client) -> None:
+    for typed, kept in (("", ""), ("  ", ""), (None, None)):
+        assert client.judge("clip-00000", "label_noise", corrected=typed).json()["verdict"]["corrected"] == kept
+
+
+def test_browsers_keep_no_clip(client: Client, decoded: tuple[Client, bytes]) -> None:
+    """At the same address another run has another clip."""
+    for answer in (client.get("/audio/2"), client.get("/audio/2", Range="bytes=0-9"), decoded[0].get("/audio/0"), client.get("/api/peaks/0")):
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_two_servers_on_one_machine_have_their_own_cookies(folder: Path) -> None:
+    names = set()
+    for token in ("first", "second"):
+        run = load_run(folder)
+        client = Client(folder)
+        client.app = create_app(run, VerdictLog(run.verdicts_path, run.fingerprint), token=token, hosts=("*",), in_url=True)
+        cookie = client.get(f"/?token={token}").headers["Set-Cookie"].partition(";")[0]
+        assert client.get("/api/run", Cookie=f"audiograft-other=x; {cookie}").status_code == 200
+        names.add(cookie.partition("=")[0])
+    assert len(names) == 2
+
+
 def test_two_raters_judge_at_once(client: Client) -> None:
     with ThreadPoolExecutor(4) as pool:
         asked = [(f"clip-{row:05d}", category, rater) for row in range(6) for rater, category in (("ann", "perfect"), ("bob", "model_error"))]

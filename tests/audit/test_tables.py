@@ -38,6 +38,7 @@ def test_one_row_a_verdict_with_its_clip(tmp_path: Path) -> None:
         "verdict": "label_noise",
         "choice": "y",
         "blind": "yes",
+        "is_corrected": "yes",
         "corrected": 'one, "two"\nthree',
         "tags": "name; grammar",
         "note": "sure",
@@ -46,7 +47,9 @@ def test_one_row_a_verdict_with_its_clip(tmp_path: Path) -> None:
         "hypothesis": "one two tree a",
         "wer": "0.2500",
     }
-    assert (second["blind"], second["reference"], second["wer"]) == ("no", "", "")
+    assert (second["blind"], second["is_corrected"], second["corrected"], second["reference"], second["wer"]) == ("no", "no", "", "", "")
+    (silence,) = rows_of(verdicts_csv(run, [Verdict("a", "label_noise", "ann", corrected="")]))
+    assert (silence["is_corrected"], silence["corrected"]) == ("yes", "")
 
 
 @pytest.mark.parametrize(

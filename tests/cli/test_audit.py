@@ -95,6 +95,33 @@ def test_other_machines_are_let_in_with_a_warning_and_the_token(folder: Path) ->
     assert err == "warning: other machines can reach this page, unencrypted: whoever has the whole address hears the clips and can judge\n"
 
 
+@pytest.mark.parametrize("host", ["127.0.0.2", "localhost"])
+def test_every_address_of_this_machine_answers_under_its_name(folder: Path, host: str) -> None:
+    with started(str(folder), "--host", host) as (_, url):
+        assert "token" not in url
+        assert httpx.get(url).status_code == 200
+        assert httpx.get(url, headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_nothing_is_printed_in_a_blind_session_that_tells_the_texts_apart(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", [("one", ""), ("", " ")])
+    with started(str(folder)) as (process, url):
+        assert len(httpx.get(url + "api/run").json()["notes"]) == 2
+        assert "hypotheses are empty" in ended(process)[1]
+    with started(str(folder), "--blind") as (process, url):
+        assert httpx.get(url + "api/run").json()["notes"] == []
+        assert ended(process)[1] == ""
+
+
+def test_a_table_takes_the_place_of_no_other_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judged(folder, clip_0="perfect")
+    predictions = folder / "predictions.jsonl"
+    before = predictions.read_bytes()
+    assert main(["audit", str(folder), "--csv", str(predictions)]) == 2
+    assert "exists already and is no .csv: name another file" in capsys.readouterr().err
+    assert predictions.read_bytes() == before
+
+
 def test_results_are_printed_and_given_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     judged(folder, clip_0="label_noise", clip_1="perfect")
     assert main(["audit", str(folder), "--results"]) == 0

@@ -71,4 +71,13 @@ def test_a_baseline_that_has_gone_is_named(run: Path, tmp_path: Path, capsys: py
     assert main(["report", str(run), "--baseline", str(other)]) == 0
     other.unlink()
     assert main(["report", str(run)]) == 2
-    assert f"{other}: no such predictions file" in capsys.readouterr().err
+    mend = "name it with --baseline, or take it out of metrics.json"
+    assert capsys.readouterr().err == f"error: {run}: its baseline {other} is gone: {mend}\n"
+
+
+def test_a_baseline_is_found_from_any_folder(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_manifest(tmp_path / "other.jsonl", ROWS)
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", str(run), "--baseline", "other.jsonl"]) == 0
+    monkeypatch.chdir("/")
+    assert main(["report", str(run)]) == 0

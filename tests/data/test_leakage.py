@@ -225,6 +225,14 @@ def test_a_model_remembers_what_it_was_validated_on(corpora: Corpora, tmp_path: 
     assert not check_model(model, test)["checked"]
 
 
+def test_without_sound_nothing_says_whether_rows_chose_the_checkpoint(corpora: Corpora, tmp_path: Path) -> None:
+    save_traces(tmp_path, [corpora.write("validation", range(3))], record=VALIDATION_TRACES)
+    write_manifest(tmp_path / "asked.jsonl", [{"id": "a", "prompt": "What is the capital of Norway?", "response": "Oslo"}])
+    told = check_choice(tmp_path, tmp_path / "asked.jsonl")
+    assert (told["known"], told["chosen_on_this_data"]) == (False, None)
+    assert told["why"] == "choice of checkpoint not checked: none of these rows has a clip with sound"
+
+
 def test_a_broken_record_is_told_and_does_not_stop(corpora: Corpora, tmp_path: Path) -> None:
     test = corpora.write("test", range(2))
     (tmp_path / TRAINING_TRACES).write_bytes(b"nonsense")

@@ -58,6 +58,33 @@ def test_the_table_is_of_own_shuffled_and_silent_audio(engine: Engine, manifest:
     assert metrics["deafness"]["deaf"] is True  # it is random
 
 
+def test_a_run_that_died_before_its_table_makes_it_when_it_is_repeated(engine: Engine, manifest: Path, tmp_path: Path) -> None:
+    before = evaluate(engine, manifest, tmp_path / "run", batch_size=4)
+    predictions = (tmp_path / "run" / "predictions.jsonl").read_bytes()
+    (tmp_path / "run" / "deafness.jsonl").unlink()
+    after = evaluate(engine, manifest, tmp_path / "run", batch_size=4)
+    assert after["deafness"] == before["deafness"]
+    assert (tmp_path / "run" / "predictions.jsonl").read_bytes() == predictions
+
+
+def test_a_table_of_more_rows_is_made_anew_and_of_as_many_it_is_not(
+    engine: Engine, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate(engine, manifest, tmp_path / "run", deafness_clips=8)["deafness"]["clips"] == 8
+    assert evaluate(engine, manifest, tmp_path / "run", deafness_clips=9)["deafness"]["clips"] == 9
+    monkeypatch.setattr("audiograft.evaluate.work.hear_differently", None)  # which would fail
+    assert evaluate(engine, manifest, tmp_path / "run", deafness_clips=9)["deafness"]["clips"] == 9
+    assert evaluate(engine, manifest, tmp_path / "run", deafness_clips=0)["deafness"] is None
+
+
+def test_questions_without_clips_have_no_table(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").write_text('{"id": "a", "prompt": "Capital of Norway?", "response": "Oslo"}\n')
+    metrics = evaluate(engine, tmp_path, tmp_path / "run")
+    assert metrics["deafness"] is None
+    assert metrics["accuracy"]["answers"] == 1
+    assert not (tmp_path / "run" / "deafness.jsonl").exists()
+
+
 def test_fewer_clips_can_be_asked_for_and_none(engine: Engine, manifest: Path, tmp_path: Path) -> None:
     evaluate(engine, manifest, tmp_path / "some", deafness_clips=8)
     assert len(rows(tmp_path / "some" / "deafness.jsonl")) == 16

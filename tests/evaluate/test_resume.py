@@ -154,11 +154,31 @@ def test_verdicts_keep_the_predictions_that_they_are_about(corpus: Path, tmp_pat
     assert file.read_bytes() == judged
 
 
-@pytest.mark.parametrize(("options", "key"), [({"prompt": "Write."}, "prompt"), ({"audio": "none"}, "audio"), ({"context": ["Oslo"]}, "context")])
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [({"prompt": "Write."}, "prompt"), ({"audio": "none"}, "audio"), ({"context": ["Oslo"]}, "context"), ({"language": "de"}, "language")],
+)
 def test_another_run_is_not_written_over(corpus: Path, tmp_path: Path, options: dict[str, Any], key: str) -> None:
     run(Table(), corpus, tmp_path / "run")
     with pytest.raises(DataError, match=rf"run: holds another run \(its {key} differs\): choose another --out, or give it up with --overwrite"):
         run(Table(), corpus, tmp_path / "run", **options)
+
+
+def test_another_instruction_is_another_run_beside_rows_that_keep_their_own(corpus: Path, tmp_path: Path) -> None:
+    rows = [{"id": "a", "audio": "0.wav", "text": "word 0"}, {"id": "b", "audio": "1.wav", "text": "word 1", "prompt": "Listen."}]
+    write_manifest(corpus / "manifest.jsonl", rows)
+    run(Table(), corpus, tmp_path / "own")
+    run(Table(), corpus, tmp_path / "own")
+    with pytest.raises(DataError, match="its prompt differs"):
+        run(Table(), corpus, tmp_path / "own", prompt="Write.")
+
+
+def test_every_key_of_the_manifest_can_slice(corpus: Path, tmp_path: Path) -> None:
+    rows = [{"id": f"{i}", "audio": f"{i}.wav", "text": f"word {i}", "label": "SPEECH" if i else "MUSIC", "accent": "x"} for i in range(3)]
+    write_manifest(corpus / "manifest.jsonl", rows)
+    slices = run(Table(), corpus, tmp_path / "run", slice_by=["label", "accent"])["slices"]
+    assert {name: row["n_clips"] for name, row in slices["label"].items()} == {"MUSIC": 1, "SPEECH": 2}
+    assert list(slices["accent"]) == ["x"]
 
 
 def test_a_changed_manifest_is_another_run(corpus: Path, tmp_path: Path) -> None:

@@ -110,3 +110,12 @@ def test_intervals_are_drawn_to_one_scale_and_never_beyond_it() -> None:
     assert (last[0], last[1]) == (0.0, 100.0)
     assert Table(("x",), [("a",)], [(0.0, 0.0, 0.0)]).tracks() == [(0.0, 0.0, 0.0)]
     assert Table(("x",), [("a",)]).tracks() == []
+
+
+def test_no_name_controls_the_terminal(tmp_path: Path) -> None:
+    rows = [row | {"speaker": f"\x1b]0;owned\x07{row['speaker']}", "hypothesis": ""} for row in SAID]
+    rows[0]["id"] = "\x1b[2Jgone"
+    write_manifest(tmp_path / "predictions.jsonl", rows)
+    text = shown(score(tmp_path))
+    assert "\x1b" not in text
+    assert "\N{REPLACEMENT CHARACTER}[2Jgone" in text

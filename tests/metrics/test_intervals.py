@@ -77,6 +77,17 @@ def test_the_measured_coverages_keep_the_range(part: str, most: float) -> None:
     assert {place: value for place, value in found.items() if not 0.93 <= value <= most} == {}
 
 
+def test_the_docs_have_the_measured_coverages() -> None:
+    measured = json.loads((BENCHMARKS / "results" / "coverage.json").read_text())
+    page = (BENCHMARKS.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    for name, shown in (("ours", "these intervals"), ("percentile, speakers", "percentile bootstrap over speakers")):
+        spans = []
+        for part in ("word_error_rates", "accuracies"):
+            values = [100 * by_speakers[speakers][name] for by_speakers in measured[part].values() for speakers in ("20", "40", "100")]
+            spans.append(f"{min(values):.0f} to {max(values):.0f} %")
+        assert f"| {shown} | {spans[0]} | {spans[1]} |" in page
+
+
 def test_the_point_estimate_lies_inside() -> None:
     for counts in (SPREAD, CONCENTRATED):
         for clusters in (SPEAKERS, [None] * 96):

@@ -117,7 +117,8 @@ def test_figures_of_a_run_stand_with_all_that_belongs_to_them(model: Path, tmp_p
     [metric] = entry["metrics"]
     assert (metric["type"], metric["value"]) == ("wer", 12.34)
     assert metric["args"] == {
-        "low": 8.1, "high": 19.2, "confidence": 0.95, "failed_rows": 1, "used_for_choosing": "not by its training", "metrics_sha256": digest,
+        "low": 8.1, "high": 19.2, "confidence": 0.95, "failed_rows": 1, "touches_training": None, "used_for_choosing": "not by its training",
+        "metrics_sha256": digest,
     }  # fmt: skip
     assert "`Transcribe \\| this.`" in card
 
@@ -171,6 +172,36 @@ def test_what_the_data_was_to_training_is_said(model: Path, tmp_path: Path, data
     card = build_card(model, REPO, [item], CardOptions())
     assert ("model-index" in metadata_of(card)) is indexed
     assert ("**it was trained on it**" in card) is (role == "training")
+
+
+def test_what_the_evaluation_found_out_about_its_data_is_said(model: Path, tmp_path: Path) -> None:
+    run = evaluation(tmp_path / "run", model, manifest(tmp_path / "new", "new"))
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["leakage"] = {"checked": True, "touches": ["speakers", "audio"]}
+    metrics["checkpoint"] = {"known": True, "chosen_on_this_data": True}
+    write(run / "metrics.json", metrics)
+    item = read_evaluation(run, model, REPO, [])
+    assert item.role == "validation"  # in part, though the manifest is another
+    card = build_card(model, REPO, [item], CardOptions())
+    assert "**shares speakers and audio with its training data** | word error rate" in card
+    assert "yes, validation data of its training" in card
+    args = metadata_of(card)["model-index"][0]["results"][0]["metrics"][0]["args"]
+    assert args["touches_training"] == ["speakers", "audio"]
+    metrics["leakage"] = {"checked": True, "touches": []}
+    write(run / "metrics.json", metrics)
+    assert "**shares" not in build_card(model, REPO, [read_evaluation(run, model, REPO, [])], CardOptions())
+
+
+def test_a_run_without_a_rate_claims_none(model: Path, tmp_path: Path) -> None:
+    run = evaluation(tmp_path / "run", model, manifest(tmp_path / "new", "new"))
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["wer"] |= {"rate": None, "interval": None}
+    write(run / "metrics.json", metrics)
+    with pytest.raises(ConfigError, match=r"metrics\.json: has no rate, since no reference has a word: leave the run out"):
+        read_evaluation(run, model, REPO, [])
+    answers = {"rate": 0.5, "answers": 20, "interval": {"low": 0.3, "high": 0.7, "confidence": 0.95}}
+    write(run / "metrics.json", metrics | {"accuracy": answers})
+    assert [figure.measure for figure in read_evaluation(run, model, REPO, []).figures] == ["accuracy"]
 
 
 def test_data_counts_as_unknown_where_a_training_manifest_is_gone(model: Path, tmp_path: Path) -> None:

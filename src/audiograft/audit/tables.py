@@ -31,8 +31,8 @@ def verdicts_csv(run: AuditRun, verdicts: Sequence[Verdict]) -> str:
     """The verdicts in force as CSV: one a row, in their order, under `CSV_COLUMNS`.
 
     A cell that a spreadsheet would compute, or that begins with a tab or the end of a line, gets an apostrophe in front. So texts may differ from the
-    log, which is the file to read verdicts from. Where `is_corrected` is yes and `corrected` is empty, the rater hears that nothing is said. The texts
-    and the WER of a clip that is not in the sample are empty.
+    log, which is the file to read verdicts from. Where `is_corrected` is yes and `corrected` is empty, the rater heard that nothing is said. The
+    texts and the WER of a clip that is not in the sample are empty.
     """
     clips = {clip.prediction.id: clip for clip in run.clips}
     out = io.StringIO()

@@ -25,7 +25,7 @@ VERBS = {
     "transcribe": "Write down what is said in audio files.",
     "ask": "Answer a question about one clip, several clips, or none.",
     "evaluate": "Run a model over a manifest and score what it writes.",
-    "report": "Write a run's report again: Markdown, one page with plots, curves.",
+    "report": "Write a run's report again; draw a training run's curves.",
     "compare": "Say whether runs differ, and what may be claimed.",
     "power": "Say how many clips a comparison needs, before a run.",
     "audit": "Listen, compare and judge: the review of a run.",

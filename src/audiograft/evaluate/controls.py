@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from audiograft.data.manifest import read_rows
 from audiograft.evaluate.clips import ScoredClip, answer_rate, score_clip, split_tasks, word_rate
@@ -13,9 +15,10 @@ from audiograft.evaluate.predictions import Prediction, parse_prediction
 from audiograft.metrics.normalisers import Normaliser
 from audiograft.metrics.permutation import permutation_p_value
 from audiograft.train.recipe import DEAF_P, MIN_DEAFNESS_CLIPS
-from audiograft.types import DataError
+from audiograft.types import WINDOW_S, DataError
 
 _HEARD = ("shuffled", "silence")
+_DRAW_SEED = 0
 
 
 def compare_baseline(predictions: Path, baseline: Path, normaliser: Normaliser) -> dict[str, Any]:
@@ -45,7 +48,7 @@ def compare_baseline(predictions: Path, baseline: Path, normaliser: Normaliser) 
     failed_here, failed_there = (sum(run.predictions[id_].error is not None for id_ in paired.failed) for run in (ours, theirs))
     return {
         "name": str(theirs.settings.get("model", baseline)),
-        "path": str(baseline),
+        "path": str(baseline.resolve()),
         **there,
         "here": here,
         "n_shared": n_shared,
@@ -54,6 +57,30 @@ def compare_baseline(predictions: Path, baseline: Path, normaliser: Normaliser) 
         "failed_here": failed_here,
         "failed_there": failed_there,
     }
+
+
+def draw_deafness_rows(predictions: Sequence[Prediction], with_clips: Collection[str], count: int) -> list[str]:
+    """Ids of rows for the deafness table, by a fixed seed, in their order.
+
+    Only rows that were done, have clips of one window at most, and a loss to compare: of a stock Whisper none has.
+
+    Args:
+        predictions: of the run.
+        with_clips: ids of rows that have clips.
+        count: how many, at most.
+    """
+    usable = [
+        row.id
+        for row in predictions
+        if row.error is None and row.reference_nats is not None and (row.duration_s or 0) <= WINDOW_S and row.id in with_clips
+    ]
+    drawn = np.random.default_rng(_DRAW_SEED).permutation(len(usable))[:count]
+    return [usable[index] for index in sorted(drawn)]
+
+
+def deafness_ids(deafness: Path) -> set[str]:
+    """Ids of the rows that a deafness file has; none where there is no such file."""
+    return {str(row.get("id")) for _, row in read_rows(deafness)} if deafness.is_file() else set()
 
 
 def check_deafness(clips: Sequence[ScoredClip], deafness: Path, normaliser: Normaliser) -> dict[str, Any]:
@@ -79,7 +106,7 @@ def check_deafness(clips: Sequence[ScoredClip], deafness: Path, normaliser: Norm
     heard = _read_heard(deafness, normaliser)
     compared = [id_ for id_ in true if all(id_ in rows for rows in heard.values())]
     if not compared:
-        raise DataError(f"{deafness}: no clip of the run was done under {' and '.join(heard)}: remove it or evaluate with --deafness again")
+        raise DataError(f"{deafness}: no clip of the run was done under {' and '.join(heard)}: remove it and evaluate again")
     named = set().union(*heard.values())
     conditions = {name: [rows[id_] for id_ in compared] for name, rows in ({"true": true} | heard).items()}
     found: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from audiograft.evaluate.clips import ScoredClip, score_clip, split_tasks
 from audiograft.evaluate.folder import METRICS_NAME, RUN_NAME
-from audiograft.evaluate.predictions import PREDICTIONS_NAME, Prediction, find_predictions, read_predictions
+from audiograft.evaluate.predictions import PREDICTIONS_NAME, Prediction, Task, find_predictions, read_predictions
 from audiograft.metrics.normalisers import Normaliser
 from audiograft.types import DataError
 
@@ -107,7 +107,7 @@ def _score(runs: Sequence[Run], id_: str, normaliser: Normaliser) -> list[Scored
         if normaliser.apply(row.reference) != first:
             texts = f"{_cut(row.reference)}, and {runs[0].file} {_cut(rows[0].reference)}"
             raise DataError(f"{run.file}: id {id_!r} expects {texts}: compare runs of one manifest")
-    task = "answer" if any(row.task == "answer" for row in rows) else "transcript"
+    task: Task = "answer" if any(row.task == "answer" for row in rows) else "transcript"
     speaker = next((row.speaker for row in rows if row.speaker is not None), None)
     return [score_clip(replace(row, task=task, speaker=speaker), normaliser) for row in rows]
 

@@ -79,6 +79,12 @@ _TEXT = (str, "a string")
 _OPTIONAL_TEXT = (str | None, "a string or null")
 _OPTIONAL_NUMBER = (int | float | None, "a number or null")
 _LIST = (list, "a list")
+_ITEMS: Mapping[str, tuple[Any, str]] = {
+    "audio": (str, "a list of paths"),
+    "tokens": (str, "a list of strings"),
+    "token_logprobs": (int | float, "a list of numbers"),
+}
+_NOT_NEGATIVE = ("duration_s", "decode_s", "reference_nats", "reference_tokens")
 _KINDS: Mapping[str, tuple[Any, str]] = {
     "id": _TEXT,
     "audio": (str | list | None, "a path, a list of paths or null"),
@@ -159,9 +165,20 @@ def parse_prediction(row: Mapping[str, Any], place: str) -> Prediction:
                 raise DataError(f'{place}: "{name}" is missing: repeat the evaluation or correct the row')
             continue
         value = row[name]
-        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+        if isinstance(value, list):
+            item_kind, items = _ITEMS.get(name, (object, what))
+            fits, what = isinstance(value, kind) and all(_is_a(item, item_kind) for item in value), items
+        else:
+            fits = _is_a(value, kind)
+        if fits and name in _NOT_NEGATIVE and value is not None and value < 0:
+            fits, what = False, "0 or more"
+        if not fits:
             raise DataError(f'{place}: "{name}" must be {what}: repeat the evaluation or correct the row')
         values[name] = tuple(value) if isinstance(value, list) else value
     if values.get("task", "transcript") not in get_args(Task):
         raise DataError(f'{place}: "task" must be transcript or answer, not {values["task"]!r}')
     return Prediction(**values, extra={name: value for name, value in row.items() if name not in _KINDS})
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and (not isinstance(value, float) or math.isfinite(value))

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 from audiograft import provenance
 from audiograft.data.leakage import check_choice, check_model
 from audiograft.data.manifest import audio_as_given, find_manifest, read_manifest, read_rows
+from audiograft.evaluate.controls import deafness_ids, draw_deafness_rows
 from audiograft.evaluate.folder import DEAFNESS_NAME, METRICS_NAME, RunFolder, model_fingerprint, write_json
 from audiograft.evaluate.options import EvaluateOptions, Options, is_plain
-from audiograft.evaluate.predictions import find_predictions
+from audiograft.evaluate.predictions import find_predictions, read_predictions
 from audiograft.evaluate.report import write_reports
 from audiograft.evaluate.scoring import score
 from audiograft.messages import conversation
@@ -71,7 +72,7 @@ def evaluate(
         terms=list(chosen.terms or chosen.context) or None,
         slice_by=chosen.slice_by,
         baseline=chosen.baseline,
-        deafness=deafness if deafness.is_file() else None,
+        deafness=deafness if chosen.deafness_clips and deafness.is_file() else None,
     )
     trained = Path(name).expanduser()
     metrics |= {
@@ -106,7 +107,9 @@ def _settings(name: str, manifest: Path, samples: Sequence[Sample], chosen: Opti
         "model_fingerprint": model_fingerprint(name),
         "manifest": str(manifest.resolve()),
         "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
-        "prompt": prompts.pop() if len(prompts) == 1 else None,
+        # Rows without clips keep their own.
+        "prompt": chosen.prompt or (prompts.pop() if len(prompts) == 1 else None),
+        "language": chosen.language,
         "audio": chosen.audio,
         "context": list(chosen.context),
         "batch_size": chosen.batch_size,
@@ -124,30 +127,45 @@ def _work(
     chosen: Options,
     on_clip: Callable[[], None],
 ) -> float | None:
-    """Do what is left to do, and say how long all of it took, where it was done at once."""
+    """Do what is left to do, and say how long the predictions took, where they were made at once."""
     todo = [sample for sample in samples if sample.id not in folder.done]
     for _ in range(len(samples) - len(todo)):
         on_clip()
-    if not todo and folder.is_complete:
-        return _former_wall_s(folder.path)
+    wall_s = _former_wall_s(folder.path)
+    if todo or not folder.is_complete:
+        from audiograft.evaluate.work import clips_heard, open_warm, predict
+        from audiograft.inference.whisper import WhisperEngine
 
-    from audiograft.evaluate.work import clips_heard, hear_differently, open_warm, predict
-    from audiograft.inference.whisper import WhisperEngine
+        model = open_warm(model, chosen) if isinstance(model, str | Path) else model
+        if isinstance(model, WhisperEngine):
+            _check_for_whisper(manifest, samples, chosen)
+        at_once = not folder.done
+        folder.start()
+        start_s = time.perf_counter()
+        named = {sample.id: audio_as_given(row) for sample, (_, row) in zip(samples, read_rows(manifest), strict=True)}
+        for block in predict(model, todo, clips_heard(samples, chosen.audio), named, chosen, on_clip):
+            folder.append(block)
+        wall_s = time.perf_counter() - start_s if at_once else None
+        folder.finish(sample.id for sample in samples)
+    _hear_differently(folder.path, samples, model, chosen)
+    return wall_s
+
+
+def _hear_differently(run: Path, samples: Sequence[Sample], model: Engine | WhisperEngine | str | Path, chosen: Options) -> None:
+    """Make the deafness table, unless it is there already: of the rows that would be drawn now, and not of fewer."""
+    if not chosen.deafness_clips or chosen.audio != "true":
+        return
+    by_id = {sample.id: sample for sample in samples if sample.clips}
+    ids = draw_deafness_rows(read_predictions(run), by_id.keys(), chosen.deafness_clips)
+    if not ids or deafness_ids(run / DEAFNESS_NAME) == set(ids):
+        return
+
+    from audiograft.evaluate.work import hear_differently, open_warm
+    from audiograft.inference.engine import Engine
 
     engine = open_warm(model, chosen) if isinstance(model, str | Path) else model
-    if isinstance(engine, WhisperEngine):
-        _check_for_whisper(manifest, samples, chosen)
-    at_once = not folder.done
-    folder.start()
-    start_s = time.perf_counter()
-    named = {sample.id: audio_as_given(row) for sample, (_, row) in zip(samples, read_rows(manifest), strict=True)}
-    for block in predict(engine, todo, clips_heard(samples, chosen.audio), named, chosen, on_clip):
-        folder.append(block)
-    wall_s = time.perf_counter() - start_s
-    predictions = folder.finish(sample.id for sample in samples)
-    if chosen.deafness_clips and chosen.audio == "true" and not isinstance(engine, WhisperEngine):
-        hear_differently(engine, samples, predictions, chosen)
-    return wall_s if at_once else None
+    if isinstance(engine, Engine):
+        hear_differently(engine, [by_id[id_] for id_ in ids], run, chosen)
 
 
 def _check_for_whisper(manifest: Path, samples: Sequence[Sample], chosen: Options) -> None:

@@ -14,7 +14,7 @@ from audiograft.evaluate.clips import MAX_IDS, ScoredClip, answer_rate, score_cl
 from audiograft.evaluate.controls import check_deafness, compare_baseline
 from audiograft.evaluate.folder import DEAFNESS_NAME, METRICS_NAME, write_json
 from audiograft.evaluate.predictions import find_predictions, read_predictions
-from audiograft.evaluate.slices import FIXED_SLICES, count_without, group_clips, score_answers, score_transcripts
+from audiograft.evaluate.slices import count_without, further_slices, group_clips, score_answers, score_transcripts
 from audiograft.metrics.answers import corpus_chrf, exact_match, rouge_l, token_f1
 from audiograft.metrics.detectors import find_refusal, find_repetition, is_empty
 from audiograft.metrics.matches import Match, match
@@ -106,18 +106,21 @@ def score_again(
 
     Raises:
         ConfigError: see `score`.
-        DataError: see `score`; or the old metrics.json can't be read.
+        DataError: see `score`; or the old metrics.json can't be read, or its baseline is gone.
     """
     old = _old_metrics(run / METRICS_NAME)
     deafness = run / DEAFNESS_NAME
     known_terms, known_baseline = old.get("terms") or {}, old.get("baseline") or {}
-    slices = {**(old.get("slices") or {}), **((old.get("accuracy") or {}).get("slices") or {})}
+    if baseline is None and "path" in known_baseline:
+        baseline = Path(known_baseline["path"])
+        if not baseline.exists():
+            raise DataError(f"{run}: its baseline {baseline} is gone: name it with --baseline, or take it out of {METRICS_NAME}")
     metrics = score(
         find_predictions(run),
         normaliser or (old.get("normaliser") or {}).get("name", "lower"),
         terms=terms or list(known_terms.get("terms", ())),
-        slice_by=[*dict.fromkeys([*(key for key in slices if key not in FIXED_SLICES), *slice_by])],
-        baseline=baseline or (Path(known_baseline["path"]) if "path" in known_baseline else None),
+        slice_by=[*dict.fromkeys([*further_slices(old), *slice_by])],
+        baseline=baseline,
         deafness=deafness if deafness.is_file() else None,
     )
     metrics |= {key: old[key] for key in RUN_KEYS if key in old}

@@ -12,6 +12,7 @@ from typing import Any
 from audiograft.evaluate import tables
 from audiograft.evaluate.clips import ScoredClip, split_tasks
 from audiograft.evaluate.plots import Bar, Bin, draw_calibration, draw_histogram
+from audiograft.evaluate.slices import further_slices
 from audiograft.evaluate.tables import Metrics, Table
 from audiograft.metrics.alignment import WordEdit, diff_words
 from audiograft.metrics.patterns import error_patterns
@@ -271,8 +272,10 @@ def _settings(metrics: Metrics, about: Mapping[str, Any], out: str) -> Iterator[
     found = [Table(("", ""), rows)]
     if versions := about.get("versions"):
         found.append(Table(("package", "version"), [(name, str(version)) for name, version in versions.items()]))
-    terms = about.get("context")
-    notes = [f"The prompts held {len(terms)} terms: to repeat it, write them from run.json into a file and add --context FILE."] if terms else []
+    context, terms = about.get("context") or [], list((metrics["terms"] or {}).get("terms", ()))
+    notes = [f"The prompts held {len(context)} terms: to repeat it, write them from run.json into a file and add --context FILE."] if context else []
+    if terms and terms != context:
+        notes.append(f"Recall is of {len(terms)} terms: to repeat it, write them from metrics.json into a file and add --terms FILE.")
     yield Section("How it was made", notes, _present(*found), code=_command(metrics, about, out))
 
 
@@ -281,5 +284,8 @@ def _command(metrics: Metrics, about: Mapping[str, Any], out: str) -> str | None
     if not {"model", "manifest"} <= about.keys():
         return None
     options = {"--model": about["model"], "--data": about["manifest"], "--out": out, "--normaliser": metrics["normaliser"]["name"]}
-    options |= {f"--{key.replace('_', '-')}": about[key] for key in ("batch_size", "prompt", "audio") if about.get(key) is not None}
-    return shlex.join(["audiograft", "evaluate", *(str(word) for pair in options.items() for word in pair)])
+    options |= {f"--{key.replace('_', '-')}": about[key] for key in ("batch_size", "prompt", "audio", "language") if about.get(key) is not None}
+    if baseline := metrics["baseline"]:
+        options["--baseline"] = baseline["path"]
+    pairs = [*options.items(), *(("--slice-by", key) for key in further_slices(metrics))]
+    return shlex.join(["audiograft", "evaluate", *(str(word) for pair in pairs for word in pair)])

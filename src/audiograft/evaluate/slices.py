@@ -72,6 +72,12 @@ def group_clips(clips: Sequence[ScoredClip], slice_by: Sequence[str] = ()) -> Gr
     return groups
 
 
+def further_slices(metrics: Mapping[str, Any]) -> list[str]:
+    """Keys that the figures of a metrics.json were cut by besides the usual ones."""
+    slices = {**(metrics.get("slices") or {}), **((metrics.get("accuracy") or {}).get("slices") or {})}
+    return [key for key in slices if key not in FIXED_SLICES]
+
+
 def count_without(clips: Sequence[ScoredClip], groups: Groups) -> dict[str, int]:
     """How many clips each key of the slices does not cover."""
     return {key: len(clips) - sum(map(len, values.values())) for key, values in groups.items()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from audiograft.data.leakage import summary_line
+from audiograft.data.pages import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -277,13 +278,14 @@ def print_metrics(metrics: Metrics, console: Console) -> None:
     lines += [line(metrics) for key, line in (("deafness", deafness_line), ("baseline", baseline_line)) if metrics[key]]
     for line in (*lines, leakage_line(metrics), checkpoint_line(metrics)):
         if line:
-            console.print(line, soft_wrap=True)
+            console.print(printable(line), soft_wrap=True)
 
 
 def _print(table: Table, console: Console) -> None:
     from rich.table import Table as RichTable
 
-    shown = RichTable(*table.columns)
+    # What controls a terminal must not come from a name or a text.
+    shown = RichTable(*map(printable, table.columns))
     for row in table.rows:
-        shown.add_row(*row)
+        shown.add_row(*map(printable, row))
     console.print(shown)

@@ -15,7 +15,7 @@ from audiograft.data.manifest import write_manifest
 from audiograft.data.shuffling import shuffle_clips
 from audiograft.evaluate.folder import DEAFNESS_NAME
 from audiograft.evaluate.options import Audio, Options, is_plain, task
-from audiograft.evaluate.predictions import Prediction, read_predictions
+from audiograft.evaluate.predictions import Prediction
 from audiograft.inference.batching import BATCHES_IN_FLIGHT
 from audiograft.inference.context import with_context
 from audiograft.inference.decoding import Request, Waveform, write_answers
@@ -139,6 +139,7 @@ def _reference_scores(
 
 def _prediction(sample: Sample, audio: str | list[str] | None, result: Result, score: TokenScores | None) -> Prediction:
     snr_db = sample.extra.get("snr_db")
+    extra = sample.extra | {"label": sample.label}
     row = Prediction(
         id=sample.id,
         reference=sample.target or "",
@@ -153,7 +154,7 @@ def _prediction(sample: Sample, audio: str | list[str] | None, result: Result, s
         language=sample.language,
         question=_text_or_none(sample.extra.get("question")),
         snr_db=float(snr_db) if isinstance(snr_db, int | float) and not isinstance(snr_db, bool) else None,
-        extra={key: value for key, value in sample.extra.items() if isinstance(value, str | int | float | bool) and key not in _OWN},
+        extra={key: value for key, value in extra.items() if isinstance(value, str | int | float | bool) and key not in _OWN},
     )
     if isinstance(result, AudioError):
         return replace(row, error=str(result))
@@ -173,24 +174,28 @@ def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def hear_differently(engine: Engine, samples: Sequence[Sample], predictions: Path, chosen: Options) -> None:
-    """Write `deafness.jsonl`: some rows with the clips of others and with zeros in the place of their own.
+def hear_differently(engine: Engine, rows: Sequence[Sample], run: Path, chosen: Options) -> None:
+    """Write `deafness.jsonl`: rows with the clips of others, and with zeros in the place of their own.
 
-    Rows are drawn by a fixed seed among those whose clips fit one window and could be read. Zeros are given to the model, which the engine itself
-    would not do: it takes them for silence without asking.
+    Zeros are given to the model, which the engine itself would not do: it takes them for silence without asking.
+
+    Args:
+        engine: the model.
+        rows: of the manifest, whose clips can be read and fit one window.
+        run: the folder.
+        chosen: prompt, context and batch size.
     """
-    by_id = {sample.id: sample for sample in samples}
-    usable = [
-        row.id
-        for row in read_predictions(predictions)
-        if row.error is None and row.duration_s is not None and row.duration_s <= WINDOW_S and by_id[row.id].clips
-    ]
-    drawn = np.random.default_rng(_SHUFFLE_SEED).permutation(len(usable))[: chosen.deafness_clips]
-    rows = [by_id[usable[index]] for index in sorted(drawn)]
-    own = [[load_audio(clip).waveform[:WINDOW_SAMPLES] for clip in row.clips] for row in rows]
-    conditions = {"shuffled": shuffle_clips(own, _SHUFFLE_SEED), "silence": [[np.zeros_like(clip) for clip in clips] for clips in own]}
-    lines = [prediction.as_row() | {"heard": heard} for heard, clips in conditions.items() for prediction in _heard_as(engine, rows, clips, chosen)]
-    write_manifest(predictions.with_name(DEAFNESS_NAME), lines)
+    own = [row.clips for row in rows]
+    heard: dict[str, Sequence[Sequence[str]]] = {"shuffled": shuffle_clips(own, _SHUFFLE_SEED), "silence": own}
+    lines = []
+    block = chosen.batch_size * BATCHES_IN_FLIGHT
+    for condition, named in heard.items():
+        for start in range(0, len(rows), block):  # so that memory does not grow with their number
+            clips = [[load_audio(clip).waveform[:WINDOW_SAMPLES] for clip in paths] for paths in named[start : start + block]]
+            if condition == "silence":
+                clips = [[np.zeros_like(clip) for clip in waveforms] for waveforms in clips]
+            lines += [prediction.as_row() | {"heard": condition} for prediction in _heard_as(engine, rows[start : start + block], clips, chosen)]
+    write_manifest(run / DEAFNESS_NAME, lines)
 
 
 def _heard_as(engine: Engine, rows: Sequence[Sample], clips: Sequence[Sequence[Waveform]], chosen: Options) -> Iterator[Prediction]:

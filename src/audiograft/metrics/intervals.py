@@ -12,7 +12,7 @@ from audiograft.metrics.bootstrap import Array, Bootstrap, Statistic, as_units, 
 from audiograft.metrics.word_errors import ErrorCounts
 
 FEW_CLUSTERS = 10
-"""Below this an interval carries a warning; `benchmarks/coverage.py` measures what intervals of so few are worth."""
+"""Below this an interval carries a warning: by `benchmarks/coverage.py` it holds the truth more often than it says, being very wide."""
 
 
 @dataclass(frozen=True)
