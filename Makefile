@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check 
 ONE_THREAD := OMP_NUM_THREADS=1
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help install demo test test-all lint format types check tiny speedrun bench results clean
+.PHONY: help install demo test test-all test-pages lint format types check tiny speedrun bench results clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,9 @@ test: .venv/.installed-dev  ## the quick tests; those that need espeak-ng or fli
 
 test-all: .venv/.installed-dev  ## all tests, the slow ones too
 	@$(ONE_THREAD) $(BIN)/python -m pytest -n auto -m 'slow or not slow'
+
+test-pages: .venv/.installed-dev  ## the audit page in a real Chromium, and the notebooks from top to bottom
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n auto -m slow tests/audit tests/test_notebooks.py
 
 lint: .venv/.installed-dev  ## ruff: rules and format
 	@$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from audiograft.audit.blind import blind_choice, blind_order, blind_payload, cat
 from audiograft.audit.rows import clip_rows, run_row, verdict_row
 from audiograft.audit.suggestions import suggest
 from audiograft.audit.verdicts import CATEGORIES, CHOICES, Verdict
+from audiograft.metrics.normalisers import get_normaliser
 
 WORDS = st.lists(st.sampled_from(["a", "b", "B", "c,", "ab", "d"]), max_size=6).map(" ".join)
 
@@ -70,6 +72,17 @@ def test_the_rows_of_a_blind_session_name_nothing_that_tells(tmp_path: Path) -> 
         assert f'"{word}' not in told.replace('"label": ', ""), word
     assert run_row(run, blind=True, rater="ann", has_suggestions=True)["has_suggestions"] is False
     assert [one["key"] for one in run_row(run, blind=True, rater="", has_suggestions=False)["categories"]] == list(CHOICES)
+
+
+def test_normalised_texts_hint_at_nothing_by_their_form(tmp_path: Path) -> None:
+    rows = [{"id": str(row), "reference": "Well, Mr. Smith", "hypothesis": "well mr  jones"} for row in range(40)]
+    run = replace(audit_run(tmp_path, *rows), normaliser=get_normaliser("whisper-english"))
+    shown = clip_rows(run, blind=True, rater="ann", normalised=True)
+    assert {frozenset((row["x"], row["y"])) for row in shown} == {frozenset(("well mister smith", "well mister jones"))}
+    assert all([kind for kind, _, _ in row["diff"]] == ["equal", "equal", "substitute"] for row in shown)
+    assert 8 <= sum(row["x"].endswith("smith") for row in shown) <= 32
+    assert shown[0]["wer"] == clip_rows(run, blind=True, rater="ann")[0]["wer"]
+    assert clip_rows(run, blind=False, rater="ann", normalised=True)[0]["ref"] == "Well, Mr. Smith"
 
 
 @pytest.mark.parametrize("category", CATEGORIES)

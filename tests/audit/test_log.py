@@ -61,8 +61,8 @@ def test_a_verdict_is_a_line_of_the_stated_form(log: VerdictLog, path: Path) -> 
     verdict = Verdict("a/1", "label_noise", "ann", True, "y", "Ünï \u2028 text", ("name", "grammar"), "see \ud800", "2026-01-01T00:00:00+00:00", "e1")
     log.append(verdict)
     assert json.loads(path.read_bytes()) == {
-        "event": "verdict", "event_id": "e1", "run": RUN, "time": "2026-01-01T00:00:00+00:00", "rater": "ann", "id": "a/1", "verdict": "label_noise", "blind": True,
-        "choice": "y", "corrected": "Ünï \u2028 text", "tags": ["name", "grammar"], "note": "see \ud800",
+        "event": "verdict", "event_id": "e1", "run": RUN, "time": "2026-01-01T00:00:00+00:00", "rater": "ann", "id": "a/1", "verdict": "label_noise",
+        "blind": True, "choice": "y", "corrected": "Ünï \u2028 text", "tags": ["name", "grammar"], "note": "see \ud800",
     }  # fmt: skip
     assert path.read_bytes().count(b"\n") == 1
     assert VerdictLog(path, RUN).current() == [verdict]

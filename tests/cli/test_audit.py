@@ -108,7 +108,8 @@ def test_nothing_is_printed_in_a_blind_session_that_tells_the_texts_apart(tmp_pa
     with started(str(folder)) as (process, url):
         assert len(httpx.get(url + "api/run").json()["notes"]) == 2
         assert "hypotheses are empty" in ended(process)[1]
-    with started(str(folder), "--blind") as (process, url):
+    with started(str(folder), "--blind", "--normalised") as (process, url):
+        assert httpx.get(url + "api/run").json()["normalised"] is True
         assert httpx.get(url + "api/run").json()["notes"] == []
         assert ended(process)[1] == ""
 
@@ -179,14 +180,19 @@ def test_a_table_and_corrected_labels_are_written(folder: Path, tmp_path: Path, 
     assert f"2 verdicts written to {table}" in told
     assert json.loads(out.read_text().splitlines()[0])["text"] == rows[0]["hypothesis"]
     assert "label_noise" in table.read_text()
+    fewer = tmp_path / "fewer.jsonl"
+    assert main(["audit", str(folder), "--corrected", str(fewer), "--drop", "label_noise", "--drop", "perfect"]) == 0
+    assert f"{fewer}: 6 rows: 0 typed, 0 from the model, 0 kept, 0 in doubt, 6 unjudged, 2 dropped" in capsys.readouterr().err
 
 
 def test_the_page_is_written_as_files(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "review.html"
-    assert main(["audit", str(folder), "--export", str(page), "--blind", "--rater", "ann"]) == 0
+    assert main(["audit", str(folder), "--export", str(page), "--blind", "--rater", "ann", "--normalised"]) == 0
     assert capsys.readouterr().err == f"8 clips written to {page}\n"
     text = page.read_text()
     assert '"x":' in text
+    assert '"normalised":true' in text
+    assert not re.search('"[xy]":"[^"]*[A-Z,]', text)
     assert '"ref":' not in text
 
 
@@ -194,6 +200,8 @@ def test_the_page_is_written_as_files(folder: Path, tmp_path: Path, capsys: pyte
     ("arguments", "line"),
     [
         (["--json"], "--json needs --results"),
+        (["--normalised"], "--normalised needs --blind"),
+        (["--drop", "ambiguous"], "--drop needs --corrected"),
         (["--seed", "3"], "--seed and --stratify need --sample"),
         (["--sample", "3", "--all"], "--sample and --all exclude each other"),
         (["--sample", "9", "--results"], "the run has 8 clips that can be judged"),

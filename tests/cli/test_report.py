@@ -41,6 +41,7 @@ def test_runs_of_both_kinds_can_be_named_together(
     trained.mkdir()
     (trained / "train.json").write_text("{}")
     (going_on / "checkpoint-5").mkdir(parents=True)
+    (going_on / "checkpoint-5" / "trainer_state.json").write_text("{}")
     monkeypatch.setattr(curves, "draw_curves", lambda folder: folder / "curves.png")
     assert main(["report", str(trained), str(run), str(going_on)]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -16,6 +16,7 @@ from babble import babble
 from audiograft.data import gate as gate_module
 from audiograft.data.gate import LeakageReport
 from audiograft.data.leakage import check_choice, check_model, check_training, compare, compare_manifests, save_traces, summary_line
+from audiograft.data.manifest import write_manifest
 from audiograft.data.traces import Trace, make_trace, read_traces
 from audiograft.types import TRAINING_TRACES, VALIDATION_TRACES, DataError, Sample
 

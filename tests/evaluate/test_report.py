@@ -177,6 +177,14 @@ def test_the_command_repeats_the_run(written: Written, tmp_path: Path) -> None:
     }
 
 
+def test_the_command_has_what_was_measured_beside_the_headline(written: Written, tmp_path: Path) -> None:
+    write_manifest(tmp_path / "other.jsonl", corpus(5))
+    markdown, _ = written(corpus(5), about=RUN | {"language": "de"}, baseline=tmp_path / "other.jsonl", slice_by=["snr_db"], terms=["word1"])
+    command = shlex.split(markdown[markdown.index("audiograft evaluate") :].split("\n```")[0])
+    assert command[-6:] == ["--language", "de", "--baseline", str(tmp_path / "other.jsonl"), "--slice-by", "snr_db"]
+    assert "Recall is of 1 terms" in markdown
+
+
 def test_a_run_with_terms_says_that_the_command_needs_them(written: Written) -> None:
     markdown, _ = written(corpus(5), about=RUN | {"context": ["Xeno", "Zeno"]})
     assert "The prompts held 2 terms" in markdown

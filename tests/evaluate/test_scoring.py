@@ -201,6 +201,13 @@ def test_terms_are_found_or_invented(scored: Scored) -> None:
         ({"hypothesis": 1}, '"hypothesis" must be a string'),
         ({"duration_s": "2"}, '"duration_s" must be a number or null'),
         ({"speaker": 7}, '"speaker" must be a string or null'),
+        ({"token_logprobs": ["x"]}, '"token_logprobs" must be a list of numbers'),
+        ({"token_logprobs": [float("nan")]}, '"token_logprobs" must be a list of numbers'),
+        ({"token_logprobs": -0.5}, '"token_logprobs" must be a list'),
+        ({"tokens": [1]}, '"tokens" must be a list of strings'),
+        ({"audio": [None]}, '"audio" must be a list of paths'),
+        ({"duration_s": -1}, '"duration_s" must be 0 or more'),
+        ({"reference_tokens": -1}, '"reference_tokens" must be 0 or more'),
     ],
 )
 def test_a_row_that_does_not_fit_names_its_line_and_key(scored: Scored, tmp_path: Path, changes: dict[str, Any], expected: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from audiograft.audit.run import AuditClip
 from audiograft.audit.verdicts import Verdict
 from audiograft.metrics.alignment import diff_words
+from audiograft.metrics.normalisers import Normaliser
 
 _AS_CHOSEN = {"neither": "ambiguous", "normalisation": "normalisation", "same": "perfect"}
 
@@ -36,19 +37,21 @@ def category_of(choice: str, x_is_reference: bool) -> str:
     return "model_error" if (choice == "x") == x_is_reference else "label_noise"
 
 
-def blind_texts(fingerprint: str, rater: str, clip: AuditClip) -> tuple[str, str]:
-    """The texts of a clip as X and Y."""
+def blind_texts(fingerprint: str, rater: str, clip: AuditClip, normaliser: Normaliser | None = None) -> tuple[str, str]:
+    """The texts of a clip as X and Y: normalised where a normaliser is given, so that capitals and punctuation hint at nothing."""
     texts = clip.prediction.reference, clip.prediction.hypothesis
+    if normaliser is not None:
+        texts = normaliser.apply(texts[0]), normaliser.apply(texts[1])
     return texts if blind_order(fingerprint, rater, clip.prediction.id) else (texts[1], texts[0])
 
 
-def blind_payload(fingerprint: str, rater: str, clip: AuditClip) -> dict[str, Any]:
+def blind_payload(fingerprint: str, rater: str, clip: AuditClip, normaliser: Normaliser | None = None) -> dict[str, Any]:
     """What of a clip's texts may be told to a rater who judges blind.
 
     Returns:
         `x`, `y`, `diff` [[kind, word of x, word of y], ...] and `wer`: their errors over the words of the longer, the same either way round.
     """
-    x, y = blind_texts(fingerprint, rater, clip)
+    x, y = blind_texts(fingerprint, rater, clip, normaliser)
     # Aligned anew rather than turned round: of equally good alignments the one that is chosen would tell which text came first.
     diff = [[edit.kind, edit.reference, edit.hypothesis] for edit in diff_words(x, y)]
     longer = max(clip.errors.reference_length, clip.errors.hits + clip.errors.substitutions + clip.errors.insertions)

@@ -45,6 +45,7 @@ def export_static(
     suggestions: Mapping[str, Suggestion] | None,
     blind: bool = False,
     rater: str | None = None,
+    normalised: bool = False,
     on_clip: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write the review page of a run for people who have no server: it opens from a disk, keeps verdicts in the browser, and gives them as a file.
@@ -61,6 +62,7 @@ def export_static(
         blind: show both texts as X and Y. The page then holds nothing that tells which of them is the label: neither results, patterns nor
             suggestions, and of the verdicts the rater's own choices alone.
         rater: who will judge, asked by the page where None. A blind page is for one rater, whose order of X and Y it has.
+        normalised: a blind page shows the texts as they are after normalisation.
         on_clip: called after each clip.
 
     Returns:
@@ -82,8 +84,8 @@ def export_static(
     shown = {} if blind else {"results": results, "patterns": patterns}
     keep = _as_data_uri if is_single else partial(_as_file, folder)
     data = {
-        "run": run_row(run, blind=blind, rater=rater or "", has_suggestions=bool(suggestions)),
-        "clips": clip_rows(run, blind=blind, rater=rater or "", suggestions=suggestions),
+        "run": run_row(run, blind=blind, rater=rater or "", has_suggestions=bool(suggestions), normalised=normalised),
+        "clips": clip_rows(run, blind=blind, rater=rater or "", suggestions=suggestions, normalised=normalised),
         "verdicts": {name: verdict_rows(given, blind) for name, given in _by_rater(verdicts, rater if blind else None).items()},
         "results": None,
         "patterns": None,

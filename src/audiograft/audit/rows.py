@@ -13,7 +13,7 @@ from audiograft.audit.suggestions import Suggestion, suggestion_quality
 from audiograft.audit.verdicts import CATEGORIES, CHOICES, TAGS, Described, Verdict
 
 
-def run_row(run: AuditRun, *, blind: bool, rater: str, has_suggestions: bool, read_only: bool = False) -> dict[str, Any]:
+def run_row(run: AuditRun, *, blind: bool, rater: str, has_suggestions: bool, normalised: bool = False) -> dict[str, Any]:
     """The run as a whole.
 
     Args:
@@ -21,7 +21,7 @@ def run_row(run: AuditRun, *, blind: bool, rater: str, has_suggestions: bool, re
         blind: the rater is not to know which text is the label.
         rater: the name that the page begins with; empty where it is to ask.
         has_suggestions: whether clips have a `suspicion`.
-        read_only: nothing can be judged.
+        normalised: a blind session shows the texts as they are after normalisation.
     """
     sample = run.sample
     return {
@@ -38,11 +38,13 @@ def run_row(run: AuditRun, *, blind: bool, rater: str, has_suggestions: bool, re
         "categories": _described(CHOICES if blind else CATEGORIES),
         "tags": list(TAGS),
         "has_suggestions": has_suggestions and not blind,
-        "read_only": read_only,
+        "normalised": normalised,
     }
 
 
-def clip_rows(run: AuditRun, *, blind: bool, rater: str, suggestions: Mapping[str, Suggestion] | None = None) -> list[dict[str, Any]]:
+def clip_rows(
+    run: AuditRun, *, blind: bool, rater: str, suggestions: Mapping[str, Suggestion] | None = None, normalised: bool = False
+) -> list[dict[str, Any]]:
     """The clips in the run's order.
 
     Args:
@@ -50,9 +52,11 @@ def clip_rows(run: AuditRun, *, blind: bool, rater: str, suggestions: Mapping[st
         blind: the rater is not to know which text is the label.
         rater: for the order of X and Y.
         suggestions: by id; never told in a blind session.
+        normalised: a blind session shows the texts as they are after normalisation.
     """
     if blind:
-        return [_common(clip) | blind_payload(run.fingerprint, rater, clip) for clip in run.clips]
+        normaliser = run.normaliser if normalised else None
+        return [_common(clip) | blind_payload(run.fingerprint, rater, clip, normaliser) for clip in run.clips]
     return [_common(clip) | _open(clip, (suggestions or {}).get(clip.prediction.id)) for clip in run.clips]
 
 

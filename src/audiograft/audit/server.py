@@ -53,6 +53,7 @@ class Session:
         rater: the name that the page begins with; empty where it asks.
         suggestions: likely label errors by id, where they were looked for.
         token: what the page sends with each verdict.
+        normalised: a blind session shows the texts as they are after normalisation.
     """
 
     run: AuditRun
@@ -61,6 +62,7 @@ class Session:
     rater: str
     suggestions: Mapping[str, Suggestion] | None
     token: str = field(repr=False)
+    normalised: bool = False
 
     @cached_property
     def ids(self) -> frozenset[str]:
@@ -73,7 +75,7 @@ class Session:
 
     def clips(self, rater: str) -> bytes:
         """The answer with all clips, compressed."""
-        rows = clip_rows(self.run, blind=self.blind, rater=rater, suggestions=self.suggestions)
+        rows = clip_rows(self.run, blind=self.blind, rater=rater, suggestions=self.suggestions, normalised=self.normalised)
         return gzip.compress(_json({"clips": rows}), _GZIP_LEVEL)
 
     def file(self, index: int, n: int) -> Path:
@@ -120,6 +122,7 @@ def create_app(
     token: str | None = None,
     hosts: Sequence[str] = LOOPBACK,
     in_url: bool = False,
+    normalised: bool = False,
 ) -> FastAPI:
     """The review of a run as an application.
 
@@ -132,8 +135,9 @@ def create_app(
         token: what the page sends with each verdict; drawn at random by default.
         hosts: names under which it may be asked; `*` for any.
         in_url: other machines can ask too, so every request needs the token.
+        normalised: a blind session shows the texts as they are after normalisation.
     """
-    session = Session(run, log, blind, rater, suggestions, token or secrets.token_urlsafe(24))
+    session = Session(run, log, blind, rater, suggestions, token or secrets.token_urlsafe(24), normalised)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     app.add_middleware(Guard, token=session.token, in_url=in_url)
@@ -187,7 +191,9 @@ def _serve_run(app: FastAPI, session: Session) -> None:
 
     @app.get("/api/run")
     def run() -> Response:
-        return _answer(run_row(session.run, blind=session.blind, rater=session.rater, has_suggestions=session.suggestions is not None))
+        has_suggestions = session.suggestions is not None
+        row = run_row(session.run, blind=session.blind, rater=session.rater, has_suggestions=has_suggestions, normalised=session.normalised)
+        return _answer(row)
 
     @app.get("/api/clips")
     def clips(request: Request, rater: str = "") -> Response:

@@ -25,6 +25,9 @@ _FILES = "Instead of the page, one after the other"
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of audiograft evaluate, or a predictions file.")]
 BlindOption = Annotated[bool, typer.Option("--blind", help="Show the two texts as X and Y, in random order.", rich_help_panel=_PAGE)]
+NormalisedOption = Annotated[
+    bool, typer.Option("--normalised", help="With --blind: show both texts normalised, as words are counted.", rich_help_panel=_PAGE)
+]
 RaterOption = Annotated[str, typer.Option(help="Who judges; the page asks where it is left out.", rich_help_panel=_PAGE)]
 SecondOption = Annotated[
     Path | None, typer.Option(help="Another model's predictions, for better suggestions of wrong labels.", rich_help_panel=_PAGE)
@@ -57,6 +60,7 @@ app = typer.Typer(add_completion=False)
 def audit(
     run: RunArgument,
     blind: BlindOption = False,
+    normalised: NormalisedOption = False,
     rater: RaterOption = "",
     second: SecondOption = None,
     host: HostOption = "127.0.0.1",
@@ -84,6 +88,8 @@ def audit(
     Example: audiograft audit runs/test --sample 100 --stratify --blind --rater ada
     """
     files = _Files(import_, corrected, tuple(drop or ()), csv, results, as_json, export)
+    if normalised and not blind:
+        raise typer.BadParameter("--normalised needs --blind")
     _check(files, blind, second, sample, seed, stratify, all_clips)
     from audiograft.audit.log import VerdictLog
     from audiograft.audit.run import load_run
@@ -96,7 +102,7 @@ def audit(
         _note(line)
     chosen = _chosen(whole, log, sample, seed, stratify, all_clips)
     is_suggested = not blind and files.shows_suggestions
-    review = _Review(whole, chosen, log, blind, name, _suggestions(whole, chosen, second) if is_suggested else None)
+    review = _Review(whole, chosen, log, blind, normalised, name, _suggestions(whole, chosen, second) if is_suggested else None)
     if files:
         _do(files, review)
     else:
@@ -132,6 +138,7 @@ class _Review:
     run: AuditRun
     log: VerdictLog
     blind: bool
+    normalised: bool
     rater: str
     suggestions: Mapping[str, Suggestion] | None
 
@@ -269,6 +276,7 @@ def _export(review: _Review, target: Path) -> None:
             suggestions=review.suggestions,
             blind=review.blind,
             rater=review.rater or None,
+            normalised=review.normalised,
             on_clip=advance,
         )
     typer.echo(f"{_counted(len(run.clips), 'clip')} written to {page}", err=True)
@@ -297,6 +305,7 @@ def _show(review: _Review, host: str, port: int | None, browser: bool) -> None:
         token=token,
         hosts=(*LOOPBACK, str(listening.getsockname()[0])) if is_local else ("*",),
         in_url=not is_local,
+        normalised=review.normalised,
     )
     url = url_of(listening, None if is_local else token)
     if not is_local:

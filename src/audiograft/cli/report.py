@@ -10,9 +10,6 @@ import typer
 from audiograft.cli.options import Normaliser
 from audiograft.cli.terminal import quiet_libraries
 
-_TRAINED, _CHECKPOINTS = "train.json", "checkpoint-*"
-"""By which a training run is known that has ended, or that goes on."""
-
 app = typer.Typer(add_completion=False)
 
 
@@ -24,7 +21,7 @@ def report(
     terms: Annotated[Path | None, typer.Option(help="Words whose recall is measured, one a line.")] = None,
     baseline: Annotated[Path | None, typer.Option(help="Another run or predictions file of the same clips, for a column beside.")] = None,
 ) -> None:
-    """Write a run's report again: Markdown, one page with plots, curves.
+    """Write a run's report again; draw a training run's curves.
 
     A run of evaluate is scored again from its predictions, without the model: metrics.json, report.md and report.html are written anew. What no
     option changes stays as it was. Of a training run the curves of its log are drawn.
@@ -44,11 +41,11 @@ def report(
         if any(path.glob(f"{PREDICTIONS_NAME}*")):  # also of a run that was interrupted, which is told how it goes on
             score_again(path, normaliser, terms=listed, slice_by=slice_by or (), baseline=baseline)
             written = [path / METRICS_NAME, *write_reports(path)]
-        elif (path / _TRAINED).is_file() or any(path.glob(_CHECKPOINTS)):
-            from audiograft.train.curves import draw_curves
-
-            written = [draw_curves(path)]
         else:
-            raise DataError(f"{path}: neither a run of evaluate ({PREDICTIONS_NAME}) nor of train ({_TRAINED}): name the folder of one")
+            from audiograft.train.curves import draw_curves, is_training_run
+
+            if not is_training_run(path):
+                raise DataError(f"{path}: neither a run of evaluate ({PREDICTIONS_NAME}) nor of train (train.json): name the folder of one")
+            written = [draw_curves(path)]
         for file in written:
             typer.echo(str(file))

@@ -77,11 +77,10 @@ def draw_histogram(bars: Sequence[Bar], xlabel: str) -> str:
     return _svg(draw, "histogram")
 
 
-def draw_calibration(bins: Sequence[Bin], what: str) -> str:
-    """Confidence against correctness, as SVG: a calibrated model lies on the diagonal."""
+def draw_confidence(bins: Sequence[Bin], what: str) -> str:
+    """Confidence against correctness, as SVG. There is no diagonal: a token's probability is not that of a word or an answer being right."""
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=_LINE, linewidth=1.5, linestyle="--")
         axes.plot([part.confidence for part in bins], [part.correct for part in bins], color=_BAR, marker="o", label=what)
         if any(part.flawless != part.correct for part in bins):
             flawless = [part.flawless for part in bins]
@@ -89,7 +88,7 @@ def draw_calibration(bins: Sequence[Bin], what: str) -> str:
         axes.set(xlabel="confidence", ylabel="share", xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
         axes.legend(frameon=False, fontsize=8, loc="upper left")
 
-    return _svg(draw, "calibration")
+    return _svg(draw, "confidence")
 
 
 def _svg(draw: Callable[[Axes], None], salt: str) -> str:

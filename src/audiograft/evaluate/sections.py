@@ -11,7 +11,7 @@ from typing import Any
 
 from audiograft.evaluate import tables
 from audiograft.evaluate.clips import ScoredClip, split_tasks
-from audiograft.evaluate.plots import Bar, Bin, draw_calibration, draw_histogram
+from audiograft.evaluate.plots import Bar, Bin, draw_confidence, draw_histogram
 from audiograft.evaluate.slices import further_slices
 from audiograft.evaluate.tables import Metrics, Table
 from audiograft.metrics.alignment import WordEdit, diff_words
@@ -89,7 +89,7 @@ def build_sections(metrics: Metrics, about: Mapping[str, Any], clips: Sequence[S
     if transcripts:
         yield _histogram(transcripts)
     yield from _slices(metrics)
-    if found := _calibration(transcripts or answers, bool(transcripts)):
+    if found := _confidences(transcripts or answers, bool(transcripts)):
         yield found
     yield from _controls(metrics)
     yield from _suspicious(metrics)
@@ -152,7 +152,7 @@ def _slices(metrics: Metrics) -> Iterator[Section]:
         yield Section(title, [*notes, *_more(table)], _present(table))
 
 
-def _calibration(clips: Sequence[ScoredClip], are_transcripts: bool) -> Section | None:
+def _confidences(clips: Sequence[ScoredClip], are_transcripts: bool) -> Section | None:
     """Confidence against correctness, in bins of as many clips each."""
     known = sorted(((clip.prediction.confidence, clip) for clip in clips if clip.prediction.confidence is not None), key=lambda pair: pair[0] or 0)
     n_bins = min(_N_BINS, len(known) // _MIN_BIN_CLIPS)
@@ -160,7 +160,7 @@ def _calibration(clips: Sequence[ScoredClip], are_transcripts: bool) -> Section 
         return None
     edges = [round(part * len(known) / n_bins) for part in range(n_bins + 1)]
     bins = [_bin(known[start:end], are_transcripts) for start, end in zip(edges, edges[1:], strict=False)]
-    what, n_shares = ("words right", 2) if are_transcripts else ("answers right", 1)
+    what, of, n_shares = ("words right", "a word", 2) if are_transcripts else ("answers right", "an answer", 1)
     rows = []
     for part in bins:
         shares = map(tables.percent, (part.correct, part.flawless)[:n_shares])
@@ -171,8 +171,8 @@ def _calibration(clips: Sequence[ScoredClip], are_transcripts: bool) -> Section 
         f"From the least to the most confident of {len(bins)} groups of clips, {what} go from {tables.percent(first.correct)} to "
         f"{tables.percent(last.correct)}."
     )
-    note = "Confidence is the geometric mean of the token probabilities; on the diagonal it means what it says."
-    return Section("Confidence against correctness", [note], [table], draw_calibration(bins, what), alt)
+    note = f"Confidence is the geometric mean of the token probabilities. It ranks clips: the probability of a token is not that of {of}."
+    return Section("Confidence against correctness", [note], [table], draw_confidence(bins, what), alt)
 
 
 def _bin(part: Sequence[tuple[float | None, ScoredClip]], are_transcripts: bool) -> Bin:

@@ -55,7 +55,6 @@
   }
 
   async function undo() {
-    if (run.read_only) return;
     let undone;
     try {
       undone = await Verdicts.undo();
@@ -91,7 +90,6 @@
   }
 
   function focusField(id) {
-    if (run.read_only && id !== "search") return;
     if (id === "search") document.body.classList.remove("in-clip");
     Dom.byId(id).focus();
   }
@@ -240,6 +238,7 @@
     Dom.byId("run-name").replaceChildren(Dom.foreign(run.name));
     Dom.byId("run-name").title = `fingerprint ${run.fingerprint}`;
     Dom.byId("blind-mark").hidden = !run.blind;
+    if (run.normalised) Dom.byId("blind-mark").textContent = "blind, normalised";
     Dom.byId("tab-results").hidden = run.blind;
     Dom.byId("tab-patterns").hidden = run.blind;
     Dom.byId("rater").disabled = Backend.fixedRater !== null;

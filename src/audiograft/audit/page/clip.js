@@ -76,7 +76,6 @@ const Clip = (() => {
     note.addEventListener("change", amend);
     corrected.addEventListener("input", () => showSilence(false));
     for (const field of [corrected, note]) field.addEventListener("input", keepDraft);
-    Dom.byId("judge").hidden = Boolean(run.read_only);
   }
 
   const sides = () => (run.blind ? { x: ["X", "reference"], y: ["Y", "hypothesis"] } : { ref: ["reference", "reference"], hyp: ["hypothesis", "hypothesis"] });
@@ -95,7 +94,7 @@ const Clip = (() => {
   }
 
   function toggleSilence() {
-    if (clip === null || run.read_only) return;
+    if (clip === null) return;
     showSilence(!isSilence());
     corrected.value = "";
     keepDraft();
@@ -160,7 +159,7 @@ const Clip = (() => {
 
   function judge(place) {
     const choice = run.categories[place]?.key;
-    if (clip === null || run.read_only || !choice) return;
+    if (clip === null || !choice) return;
     send({ [run.blind ? "choice" : "verdict"]: choice });
     onJudged(clip.id);
   }
@@ -183,7 +182,7 @@ const Clip = (() => {
 
   function toggleTag(place) {
     const tag = run.tags[place];
-    if (clip === null || run.read_only || tag === undefined) return;
+    if (clip === null || tag === undefined) return;
     if (!tags.delete(tag)) tags.add(tag);
     showTags();
     keepDraft();
