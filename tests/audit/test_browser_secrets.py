@@ -67,6 +67,21 @@ def test_blind_shows_both_orders_and_nothing_tells_which_is_which(serve: Serve, 
     expect(page.locator("#toast")).to_contain_text("Undone: “")
 
 
+def test_two_texts_that_look_alike_are_not_told_apart(serve: Serve, opened: Opener) -> None:
+    served = serve([("One, two", "one TWO"), ("one", "two")], blind=True, normalised=True)
+    page = opened(served.address)
+    expect(page.locator("#blind-mark")).to_have_text("blind, normalised")
+    assert page.locator("#texts p").all_inner_texts() == ["one two", "one two"]
+    page.keyboard.press("1")
+    expect(page.locator("#toast")).to_contain_text("X and Y are the same")
+    saved(page, 0, 2)
+    page.keyboard.press("5")
+    page.keyboard.press("2")
+    saved(page, 2, 2)
+    wait_until_saved(served, 2, page)
+    assert served.told()["clip-00000"].verdict == "perfect"
+
+
 def hostile_columns() -> dict[str, Any]:
     return {"id": [f"{text}{row}" for row, text in enumerate(HOSTILE)], "speaker": HOSTILE, "source": HOSTILE}
 

@@ -40,6 +40,7 @@ def test_it_is_told_what_the_shares_speak_for(tmp_path: Path) -> None:
     every = verdicts("ann", **dict.fromkeys("abcdef", "perfect"))
     assert results(run, every[:5])["scope"] == "part"
     assert results(run, every)["scope"] == "all"
+    assert results(run, [*every, *verdicts("bob", a="ambiguous")])["scope"] == "unsettled"
     drawn = replace(run, clips=run.clips[:2], sample=DrawnSample(2, 7, 6, (Stratum("all", 6, 2),), ("a", "b")))
     found = results(drawn, every)
     assert found["scope"] == "sample"

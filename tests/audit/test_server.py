@@ -153,6 +153,21 @@ def test_what_is_sent_again_is_kept_once_and_answered_with_what_is_in_force(clie
         assert '"event_id" must be' in refused(client.judge("clip-00001", "perfect", event_id=bad), 400)
 
 
+def test_neither_of_two_texts_that_look_alike_is_right(tmp_path: Path) -> None:
+    """The order of X and Y alone would decide what the verdict means."""
+    folder = write_run(tmp_path / "run", [("One, two", "one, TWO"), ("one", "one"), ("one", "two")])
+    for normalised, alike in ((False, ["clip-00001"]), (True, ["clip-00000", "clip-00001"])):
+        client = Client(folder, blind=True, normalised=normalised)
+        for id_ in ("clip-00000", "clip-00001", "clip-00002"):
+            for choice in "xy":
+                answer = client.post("/api/verdicts", {"rater": "ann", "id": id_, "choice": choice})
+                if id_ in alike:
+                    assert "X and Y are the same" in refused(answer, 400)
+                else:
+                    assert answer.status_code == 200
+            assert client.post("/api/verdicts", {"rater": "ann", "id": id_, "choice": "neither"}).status_code == 200
+
+
 def test_a_rater_can_say_that_nothing_is_said(client: Client) -> None:
     for typed, kept in (("", ""), ("  ", ""), (None, None)):
         assert client.judge("clip-00000", "label_noise", corrected=typed).json()["verdict"]["corrected"] == kept

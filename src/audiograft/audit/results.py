@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from itertools import combinations, pairwise
@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from audiograft.audit.relabelled import relabelled_wer
 from audiograft.audit.run import AuditRun
-from audiograft.audit.settled import settle
+from audiograft.audit.settled import Settled, settle
 from audiograft.audit.verdicts import CATEGORIES, Verdict
 from audiograft.metrics.agreement import Agreement, cohen_kappa, fleiss_kappa
 from audiograft.metrics.intervals import wilson
 
-Scope = Literal["all", "sample", "part"]
+Scope = Literal["all", "sample", "unsettled", "part"]
 
 
 def results(run: AuditRun, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -35,8 +35,8 @@ def results(run: AuditRun, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         `run`: name. `fingerprint`. `normaliser`: {name, version}.
         `clips`: {run, sample, judged, failed}: clips of the run that can be judged; those drawn for the sample, all where none was drawn; those of
             them that anybody has judged; rows of the run without a hypothesis, which can't be judged.
-        `scope`: what the shares speak for: `all` clips of the run; the run, by a random `sample` of it that is judged to the end; or `part`: the
-            judged clips alone, since raters chose where to begin.
+        `scope`: what the shares speak for: `all` clips of the run; the run, by a random `sample` of it that is judged to the end; `unsettled`:
+            either, but for ties, which are not drawn at random; or `part`: the judged clips alone, since raters chose where to begin.
         `sample`: null, or {n, seed, of, strata: [{wer, clips, drawn}]}. Strata are drawn in proportion, so that shares need no weights.
         `outside`: verdicts in force on clips that are not in the sample, left out of all that follows.
         `pooled`: a table as below of one vote a clip, the category with the most raters, and `ties`: ids of the clips without one, which are in no
@@ -60,7 +60,7 @@ def results(run: AuditRun, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "fingerprint": run.fingerprint,
         "normaliser": {"name": run.normaliser.name, "version": run.normaliser.version},
         "clips": _clips(run, len(settled)),
-        "scope": _scope(run, len(settled)),
+        "scope": _scope(run, settled.values()),
         "sample": _sample(run),
         "outside": len(verdicts) - len(inside),
         "pooled": {
@@ -84,9 +84,11 @@ def _clips(run: AuditRun, n_judged: int) -> dict[str, int]:
     return {"run": n_run, "sample": len(run.clips), "judged": n_judged, "failed": len(run.failed)}
 
 
-def _scope(run: AuditRun, n_judged: int) -> Scope:
-    if n_judged < len(run.clips):
+def _scope(run: AuditRun, judged: Collection[Settled]) -> Scope:
+    if len(judged) < len(run.clips):
         return "part"
+    if any(one.verdict is None for one in judged):
+        return "unsettled"
     return "sample" if run.sample else "all"
 
 

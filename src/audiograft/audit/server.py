@@ -19,7 +19,7 @@ from fastapi.responses import FileResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from audiograft.audit.blind import blind_order, category_of
+from audiograft.audit.blind import blind_order, blind_texts, category_of
 from audiograft.audit.guard import LOOPBACK, TOKEN_HEADER, Guard, is_token
 from audiograft.audit.log import UnsavedError, VerdictLog
 from audiograft.audit.peaks import clip_peaks
@@ -69,6 +69,13 @@ class Session:
         """Of the clips that can be judged here."""
         return frozenset(clip.prediction.id for clip in self.run.clips)
 
+    @cached_property
+    def alike(self) -> frozenset[str]:
+        """Clips whose texts a blind session shows alike: which of the two is right would be decided by the order alone."""
+        normaliser = self.run.normaliser if self.normalised else None
+        shown = {clip.prediction.id: blind_texts(self.run.fingerprint, "", clip, normaliser) for clip in self.run.clips}
+        return frozenset(id_ for id_, (x, y) in shown.items() if x == y)
+
     def page(self) -> str:
         """The page, with the token in it."""
         return (PAGE / "index.html").read_text(encoding="utf-8").replace(_TOKEN_PLACE, _TOKEN_PLACE.replace('""', f'"{self.token}"'))
@@ -96,6 +103,8 @@ class Session:
             if not isinstance(choice, str) or choice not in CHOICES or body.get("verdict") is not None:
                 raise DataError(f'in a blind session a verdict is a "choice": one of {", ".join(CHOICES)}')
             row["verdict"] = category_of(choice, blind_order(self.run.fingerprint, rater, str(body.get("id"))))
+            if choice in ("x", "y") and body.get("id") in self.alike:
+                raise DataError("X and Y are the same, so that neither alone can be right: choose another verdict")
         elif body.get("choice") is not None:
             raise DataError('only in a blind session a verdict is a "choice": send "verdict"')
         verdict = read_verdict(row, "verdict", rater, self.ids, self.blind)

@@ -23,6 +23,7 @@ _MAX_IDS_SHOWN = 10
 _SCOPES = {
     "all": "all clips of the run are judged: the shares are theirs",
     "sample": "a random sample of the run, judged to the end: the intervals hold for the run",
+    "unsettled": "judged to the end, but raters are tied on some clips: the shares leave these out, and speak for the run once they are settled",
     "part": "judged in part: the shares are those of the judged clips, and not of the run, since raters chose where to begin",
 }
 

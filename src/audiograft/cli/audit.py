@@ -230,7 +230,8 @@ def _write_corrected(review: _Review, out: Path, drop: Sequence[str]) -> None:
         "unjudged": done.unjudged,
         "dropped": len(done.dropped),
     }
-    typer.echo(f"{done.out}: {done.rows} rows: {', '.join(f'{count} {what}' for what, count in parts.items())}", err=True)
+    counts = ", ".join(f"{count} {what}" for what, count in parts.items())
+    typer.echo(f"{done.out}: {done.rows - len(done.dropped)} of {done.rows} rows: {counts}", err=True)
     for id_, why in done.unsettled.items():
         _note(f"{id_}: in doubt, label as it was: {why}")
     if done.needs_allow_outside:

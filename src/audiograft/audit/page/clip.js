@@ -160,6 +160,10 @@ const Clip = (() => {
   function judge(place) {
     const choice = run.categories[place]?.key;
     if (clip === null || !choice) return;
+    if (clip.x === clip.y && ["x", "y"].includes(choice)) {
+      Dom.toast("X and Y are the same, so that neither alone can be right: choose another verdict.");
+      return;
+    }
     send({ [run.blind ? "choice" : "verdict"]: choice });
     onJudged(clip.id);
   }

@@ -65,6 +65,7 @@ const Results = (() => {
   const SCOPES = {
     all: "All clips of the run are judged: the shares are those of the run.",
     sample: "A sample drawn at random is judged to its end: the shares speak for the run, within their intervals.",
+    unsettled: "Judged to the end, but raters are tied on some clips: the shares leave these out, and speak for the run once they are settled.",
     part: "Not all clips are judged: the shares speak for the judged ones alone, since raters chose where to begin.",
   };
 
@@ -181,7 +182,7 @@ const Results = (() => {
   function files() {
     if (Backend.isStatic) return [];
     const link = (name, text) => Dom.make("a", { href: `/api/${name}`, download: name }, text);
-    return [heading("Verdicts as a file"), Dom.make("p", {}, link("verdicts.csv", "CSV, for a spreadsheet"), " · ", link("verdicts.jsonl", "JSONL, the whole log"))];
+    return [heading("Verdicts as a file"), Dom.make("p", {}, link("verdicts.csv", "CSV, for a spreadsheet"), " · ", link("verdicts.jsonl", "JSONL, for --import"))];
   }
 
   const PATTERNS = {

@@ -29,7 +29,7 @@ const Verdicts = (() => {
   }
 
   async function load(name) {
-    const answer = await Backend.verdicts(name);
+    const answer = await inTurn(() => Backend.verdicts(name));
     rater = name;
     current = new Map(Object.entries(answer.verdicts).map(([id, verdict]) => [id, shown(verdict, false)]));
     for (const item of mine()) place(item);
