@@ -237,7 +237,7 @@ def test_suggestions_are_marked_as_such(serve: Serve, opened: Opener, tmp_path: 
     first, suggestion = next(iter(found.items()))
     assert title(page) == first
     expect(page.locator("#suggestion")).to_contain_text(
-        f"Suggested: likely label error, because {'; '.join(suggestion.reasons)}. A hint of a program, no verdict."
+        f"Suggested: look at the label, number 1 by suspicion, because {'; '.join(suggestion.reasons)}. A hint of a program, no verdict."
     )
 
 

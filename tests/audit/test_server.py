@@ -108,6 +108,7 @@ def test_the_run_and_its_clips(folder: Path) -> None:
         assert (row["dur"], row["speaker"], row["source"], row["parts"], row["kind"]) == (1.5, clip.prediction.speaker, "talks", 1, clip.kind)
         suggestion = found.get(row["id"])
         assert row["suspicion"] == (suggestion and suggestion.score)
+        assert row["rank"] == (list(found).index(row["id"]) + 1 if suggestion else None)
 
 
 def test_clips_are_sent_compressed_where_that_is_understood(client: Client) -> None:

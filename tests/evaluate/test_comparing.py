@@ -105,7 +105,7 @@ def test_several_runs_are_adjusted_by_holm(runs: Callable[..., list[Path]]) -> N
     p_values = [row["p_value"] for row in found["comparisons"]]
     assert found["comparisons"][1]["adjusted_p"] == pytest.approx(3 * min(p_values))
     assert all(row["adjusted_p"] >= row["p_value"] for row in found["comparisons"])
-    assert "p = 0.001, adjusted for 3 comparisons" in found["comparisons"][1]["claim"]
+    assert "p < 0.001, adjusted for 3 comparisons" in found["comparisons"][1]["claim"]
     assert [row["run"] for row in found["comparisons"]] == ["b", "c", "d"]
     assert "claim" not in found
 
@@ -139,6 +139,44 @@ def test_other_texts_with_as_many_errors_have_no_spread(runs: Callable[..., list
         found["claim"]
         == "no difference shown between b and a (p = 1.000): both make as many errors in each clip, so what it takes to see one is not known"
     )
+    assert (found["wer_interval"]["low"], found["wer_interval"]["high"]) == (0, 0)
+    assert found["wer_interval"]["warning"] == "all 20 utterances are alike: their spread can't be known, so there is no interval"
+
+
+@pytest.mark.parametrize("task", ["answers", "transcripts"])
+def test_always_right_against_always_wrong_is_a_difference_without_an_interval(runs: Callable[..., list[Path]], task: str) -> None:
+    """All clips differ by the same, so no spread is known; that was once told as no difference."""
+    right = answers([True] * 40) if task == "answers" else speech(0, 1, 40, 20)
+    wrong = answers([False] * 40) if task == "answers" else [row | {"hypothesis": ""} for row in right]
+    found = compare(runs(right, wrong))
+    assert found["better"] == "a"
+    interval = found["accuracy_interval" if task == "answers" else "wer_interval"]
+    assert (interval["low"], interval["high"], interval["method"]) == (None, None, "none")
+    assert "by 100 points (in each clip alike, so without an interval), p < 0.001" in found["claim"]
+    assert compare([found["runs"][1]["file"], found["runs"][0]["file"]])["claim"].startswith("a ")
+
+
+def test_few_clips_that_all_differ_alike_are_no_proof(runs: Callable[..., list[Path]]) -> None:
+    found = compare(runs(answers([True] * 4), answers([False] * 4)))
+    assert found["p_value"] == pytest.approx(1 / 8)
+    assert found["claim"] == (
+        "no difference shown between b and a (p = 0.125): the difference is the same in each clip, so what it takes to see one is not known"
+    )
+
+
+@pytest.mark.parametrize("n_speakers", [2, 3, 4, 9])
+def test_few_speakers_give_ends_that_can_be_printed(runs: Callable[..., list[Path]], n_speakers: int) -> None:
+    """The draws of four speakers once ended at 10 to the power of 130, and JSON has no number for what lies beyond."""
+    found = compare(runs(speech(0.2, 1, 60, n_speakers), speech(0.1, 2, 60, n_speakers)))
+    spans = [found["wer_interval"], *(run["wer"]["interval"] for run in found["runs"])]
+    assert all(-2 < span["low"] <= span["high"] < 2 for span in spans)
+    assert all(span["warning"] == f"{n_speakers} speakers only: the interval is wide and rough" for span in spans)
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_rates_have_the_confidence_that_is_asked_for(runs: Callable[..., list[Path]]) -> None:
+    found = compare(runs(*(speech(rate, seed, 60) + answers([True] * 5 + [False] * seed) for rate, seed in ((0.2, 5), (0.1, 5)))), confidence=0.9)
+    assert {run[key]["interval"]["confidence"] for run in found["runs"] for key in ("wer", "accuracy")} == {0.9}
 
 
 def test_enough_clips_without_a_difference_are_told(runs: Callable[..., list[Path]]) -> None:

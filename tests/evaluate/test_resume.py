@@ -181,6 +181,14 @@ def test_every_key_of_the_manifest_can_slice(corpus: Path, tmp_path: Path) -> No
     assert list(slices["accent"]) == ["x"]
 
 
+def test_noise_that_was_put_into_clips_slices_too(corpus: Path, tmp_path: Path) -> None:
+    stated = [{"snr_db": 7}, {"augmentation": {"noise": "pink", "snr_db": 3.2}}, {"augmentation": {"speed": 1.1}}, {"snr_db": "loud"}]
+    write_manifest(corpus / "manifest.jsonl", [{"id": f"{i}", "audio": f"{i}.wav", "text": f"word {i}"} | keys for i, keys in enumerate(stated)])
+    metrics = run(Table(), corpus, tmp_path / "run")
+    assert {name: row["n_clips"] for name, row in metrics["slices"]["snr"].items()} == {"0-5": 1, "5-10": 1}
+    assert metrics["rows_without"]["snr"] == 2
+
+
 def test_a_changed_manifest_is_another_run(corpus: Path, tmp_path: Path) -> None:
     run(Table(), corpus, tmp_path / "run")
     write_manifest(corpus / "manifest.jsonl", [{"audio": "0.wav", "text": "word 0"}])

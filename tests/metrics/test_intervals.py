@@ -114,9 +114,9 @@ def test_width_is_that_of_the_normal_approximation_for_many_utterances() -> None
 
 def test_two_speakers_give_an_interval_that_claims_nothing() -> None:
     interval = cluster_bootstrap([ErrorCounts(hits=1, substitutions=1), ErrorCounts(hits=9, substitutions=1)] * 2, ["a", "b"] * 2)
-    assert (interval.method, interval.n_clusters) == ("cluster-t", 2)  # half of the draws are of one speaker, and have no spread
-    assert interval.low < 0.01
-    assert interval.high > 1
+    assert (interval.method, interval.n_clusters) == ("cluster-t", 2)
+    assert interval.low == 0
+    assert 1 < interval.high < 3
     assert interval.warning == "2 speakers only: the interval is wide and rough"
 
 
@@ -174,7 +174,41 @@ def test_without_an_error_it_is_wilsons_of_the_speakers() -> None:
 
 def test_empty_references_alone_have_no_rate() -> None:
     interval = cluster_bootstrap([ErrorCounts(insertions=1), ErrorCounts()], ["a", "b"])
-    assert (interval.method, interval.warning) == ("none", "no reference has a word, so there is no rate")
+    assert (interval.low, interval.high, interval.method) == (None, None, "none")
+    assert interval.warning == "no reference has a word, so there is no rate"
+
+
+@pytest.mark.parametrize(
+    ("n", "clusters", "warning"),
+    [
+        (1, ["s0"], "one utterance: its spread can't be known, so there is no interval"),
+        (1, [None], "one utterance: its spread can't be known, so there is no interval"),
+        (7, [None] * 7, "all 7 utterances are alike: their spread can't be known, so there is no interval"),
+        (9, ["a", "b", "c"] * 3, "all 3 speakers are alike: their spread can't be known, so there is no interval"),
+    ],
+)
+def test_rates_that_are_all_the_same_have_no_interval_and_say_so(n: int, clusters: list[str | None], warning: str) -> None:
+    """Not one of no width, which would claim that nothing else can be."""
+    interval = cluster_bootstrap([ErrorCounts(hits=6, substitutions=1)] * n, clusters)
+    assert (interval.low, interval.high, interval.method, interval.warning) == (None, None, "none", warning)
+
+
+@pytest.mark.parametrize("n_speakers", [2, 3, 4, 5, 9, 10, 12])
+def test_few_or_rare_errors_give_ends_that_can_be_printed(n_speakers: int) -> None:
+    rng = np.random.default_rng(n_speakers)
+    for _ in range(30):
+        sizes = np.maximum(1, np.rint(rng.lognormal(2, 1.2, n_speakers))).astype(int)
+        speakers = np.repeat(np.arange(n_speakers), sizes).astype(str).tolist()
+        counts = [ErrorCounts(hits=12, substitutions=int(n)) for n in rng.poisson(0.1 * rng.gamma(1, 1, len(speakers)))]
+        interval = cluster_bootstrap(counts, speakers, resamples=200, confidence=0.99)
+        assert 0 <= interval.low <= corpus(counts).rate <= interval.high < 100
+        assert interval.method in ("wilson", "cluster-t", *(["cluster-bootstrap-t"] if n_speakers >= FEW_CLUSTERS else []))
+
+
+def test_one_speaker_with_most_words_leaves_no_draws() -> None:
+    interval = cluster_bootstrap([BAD, GOOD, GOOD] * 40, ["most"] * 100 + [f"s{i}" for i in range(20)])
+    assert interval.method == "cluster-t"
+    assert 0 <= interval.low < interval.high < 3
 
 
 def test_one_utterance_of_words_among_empty_references_is_finite() -> None:
@@ -187,8 +221,11 @@ def test_one_utterance_of_words_among_empty_references_is_finite() -> None:
 def test_any_counts_give_an_interval_around_the_rate(rows: list[tuple[int, int, int, str]]) -> None:
     counts = [ErrorCounts(hits, substitutions, insertions) for hits, substitutions, insertions, _ in rows]
     interval = cluster_bootstrap(counts, [speaker for *_, speaker in rows], resamples=100)
-    total = corpus(counts)
-    assert interval.low * (1 - 1e-9) <= (total.rate if total.reference_length else total.errors) <= interval.high * (1 + 1e-9)
+    if interval.low is None:
+        assert interval.method == "none"
+        assert interval.warning
+    else:
+        assert 0 <= interval.low * (1 - 1e-9) <= corpus(counts).rate <= interval.high * (1 + 1e-9) < float("inf")
 
 
 @pytest.mark.parametrize("clusters", [[], ["a"]])

@@ -51,13 +51,15 @@ def clip_rows(
         run: what is judged.
         blind: the rater is not to know which text is the label.
         rater: for the order of X and Y.
-        suggestions: by id; never told in a blind session.
+        suggestions: by id, the likeliest first; never told in a blind session.
         normalised: a blind session shows the texts as they are after normalisation.
     """
     if blind:
         normaliser = run.normaliser if normalised else None
         return [_common(clip) | blind_payload(run.fingerprint, rater, clip, normaliser) for clip in run.clips]
-    return [_common(clip) | _open(clip, (suggestions or {}).get(clip.prediction.id)) for clip in run.clips]
+    suggested = {} if suggestions is None else suggestions
+    ranks = {id_: rank for rank, id_ in enumerate(suggested, start=1)}
+    return [_common(clip) | _open(clip, suggested.get(clip.prediction.id), ranks.get(clip.prediction.id)) for clip in run.clips]
 
 
 def verdict_rows(verdicts: Iterable[Verdict], blind: bool) -> dict[str, dict[str, Any]]:
@@ -102,7 +104,7 @@ def _common(clip: AuditClip) -> dict[str, Any]:
     return {"i": clip.index, "id": row.id, "dur": row.duration_s, "speaker": row.speaker, "source": row.source, "parts": len(clip.audio)}
 
 
-def _open(clip: AuditClip, suggestion: Suggestion | None) -> dict[str, Any]:
+def _open(clip: AuditClip, suggestion: Suggestion | None, rank: int | None) -> dict[str, Any]:
     return {
         "ref": clip.prediction.reference,
         "hyp": clip.prediction.hypothesis,
@@ -112,5 +114,6 @@ def _open(clip: AuditClip, suggestion: Suggestion | None) -> dict[str, Any]:
         "kind": clip.kind,
         "conf": clip.confidence,
         "suspicion": suggestion and suggestion.score,
+        "rank": rank,
         "reasons": suggestion.reasons if suggestion else [],
     }

@@ -219,7 +219,7 @@ def _at(first: Sequence[str], truth: Mapping[str, str], n_right: int) -> dict[st
     }
 
 
-def _share(part: int, whole: int) -> dict[str, float] | None:
+def _share(part: int, whole: int) -> dict[str, float | None] | None:
     if not whole:
         return None
     interval = wilson(part, whole)

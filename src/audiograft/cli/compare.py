@@ -46,13 +46,15 @@ def _print_comparison(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from audiograft.evaluate.tables import percent, span
+
     console = Console(markup=False, highlight=False)
     interval = f"{100 * found['confidence']:g} % interval"
     for key, rate in (("wer", "WER"), ("accuracy", "right answers")):
         if any(run[key] for run in found["runs"]):
             rates = Table("run", rate, interval)
             for run in found["runs"]:
-                rates.add_row(run["name"], _percent(run[key]["rate"]), _span(run[key]["interval"]))
+                rates.add_row(run["name"], percent(run[key]["rate"]), span(run[key]["interval"]))
             console.print(rates)
     for row in found["comparisons"]:
         console.print(_comparison_table(row, found["base"], interval))
@@ -72,10 +74,10 @@ def _comparison_table(row: dict[str, Any], base: str, interval: str) -> Any:
         f"{row['run']} less {base}", "", title=f"{row['n_clips']} {row['task']}, {row['clusters']} {row['clustered_by']}s drawn", title_justify="left"
     )
     table.add_row("difference of accuracy" if answers else "difference of WER", f"{100 * difference:+.2f} points")
-    table.add_row(interval, f"{100 * span['low']:+.2f} to {100 * span['high']:+.2f} points")
+    table.add_row(interval, "-" if span["low"] is None else f"{100 * span['low']:+.2f} to {100 * span['high']:+.2f} points")
     if not answers and row["relative_difference"] is not None:
         relative = row["relative_interval"]
-        ends = f" ({100 * relative['low']:+.1f} to {100 * relative['high']:+.1f})" if relative else ""
+        ends = f" ({100 * relative['low']:+.1f} to {100 * relative['high']:+.1f})" if relative and relative["low"] is not None else ""
         table.add_row("relative", f"{100 * row['relative_difference']:+.1f} %{ends}")
     exact = row["mcnemar"]
     right = "right" if answers else "without an error"
@@ -94,11 +96,3 @@ def _comparison_table(row: dict[str, Any], base: str, interval: str) -> Any:
 
 def _p(value: float) -> str:
     return f"< {_SHOWN_P}" if value < _SHOWN_P else f"{value:.3f}"
-
-
-def _span(interval: dict[str, Any] | None) -> str:
-    return f"{_percent(interval['low'])} to {_percent(interval['high'])}" if interval else "-"
-
-
-def _percent(rate: float | None) -> str:
-    return "-" if rate is None else f"{100 * rate:.2f} %"

@@ -65,8 +65,11 @@ def _shown(verdict: Verdict) -> str:
     else:
         what = f"makes {'fewer' if is_better else 'more'} errors than"
         rate, where, interval = "WER", "lower" if is_better else "higher", row["wer_interval"]
-    ends = sorted((abs(interval["low"]), abs(interval["high"])))
-    span = f"{_percent(verdict.confidence)} interval {_points(ends[0])} to {_points(ends[1])}"
+    if interval["low"] is None:
+        span = "in each clip alike, so without an interval"
+    else:
+        ends = sorted((abs(interval["low"]), abs(interval["high"])))
+        span = f"{_percent(verdict.confidence)} interval {_points(ends[0])} to {_points(ends[1])}"
     return f"{row['run']} {what} {verdict.base}: {rate} {where} by {_points(abs(verdict.gain))} points ({span}), {_p(verdict)}"
 
 
@@ -74,7 +77,8 @@ def _not_shown(verdict: Verdict) -> str:
     row = verdict.row
     text = f"no difference shown between {row['run']} and {verdict.base} ({_p(verdict)})"
     if row["needed_clips"] is None:
-        return f"{text}: both make as many errors in each clip, so what it takes to see one is not known"
+        alike = "the difference is the same" if verdict.gain else "both make as many errors"
+        return f"{text}: {alike} in each clip, so what it takes to see one is not known"
     point = f"{_points(verdict.point)} point at {_percent(verdict.power)} power"
     if row["needed_clips"] > row["n_clips"]:
         return f"{text}; to detect {point} you need about {row['needed_clips']:,} clips like these, and here are {row['n_clips']:,}"

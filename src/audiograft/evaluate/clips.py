@@ -76,13 +76,16 @@ def split_tasks(clips: Iterable[ScoredClip]) -> tuple[list[ScoredClip], list[Sco
     return tasks[False], tasks[True]
 
 
-def word_rate(clips: Sequence[ScoredClip], unit: Literal["words", "characters"] = "words", *, with_interval: bool = True) -> dict[str, Any] | None:
+def word_rate(
+    clips: Sequence[ScoredClip], unit: Literal["words", "characters"] = "words", *, with_interval: bool = True, confidence: float = 0.95
+) -> dict[str, Any] | None:
     """Corpus error rate with counts and interval.
 
     Args:
         clips: transcripts.
         unit: what is counted.
         with_interval: whether to draw the bootstrap, which costs far more than the rate.
+        confidence: of the interval.
 
     Returns:
         None without clips. `rate` and `interval` are None where no reference has a word, since there is nothing to divide by; the insertions
@@ -99,15 +102,15 @@ def word_rate(clips: Sequence[ScoredClip], unit: Literal["words", "characters"] 
         "insertions": total.insertions,
         "deletions": total.deletions,
         "reference_length": total.reference_length,
-        "interval": as_dict(cluster_bootstrap(counts, _speakers(clips))) if with_interval and total.reference_length else None,
+        "interval": as_dict(cluster_bootstrap(counts, _speakers(clips), confidence=confidence)) if with_interval and total.reference_length else None,
     }
 
 
-def answer_rate(clips: Sequence[ScoredClip]) -> dict[str, Any] | None:
+def answer_rate(clips: Sequence[ScoredClip], confidence: float = 0.95) -> dict[str, Any] | None:
     """Share of answers that are right, with its interval and by kind of question; None without clips."""
     if not clips:
         return None
-    right, interval = right_share(clips)
+    right, interval = right_share(clips, confidence)
     kinds: dict[str, list[bool]] = defaultdict(list)
     for clip in clips:
         if clip.prediction.question is not None:
@@ -121,10 +124,10 @@ def answer_rate(clips: Sequence[ScoredClip]) -> dict[str, Any] | None:
     }
 
 
-def right_share(clips: Sequence[ScoredClip]) -> tuple[int, Interval]:
+def right_share(clips: Sequence[ScoredClip], confidence: float = 0.95) -> tuple[int, Interval]:
     """How many answers are right, and the interval of their share."""
     right = [clip.right for clip in clips]
-    return sum(right), cluster_share(right, _speakers(clips))
+    return sum(right), cluster_share(right, _speakers(clips), confidence=confidence)
 
 
 def word_interval(clips: Sequence[ScoredClip]) -> Interval:
@@ -137,7 +140,7 @@ def _speakers(clips: Sequence[ScoredClip]) -> list[str | None]:
 
 
 def as_dict(interval: Interval) -> dict[str, Any]:
-    """An interval for metrics.json."""
+    """An interval for metrics.json. `low` and `high` are None where they can't be known, and `warning` says why."""
     return {
         "low": interval.low,
         "high": interval.high,

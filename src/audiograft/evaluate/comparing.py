@@ -60,7 +60,7 @@ def compare(paths: Sequence[Path], normaliser: str = "lower", *, common: bool = 
         row |= _claim(paired, row, len(rows), confidence)
     found = {
         "base": paired.runs[0].name,
-        "runs": [_describe(paired, index) for index in range(len(paired.runs))],
+        "runs": [_describe(paired, index, confidence) for index in range(len(paired.runs))],
         "normaliser": {"name": chosen.name, "version": chosen.version},
         "confidence": confidence,
         "n_clips": len(paired.transcripts[0]) + len(paired.answers[0]),
@@ -122,7 +122,7 @@ def _effects(difference: PairedDifference, counts: Sequence[Sequence[ErrorCounts
     """The difference of the rates, other run less base: of WER, or of accuracy, which is that of the errors turned round."""
     interval = as_dict(difference.interval)
     if task == "answers":
-        turned = interval | {"low": -difference.interval.high, "high": -difference.interval.low}
+        turned = interval | {end: None if (value := interval[other]) is None else -value + 0.0 for end, other in (("low", "high"), ("high", "low"))}
         return {"accuracy_difference": -difference.difference + 0.0, "accuracy_interval": turned}
     relative = difference.relative_interval
     return {
@@ -154,7 +154,7 @@ def _claim(paired: Paired, row: dict[str, Any], n_comparisons: int, confidence: 
     return {"better": verdict.better, "claim": claim, "notes": run_notes(base, run, few)}
 
 
-def _describe(paired: Paired, index: int) -> dict[str, Any]:
+def _describe(paired: Paired, index: int, confidence: float) -> dict[str, Any]:
     run: Run = paired.runs[index]
     return {
         "name": run.name,
@@ -162,8 +162,8 @@ def _describe(paired: Paired, index: int) -> dict[str, Any]:
         "model": run.settings.get("model"),
         "rows": len(run.predictions),
         "failed": len(run.failed),
-        "wer": word_rate(paired.transcripts[index]),
-        "accuracy": answer_rate(paired.answers[index]),
+        "wer": word_rate(paired.transcripts[index], confidence=confidence),
+        "accuracy": answer_rate(paired.answers[index], confidence),
     }
 
 

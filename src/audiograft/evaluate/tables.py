@@ -62,7 +62,7 @@ def percent(rate: float | None) -> str:
 
 def span(interval: Metrics | None) -> str:
     """An interval for people."""
-    if not interval:
+    if not interval or interval["low"] is None:
         return "-"
     return f"{percent(interval['low'])} to {percent(interval['high'])}" if interval["high"] <= _MAX_RATE else "too wide to tell"
 
@@ -152,7 +152,7 @@ def _slice_table(key: str, values: Metrics, head: str, rate: str, sizes: Sequenc
     for name, row in ordered:
         marked = f"{percent(row[rate])} {SMALL}" if row["small"] else percent(row[rate])
         rows.append((name, marked, span(row["interval"]), *(f"{row[size]:,}" for size in sizes)))
-        spans.append((row["interval"]["low"], row[rate], row["interval"]["high"]) if row["interval"] else None)
+        spans.append((row["interval"]["low"], row[rate], row["interval"]["high"]) if span(row["interval"]) != "-" else None)
     return Table((_SLICE_HEADS.get(key, key.replace("_", " ")), head, "95 % interval", *size_heads), rows, spans)
 
 

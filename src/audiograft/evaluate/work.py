@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -138,7 +139,6 @@ def _reference_scores(
 
 
 def _prediction(sample: Sample, audio: str | list[str] | None, result: Result, score: TokenScores | None) -> Prediction:
-    snr_db = sample.extra.get("snr_db")
     extra = sample.extra | {"label": sample.label}
     row = Prediction(
         id=sample.id,
@@ -153,7 +153,7 @@ def _prediction(sample: Sample, audio: str | list[str] | None, result: Result, s
         source=sample.source,
         language=sample.language,
         question=_text_or_none(sample.extra.get("question")),
-        snr_db=float(snr_db) if isinstance(snr_db, int | float) and not isinstance(snr_db, bool) else None,
+        snr_db=_snr_db(sample),
         extra={key: value for key, value in extra.items() if isinstance(value, str | int | float | bool) and key not in _OWN},
     )
     if isinstance(result, AudioError):
@@ -168,6 +168,13 @@ def _prediction(sample: Sample, audio: str | list[str] | None, result: Result, s
         reference_nats=None if score is None else round(score.nats, _DIGITS),
         reference_tokens=None if score is None else score.n_tokens,
     )
+
+
+def _snr_db(sample: Sample) -> float | None:
+    """As the row states it, or what was measured when noise was put into its clip by `prepare`."""
+    done = sample.extra.get("augmentation")
+    found = sample.extra.get("snr_db", done.get("snr_db") if isinstance(done, dict) else None)
+    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found) else None
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -13,10 +13,16 @@ Array = np.ndarray
 
 _BLOCK_DRAWS = 10_000_000
 """Cluster draws held at once (80 MB), so that memory does not grow with the corpus."""
+FEW_CLUSTERS = 10
+"""Below this there are too few different draws: many are of one or two clusters, and have next to no spread."""
+FEW_DEGREES = 3.0
+"""Below this, one cluster or two hold most of the whole, and draws differ by little else than how often these are in them."""
 _NO_SPREAD = 1e-6
 """A draw with less than this share of the sample's standard error has none but rounding."""
-_MOST_WITHOUT_SPREAD = 0.05
-"""Of the draws. With more of them their quantiles would say nothing."""
+_ROUNDING = 1e-12
+"""A standard error below this share of what it is the error of is none but rounding."""
+_FARTHEST = 2.0
+"""So many times farther out than Student's, a quantile of the draws tells of draws that happen to have no spread."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,10 @@ class Bootstrap:
 
     Attributes:
         value: of the whole sample.
-        error: its standard error.
+        error: its standard error; 0 where all clusters are alike, so that it is not known.
         degrees: effective degrees of freedom: clusters less one, fewer where some are much larger than others.
         n_clusters: how many were drawn from.
-        distances: sorted absolute t values of the draws (resamples,); none where too many draws have no spread: few clusters, or rare errors.
+        distances: sorted absolute t values of the draws (resamples,); none where clusters are too few for draws, or too unequal.
     """
 
     value: float
@@ -51,10 +57,13 @@ class Bootstrap:
     distances: Array
 
     def critical(self, confidence: float) -> float:
-        """How many standard errors the truth lies away at most: the larger of the draws' quantile and Student's."""
+        """How many standard errors the truth lies away at most: the draws' quantile, but no less than Student's and no more than twice that."""
         student = float(special.stdtrit(self.degrees, (1 + confidence) / 2))
+        if not len(self.distances):
+            return student
         place = math.ceil(confidence * (len(self.distances) + 1)) - 1
-        return max(student, float(self.distances[place])) if place < len(self.distances) else student
+        drawn = float(self.distances[place]) if place < len(self.distances) else math.inf
+        return max(student, min(drawn, _FARTHEST * student))
 
     def ends(self, confidence: float) -> tuple[float, float]:
         """The interval, symmetric about the value."""
@@ -62,18 +71,18 @@ class Bootstrap:
         return self.value - margin, self.value + margin
 
     def p_value(self) -> float:
-        """Two-sided p-value of the truth being 0: the larger of the draws' and Student's.
+        """Two-sided p-value of the truth being 0, from the quantiles of `critical`: below 0.05 just where the interval of 95 % leaves 0 out.
 
-        So it is below 0.05 just where the interval of 95 % leaves 0 out.
+        Without a standard error it is 1 where the value is 0, and else 0.
         """
-        if self.value == 0 or self.error == 0:
-            return 1.0
+        if not self.value or not self.error:
+            return float(not self.value)
         distance = abs(self.value) / self.error
-        student = 2 * float(special.stdtr(self.degrees, -distance))
+        student, nearer = (2 * float(special.stdtr(self.degrees, -by)) for by in (distance, distance / _FARTHEST))
         if not len(self.distances):
             return student
         further = len(self.distances) - int(np.searchsorted(self.distances, distance))
-        return max(student, (1 + further) / (1 + len(self.distances)))
+        return max(student, min((1 + further) / (1 + len(self.distances)), nearer))
 
 
 def bootstrap(sums: Array, clusters: Sequence[str | None], sizes: Array, statistic: Statistic, resamples: int = 2000, seed: int = 0) -> Bootstrap:
@@ -82,7 +91,8 @@ def bootstrap(sums: Array, clusters: Sequence[str | None], sizes: Array, statist
     The symmetric percentile-t of Hall (1988, "On symmetric bootstrap confidence intervals") over clusters (Field and Welsh 2007,
     "Bootstrapping clustered data"). Standard errors are linearised; in the sample itself each cluster's part is divided by one less its share
     of the whole, which the jackknife does too, and without which few or unequal clusters give too small an error (Bell and McCaffrey 2002).
-    The error is not taken for less than that of independent rows: speakers who happen to be alike are no proof that all are.
+    The error is not taken for less than that of independent rows: speakers who happen to be alike are no proof that all are. Where there are too
+    few clusters for draws (`FEW_CLUSTERS`), or some are too large (`FEW_DEGREES`), Student's distribution stands alone.
 
     Args:
         sums: what each row adds to the sums of the statistic (n_rows, n_sums).
@@ -100,10 +110,13 @@ def bootstrap(sums: Array, clusters: Sequence[str | None], sizes: Array, statist
     between = math.sqrt((n_clusters - 1) / n_clusters * float((((totals @ gradient) / alone) ** 2).sum()))
     error = max(between, math.sqrt(float(((sums @ gradient) ** 2).sum())))
     value = float(statistic.value(whole))
-    distances = np.sort(np.concatenate(list(_distances(totals, statistic, value, error, resamples, np.random.default_rng(seed)))))
-    usable = np.isinf(distances).mean() <= _MOST_WITHOUT_SPREAD
     degrees = max(1 / max(float((shares**2).sum()), 1e-12) - 1, 1.0)
-    return Bootstrap(value, error, degrees, n_clusters, distances if usable else distances[:0])
+    if error <= _ROUNDING * float(np.abs(whole * gradient).sum()):
+        return Bootstrap(value, 0.0, degrees, n_clusters, np.zeros(0))
+    if n_clusters < FEW_CLUSTERS or degrees < FEW_DEGREES:
+        return Bootstrap(value, error, degrees, n_clusters, np.zeros(0))
+    drawn = list(_distances(totals, statistic, value, error, resamples, np.random.default_rng(seed)))
+    return Bootstrap(value, error, degrees, n_clusters, np.sort(np.concatenate(drawn)))
 
 
 def as_units(clusters: Sequence[str | None]) -> Array:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
 
-from audiograft.metrics.bootstrap import Array, Bootstrap, Statistic, as_units, bootstrap
+from audiograft.metrics.bootstrap import FEW_CLUSTERS, FEW_DEGREES, Array, Bootstrap, Statistic, as_units, bootstrap
 from audiograft.metrics.word_errors import ErrorCounts
-
-FEW_CLUSTERS = 10
-"""Below this an interval carries a warning: by `benchmarks/coverage.py` it holds the truth more often than it says, being very wide."""
 
 
 @dataclass(frozen=True)
@@ -20,17 +17,17 @@ class Interval:
     """A confidence interval of a rate.
 
     Attributes:
-        low: lower end, as a rate.
-        high: upper end, as a rate.
+        low: lower end, as a rate; None where it can't be known, which `warning` explains.
+        high: upper end, likewise.
         confidence: e.g. 0.95.
         method: `cluster-bootstrap-t`, or `utterance-bootstrap-t` where each utterance was drawn by itself; `cluster-t` or `utterance-t` where
-            clusters are too few, or errors too rare, for draws to say more than Student's distribution; `wilson`; `none` for what has no rate.
+            clusters are too few or too unequal for draws to say more than Student's distribution; `wilson`; `none` where there are no ends.
         n_clusters: how many units were drawn from: speakers, or utterances.
         warning: what to tell whoever reads the interval; None where there is nothing.
     """
 
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     confidence: float
     method: str
     n_clusters: int
@@ -49,8 +46,9 @@ def cluster_bootstrap(
     The bootstrap over utterances of Bisani and Ney (2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation")
     takes utterances for independent. Those of one speaker are not, and treating them so gives intervals that are too narrow; so the units
     drawn, with replacement, are speakers with all their utterances. Quantiles of the rates drawn are too narrow as well where speakers are
-    few: so the draws are studentised, on the logarithm of the rate (see `bootstrap`). `benchmarks/results/coverage.json` has how often each
-    holds the truth.
+    few: so the draws are studentised, on the logarithm of the rate (see `bootstrap`); where few speakers hold most of the words, Student's interval
+    is of the rate itself, cut at 0, since on the logarithm its upper end would leave all bounds. `benchmarks/results/coverage.json` has how often
+    each holds the truth.
 
     Args:
         counts: one per utterance.
@@ -61,7 +59,8 @@ def cluster_bootstrap(
 
     Returns:
         The interval. With one cluster alone nothing can be learnt about other speakers: utterances are drawn instead, and `method` and
-        `warning` say so. Without any error it is Wilson's for as many trials as there are clusters: how errors would cluster is not known.
+        `warning` say so. Without any error it is Wilson's for as many trials as there are clusters: how errors would cluster is not known. Where all
+        have the same rate, or there is one utterance, it has no ends.
 
     Raises:
         ValueError: no utterance, or the two differ in length.
@@ -70,10 +69,13 @@ def cluster_bootstrap(
     sums = np.array([(count.errors, count.reference_length) for count in counts], dtype=float)
     errors, words = sums.sum(axis=0)
     if not words:
-        return Interval(float(errors), float(errors), confidence, "none", len(counts), "no reference has a word, so there is no rate")
+        return Interval(None, None, confidence, "none", len(counts), "no reference has a word, so there is no rate")
     if not errors:
         return _clusters_as_trials(0, clusters, confidence)
-    return _ratio_interval(sums, clusters, _LOG_RATE, np.exp, (resamples, confidence, seed))
+    drawn = bootstrap(sums, clusters, sums[:, 1], _LOG_RATE, resamples, seed)
+    if drawn.degrees >= FEW_DEGREES:
+        return make_interval(drawn, confidence, clusters, np.exp)
+    return make_interval(bootstrap(sums, clusters, sums[:, 1], _RATE, resamples, seed), confidence, clusters, lambda ends: np.maximum(ends, 0))
 
 
 def cluster_share(right: Sequence[bool], clusters: Sequence[str | None], resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -99,7 +101,7 @@ def cluster_share(right: Sequence[bool], clusters: Sequence[str | None], resampl
     if n_right in (0, len(right)) or n_clusters == len(right):
         return _clusters_as_trials(min(n_right, n_clusters), clusters, confidence)
     sums = np.column_stack([np.asarray(right, dtype=float), np.ones(len(right))])
-    return _ratio_interval(sums, clusters, _LOGIT_SHARE, special.expit, (resamples, confidence, seed))
+    return make_interval(bootstrap(sums, clusters, sums[:, 1], _LOGIT_SHARE, resamples, seed), confidence, clusters, special.expit)
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -114,6 +116,15 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
 
     found = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return Interval(float(found.low), float(found.high), confidence, "wilson", n)
+
+
+def _rate(sums: Array) -> Array:
+    rates: Array = sums[..., 0] / sums[..., 1]
+    return rates
+
+
+def _rate_gradient(sums: Array) -> Array:
+    return np.stack([1 / sums[..., 1], -sums[..., 0] / sums[..., 1] ** 2], axis=-1)
 
 
 def _log_rate(sums: Array) -> Array:
@@ -135,6 +146,7 @@ def _logit_gradient(sums: Array) -> Array:
     return np.stack([1 / sums[..., 0] + 1 / wrong, -1 / wrong], axis=-1)
 
 
+_RATE = Statistic(_rate, _rate_gradient)
 _LOG_RATE = Statistic(_log_rate, _log_rate_gradient)
 _LOGIT_SHARE = Statistic(_logit, _logit_gradient)
 
@@ -143,16 +155,19 @@ def _clusters_as_trials(successes: int, clusters: Sequence[str | None], confiden
     return replace(wilson(successes, count_clusters(clusters), confidence), warning=few_clusters(clusters))
 
 
-def _ratio_interval(sums: Array, clusters: Sequence[str | None], statistic: Statistic, back: np.ufunc, settings: tuple[int, float, int]) -> Interval:
-    resamples, confidence, seed = settings
-    drawn = bootstrap(sums, clusters, sums[:, 1], statistic, resamples, seed)
-    low, high = back(drawn.ends(confidence))
-    return Interval(float(low), float(high), confidence, method_name(drawn, len(sums)), drawn.n_clusters, few_clusters(clusters))
+def make_interval(drawn: Bootstrap, confidence: float, clusters: Sequence[str | None], back: Callable[[Array], Array]) -> Interval:
+    """The interval of what was drawn, its ends brought `back` from the scale of the statistic; without ends where no spread is known."""
+    if not drawn.error:
+        return Interval(None, None, confidence, "none", drawn.n_clusters, _no_spread(clusters))
+    low, high = back(np.array(drawn.ends(confidence)))
+    method = f"{'utterance' if drawn.n_clusters == len(clusters) else 'cluster'}{'-bootstrap' if len(drawn.distances) else ''}-t"
+    return Interval(float(low), float(high), confidence, method, drawn.n_clusters, few_clusters(clusters))
 
 
-def method_name(drawn: Bootstrap, n_rows: int) -> str:
-    """How an interval was made, in a word."""
-    return f"{'utterance' if drawn.n_clusters == n_rows else 'cluster'}{'-bootstrap' if len(drawn.distances) else ''}-t"
+def _no_spread(clusters: Sequence[str | None]) -> str:
+    if len(clusters) == 1:
+        return "one utterance: its spread can't be known, so there is no interval"
+    return f"all {count_clusters(clusters)} {_unit(clusters)} are alike: their spread can't be known, so there is no interval"
 
 
 def count_clusters(clusters: Sequence[str | None]) -> int:
@@ -165,8 +180,11 @@ def few_clusters(clusters: Sequence[str | None]) -> str | None:
     if len(set(clusters)) == 1 and None not in clusters:
         return "all of one speaker: it says nothing about other speakers"
     n_clusters = count_clusters(clusters)
-    unit = "utterances" if n_clusters == len(clusters) else "speakers"
-    return f"{n_clusters} {unit} only: the interval is wide and rough" if n_clusters < FEW_CLUSTERS else None
+    return f"{n_clusters} {_unit(clusters)} only: the interval is wide and rough" if n_clusters < FEW_CLUSTERS else None
+
+
+def _unit(clusters: Sequence[str | None]) -> str:
+    return "utterances" if count_clusters(clusters) == len(clusters) else "speakers"
 
 
 def _check(n_rows: int, n_clusters: int, name: str) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
-from audiograft.metrics.bootstrap import Array, Bootstrap, Statistic, bootstrap
-from audiograft.metrics.intervals import Interval, few_clusters, method_name
+from audiograft.metrics.bootstrap import FEW_DEGREES, Array, Statistic, bootstrap
+from audiograft.metrics.intervals import Interval, make_interval
 from audiograft.metrics.word_errors import ErrorCounts
 
 
@@ -20,10 +20,11 @@ class PairedDifference:
 
     Attributes:
         difference: rate of the second less rate of the first; negative error rates are in the second's favour.
-        interval: of the difference, from a paired bootstrap over clusters.
+        interval: of the difference, from a paired bootstrap over clusters. Where all differ alike, so that no spread is known, it has no ends, or
+            is 0 to 0 where the two never differ; its warning says so.
         p_value: two-sided, of the same bootstrap: below 0.05 just where the 95 % interval leaves 0 out.
         relative: difference as a share of the first rate; None where that is 0.
-        relative_interval: None where one of the rates is 0.
+        relative_interval: None where one of the rates is 0, or a few clusters hold most words, so that it would leave all bounds.
         error: standard error of the difference, over clusters.
         error_of_independent: what it would be if all clips were independent.
     """
@@ -72,20 +73,16 @@ def paired_difference(
     relative = drawn.value / (errors_a / words_a) if errors_a else None
     log_ratio = bootstrap(sums, clusters, sizes, _LOG_RATIO, resamples, seed) if errors_a and errors_b else None
     independent = math.sqrt(float(((sums @ _difference_gradient(sums.sum(axis=0))) ** 2).sum()))
+    interval = make_interval(drawn, confidence, clusters, np.asarray)
     return PairedDifference(
         drawn.value,
-        _interval(drawn, drawn.ends(confidence), confidence, clusters),
+        interval if drawn.error or drawn.value else replace(interval, low=0.0, high=0.0),
         drawn.p_value(),
         None if relative is None else float(relative),
-        _interval(log_ratio, np.expm1(log_ratio.ends(confidence)), confidence, clusters) if log_ratio else None,
+        make_interval(log_ratio, confidence, clusters, np.expm1) if log_ratio and log_ratio.degrees >= FEW_DEGREES else None,
         drawn.error,
         independent,
     )
-
-
-def _interval(drawn: Bootstrap, ends: Sequence[float] | Array, confidence: float, clusters: Sequence[str | None]) -> Interval:
-    low, high = (float(end) for end in ends)
-    return Interval(low, high, confidence, method_name(drawn, len(clusters)), drawn.n_clusters, few_clusters(clusters))
 
 
 def _difference(sums: Array) -> Array:

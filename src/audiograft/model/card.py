@@ -146,8 +146,8 @@ def _index_entry(item: Evaluation, figure: Figure) -> dict[str, Any]:
                 "name": f"{_MEASURES[figure.measure]}, in percent ({item.normaliser})",
                 "value": round(100 * figure.rate, 2),
                 "args": {
-                    "low": round(100 * figure.low, 2),
-                    "high": round(100 * figure.high, 2),
+                    "low": None if figure.low is None else round(100 * figure.low, 2),
+                    "high": None if figure.high is None else round(100 * figure.high, 2),
                     "confidence": figure.confidence,
                     "failed_rows": item.failed,
                     "touches_training": None if item.touches is None else list(item.touches),
@@ -198,8 +198,8 @@ def _results(evaluations: Sequence[Evaluation]) -> str:
         touches = f", **shares {' and '.join(map(_cell, item.touches))} with its training data**" if item.touches else ""
         data = f"{_cell(item.data)}, sha256 {item.manifest_sha256[:12]}{_BASELINES.get(item.audio, _cell(item.audio))}{touches}"
         rows += [
-            f"| {data} | {_MEASURES[figure.measure]} | {_percent(figure.rate)} | {_percent(figure.low)} to {_percent(figure.high)} "
-            f"({100 * figure.confidence:g} %) | {figure.rows}{failed} | {_cell(item.normaliser)} | {_ROLES[item.role]} | {_cell(source)} |"
+            f"| {data} | {_MEASURES[figure.measure]} | {_percent(figure.rate)} | {_interval(figure)} | {figure.rows}{failed} "
+            f"| {_cell(item.normaliser)} | {_ROLES[item.role]} | {_cell(source)} |"
             for figure in item.figures
         ]
     prompts = sorted({item.prompt for item in evaluations if item.prompt})
@@ -277,6 +277,12 @@ def _shown(value: Any) -> Any:
 def _cell(value: Any) -> str:
     """Text that can't break out of a Markdown table."""
     return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _interval(figure: Figure) -> str:
+    if figure.low is None or figure.high is None:
+        return "not known"
+    return f"{_percent(figure.low)} to {_percent(figure.high)} ({100 * figure.confidence:g} %)"
 
 
 def _percent(rate: float) -> str:

@@ -31,16 +31,16 @@ class Figure:
     Attributes:
         measure: wer of transcripts, or accuracy of answers.
         rate: over all of them, 0 and up.
-        low: lower end of its interval.
-        high: upper end.
+        low: lower end of its interval; None where it is not known.
+        high: upper end, likewise.
         confidence: of the interval, 0 to 1.
         rows: transcripts or answers that it is of.
     """
 
     measure: Literal["wer", "accuracy"]
     rate: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     confidence: float
     rows: int
 
@@ -157,8 +157,8 @@ def _figures(metrics: dict[str, Any]) -> tuple[Figure, ...]:
     for measure, value, count in rows:
         if value is not None and value["rate"] is not None:
             interval = value["interval"]
-            low, high, confidence = (float(interval[key]) for key in ("low", "high", "confidence"))
-            found.append(Figure(measure, float(value["rate"]), low, high, confidence, count))
+            low, high = (None if interval[end] is None else float(interval[end]) for end in ("low", "high"))
+            found.append(Figure(measure, float(value["rate"]), low, high, float(interval["confidence"]), count))
     return tuple(found)
 
 

@@ -110,7 +110,7 @@ const Clip = (() => {
     Dom.byId("texts").replaceChildren(...Object.entries(sides()).map(([name, [label, side]]) => text(label, clip[name], side)));
     const suggestion = Dom.byId("suggestion");
     suggestion.hidden = !clip.reasons?.length;
-    if (!suggestion.hidden) suggestion.replaceChildren(Dom.make("strong", {}, "Suggested: likely label error"), `, because ${clip.reasons.join("; ")}. A hint of a program, no verdict.`);
+    if (!suggestion.hidden) suggestion.replaceChildren(Dom.make("strong", {}, `Suggested: look at the label, number ${clip.rank} by suspicion`), `, because ${clip.reasons.join("; ")}. A hint of a program, no verdict.`);
     showVerdict();
   }
 

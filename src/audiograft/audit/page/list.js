@@ -159,7 +159,7 @@ const List = (() => {
     const node = Dom.make(
       "div",
       { class: "row", role: "option", id: `row-${clip.i}`, "data-place": place, "aria-selected": String(clip.id === currentId), "aria-posinset": place + 1, "aria-setsize": view.length },
-      Dom.make("div", { class: "row-head" }, Dom.foreign(clip.id, { class: "row-id" }), Dom.make("span", { class: "quiet" }, figures(clip)), clip.reasons?.length ? Dom.make("span", { class: "hint" }, "hint") : null, verdict ? Clip.badge(verdict) : null),
+      Dom.make("div", { class: "row-head" }, Dom.foreign(clip.id, { class: "row-id" }), Dom.make("span", { class: "quiet" }, figures(clip)), clip.reasons?.length ? Dom.make("span", { class: "hint" }, `hint ${clip.rank}`) : null, verdict ? Clip.badge(verdict) : null),
       Dom.make("div", { class: "snippet", dir: "auto" }, ...snippet(clip, "reference")),
       Dom.make("div", { class: "snippet", dir: "auto" }, ...snippet(clip, "hypothesis")),
     );
