@@ -102,6 +102,7 @@ def test_the_terminal_shows_shares_agreement_rates_and_what_was_left_out(run: Au
         "4 clips judged of 6 in the run; judged in part",
         "verdicts on clips outside the sample, left out: 1",
         "1 typed, 0 are the hypothesis",
+        "intervals of the WER: 2 utterances only: the interval is wide and rough",
         "2 clips on which raters are tied",
         "tied, in no share until they are settled: b, d",
         "raters differ on 2 clips: b, d",

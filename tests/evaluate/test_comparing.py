@@ -196,6 +196,19 @@ def test_transcripts_and_answers_are_compared_each_for_themselves(runs: Callable
     assert found["claim"] == "; ".join(row["claim"] for row in found["comparisons"])
 
 
+def test_transcripts_without_a_word_do_not_keep_answers_from_being_compared(runs: Callable[..., list[Path]]) -> None:
+    silent = [{"id": f"s{i}", "reference": " ", "hypothesis": "hm"} for i in range(3)]
+    found = compare(runs(silent + answers([True] * 9 + [False] * 3), silent + answers([True] * 12)))
+    assert [row["task"] for row in found["comparisons"]] == ["answers"]
+    assert "no reference of the 3 transcripts has a word behind the normaliser: they are in no test" in found["notes"]
+    assert found["wer_interval"] is None
+
+
+def test_what_few_clips_say_of_the_number_needed_is_called_rough(runs: Callable[..., list[Path]]) -> None:
+    files = runs(answers([True, False, True, True]), answers([False, True, True, True]))
+    assert " clips like these (by 4 clips, so a rough figure), and here are 4" in compare(files)["claim"]
+
+
 def test_a_file_without_tasks_takes_those_of_the_other(runs: Callable[..., list[Path]]) -> None:
     a = answers([True, False, True, True])
     b = [{key: row[key] for key in ("id", "reference", "hypothesis")} for row in a]
@@ -354,7 +367,7 @@ def test_a_pilot_of_answers_measures_accuracies(runs: Callable[..., list[Path]])
     [
         (speech(0, 1, 20), speech(0, 1, 20), "no error to learn from"),
         (speech(0.2, 1, 20), speech(0.2, 1, 20), "makes as many errors as"),
-        (answers([True, False]), answers([True, False]), "the same answers right"),
+        (answers([True, False]), answers([True, False]), "b: has the same answers right as .*a, so no spread is known: take"),
         (speech(0.2, 1, 1), speech(0.1, 1, 1), "two clips are the fewest"),
     ],
 )

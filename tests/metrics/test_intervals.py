@@ -77,6 +77,21 @@ def test_the_measured_coverages_keep_the_range(part: str, most: float) -> None:
     assert {place: value for place, value in found.items() if not 0.93 <= value <= most} == {}
 
 
+def test_few_speakers_are_held_often_enough_too() -> None:
+    measured = json.loads((BENCHMARKS / "results" / "coverage.json").read_text())
+    for part in ("word_error_rates", "accuracies"):
+        found = {(name, n): by_speakers[n]["ours"] for name, by_speakers in measured[part].items() for n in ("3", "5", "10")}
+        assert {place: value for place, value in found.items() if value < 0.9} == {}
+
+
+def test_differences_are_held_and_claimed_no_more_often_than_is_said() -> None:
+    measured = json.loads((BENCHMARKS / "results" / "coverage.json").read_text())["differences"]
+    assert list(measured) == ["3", "5", "10", "20", "40", "100"]
+    for found in measured.values():
+        assert found["interval holds the difference"] >= 0.93
+        assert found["false alarms: the claim"] <= 0.05 < 0.15 < found["false alarms: MAPSSWE"]
+
+
 def test_the_docs_have_the_measured_coverages() -> None:
     measured = json.loads((BENCHMARKS / "results" / "coverage.json").read_text())
     page = (BENCHMARKS.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import sys
 from dataclasses import replace
@@ -70,6 +71,13 @@ def test_each_curve_is_in_the_picture(tmp_path: Path) -> None:
         without = [{name: value for name, value in entry.items() if name != key} for entry in LOG]
         assert draw_curves(run_folder(tmp_path / "run", without)).read_bytes() != whole, key
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_curve_without_a_finite_point_is_not_told_to_be_missing(tmp_path: Path) -> None:
+    diverged = [entry | {key: math.nan for key in ("loss", "eval_loss") if key in entry} for entry in LOG]
+    missing = [{key: value for key, value in entry.items() if key not in ("loss", "eval_loss")} for entry in LOG]
+    pictures = [draw_curves(run_folder(tmp_path / "run", log)).read_bytes() for log in (diverged, missing)]
+    assert pictures[0] != pictures[1]
 
 
 def test_a_run_that_goes_on_is_drawn_from_its_last_checkpoint(tmp_path: Path) -> None:

@@ -123,6 +123,9 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
             f"corrected labels: {wer['typed']} typed, {wer['hypothesis_as_label']} are the hypothesis (model right, nothing typed), "
             f"{wer['kept']} as they were, of these {wer['ambiguous_kept']} ambiguous"
         )
+    spans = [rate["interval"] for rate in (wer["original"], wer["corrected"]) if rate and rate["interval"]]
+    for warning in dict.fromkeys(one["warning"] for one in spans if one["warning"]):
+        yield f"intervals of the WER: {warning}"
     left_out = wer["left_out"]
     if any(left_out.values()):
         yield (

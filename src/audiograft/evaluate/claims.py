@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from audiograft.evaluate.pairing import Run
+from audiograft.metrics.bootstrap import FEW_CLUSTERS
 
 _SETTINGS = {"manifest_sha256": "manifests", "prompt": "prompts", "audio": "audio", "context": "context words"}
 """Keys of run.json in which runs that are compared should agree, unless that is what is compared."""
@@ -81,7 +82,8 @@ def _not_shown(verdict: Verdict) -> str:
         return f"{text}: {alike} in each clip, so what it takes to see one is not known"
     point = f"{_points(verdict.point)} point at {_percent(verdict.power)} power"
     if row["needed_clips"] > row["n_clips"]:
-        return f"{text}; to detect {point} you need about {row['needed_clips']:,} clips like these, and here are {row['n_clips']:,}"
+        rough = f" (by {row['clusters']} {row['clustered_by']}s, so a rough figure)" if row["clusters"] < FEW_CLUSTERS else ""
+        return f"{text}; to detect {point} you need about {row['needed_clips']:,} clips like these{rough}, and here are {row['n_clips']:,}"
     return f"{text}; these {row['n_clips']:,} clips are enough to detect {point}, for which about {row['needed_clips']:,} would do"
 
 

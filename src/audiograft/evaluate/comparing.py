@@ -48,13 +48,8 @@ def compare(paths: Sequence[Path], normaliser: str = "lower", *, common: bool = 
     """
     chosen = get_normaliser(normaliser)
     paired = pair_runs(read_runs(paths), chosen, common)
-    if max(len(paired.transcripts[0]), len(paired.answers[0])) < _LEAST_CLIPS:
-        raise DataError(f"{paired.runs[0].file}: one clip is left to compare, and {_LEAST_CLIPS} are the fewest: evaluate more")
-    rows = []
-    for index in range(1, len(paired.runs)):
-        rows += [
-            _compare_pair(paired, index, task, confidence) for task in ("transcripts", "answers") if len(getattr(paired, task)[0]) >= _LEAST_CLIPS
-        ]
+    tasks = _comparable(paired)
+    rows = [_compare_pair(paired, index, task, confidence) for index in range(1, len(paired.runs)) for task in tasks]
     for row, adjusted in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
         row |= {"adjusted_p": adjusted}
         row |= _claim(paired, row, len(rows), confidence)
@@ -72,14 +67,25 @@ def compare(paths: Sequence[Path], normaliser: str = "lower", *, common: bool = 
     return _at_the_top(rows, len(paired.runs)) | found
 
 
+def _comparable(paired: Paired) -> list[str]:
+    """The tasks with clips enough, and with words to divide by."""
+    transcripts, answers = paired.transcripts[0], paired.answers[0]
+    has_words = any(clip.words.reference_length for clip in transcripts)
+    tasks = ["transcripts"] if has_words and len(transcripts) >= _LEAST_CLIPS else []
+    tasks += ["answers"] if len(answers) >= _LEAST_CLIPS else []
+    if not tasks and not has_words and len(transcripts) >= _LEAST_CLIPS:
+        raise DataError(f"{paired.runs[0].file}: no reference has a word behind the normaliser, so there is no rate to compare: choose another one")
+    if not tasks:
+        raise DataError(f"{paired.runs[0].file}: one clip is left to compare, and {_LEAST_CLIPS} are the fewest: evaluate more")
+    return tasks
+
+
 def _compare_pair(paired: Paired, index: int, task: str, confidence: float) -> dict[str, Any]:
     """One run against the base, on its transcripts or its answers."""
     base, other = getattr(paired, task)[0], getattr(paired, task)[index]
     speakers = [clip.prediction.speaker for clip in base]
     rights = [[clip.right if task == "answers" else not clip.words.errors for clip in clips] for clips in (base, other)]
     counts = [[_count(clip, task) for clip in clips] for clips in (base, other)]
-    if not any(count.reference_length for count in counts[0]):
-        raise DataError(f"{paired.runs[0].file}: no reference has a word behind the normaliser, so there is no rate to compare: choose another one")
     difference = paired_difference(counts[0], counts[1], speakers, confidence=confidence)
     exact = mcnemar(rights[0], rights[1], confidence)
     errors = [[count.errors for count in side] for side in counts]
@@ -183,6 +189,8 @@ def _notes(paired: Paired) -> list[str]:
     for task, those in (("transcript", paired.transcripts[0]), ("answer", paired.answers[0])):
         if 0 < len(those) < _LEAST_CLIPS:
             notes.append(f"{len(those)} {task} is too few to compare and in no test")
+    if len(paired.transcripts[0]) >= _LEAST_CLIPS and "transcripts" not in _comparable(paired):
+        notes.append(f"no reference of the {len(paired.transcripts[0])} transcripts has a word behind the normaliser: they are in no test")
     return notes
 
 

@@ -87,8 +87,8 @@ def pair_runs(runs: Sequence[Run], normaliser: Normaliser, common: bool = False)
         DataError: ids that not all have, without `common`; a clip with two references; or no clip that all did.
     """
     shared = _shared_ids(runs, common)
-    failed = [id_ for id_ in shared if any(run.predictions[id_].error is not None for run in runs)]
-    done = [id_ for id_ in shared if id_ not in set(failed)]
+    failed = dict.fromkeys(id_ for id_ in shared if any(run.predictions[id_].error is not None for run in runs))
+    done = [id_ for id_ in shared if id_ not in failed]
     if not done:
         raise DataError(f"{runs[0].file}: each of the {len(shared)} clips failed in one of the runs, so nothing can be compared: evaluate again")
     scored: list[list[ScoredClip]] = [[] for _ in runs]
@@ -97,7 +97,7 @@ def pair_runs(runs: Sequence[Run], normaliser: Normaliser, common: bool = False)
             clips.append(clip)
     tasks = [split_tasks(clips) for clips in scored]
     n_ids = len(set().union(*(run.predictions for run in runs)))
-    return Paired(list(runs), [transcripts for transcripts, _ in tasks], [answers for _, answers in tasks], n_ids - len(shared), failed)
+    return Paired(list(runs), [transcripts for transcripts, _ in tasks], [answers for _, answers in tasks], n_ids - len(shared), list(failed))
 
 
 def _score(runs: Sequence[Run], id_: str, normaliser: Normaliser) -> list[ScoredClip]:

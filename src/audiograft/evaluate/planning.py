@@ -185,7 +185,7 @@ def read_pilot(paths: Sequence[Path], expected: Expectation, normaliser: str = "
         raise DataError(f"{paths[0]}: two clips are the fewest that tell a spread: run the pilot over more")
     speakers = [clip.prediction.speaker for clip in clips[0]]
     if clips is answers:
-        return _pilot_answers([[clip.right for clip in run] for run in answers], speakers, expected)
+        return _pilot_answers([[clip.right for clip in run] for run in answers], speakers, expected, paths)
     counts = [[clip.words for clip in run] for run in transcripts]
     totals = [corpus(run) for run in counts]
     if not totals[0].reference_length or not any(total.errors for total in totals):
@@ -202,7 +202,7 @@ def read_pilot(paths: Sequence[Path], expected: Expectation, normaliser: str = "
     return _with_speakers(replace(found, variance=spread.variance, measured=(*found.measured, "variance")), spread.speakers)
 
 
-def _pilot_answers(rights: Sequence[Sequence[bool]], speakers: Sequence[str | None], expected: Expectation) -> Expectation:
+def _pilot_answers(rights: Sequence[Sequence[bool]], speakers: Sequence[str | None], expected: Expectation, paths: Sequence[Path]) -> Expectation:
     accuracy = min(sum(right) / len(right) for right in rights)
     found = replace(expected, wer=None, accuracy=accuracy, measured=("accuracy",))
     if len(rights) == 1:
@@ -210,7 +210,7 @@ def _pilot_answers(rights: Sequence[Sequence[bool]], speakers: Sequence[str | No
     differences = [float(b) - float(a) for a, b in zip(*rights, strict=True)]
     discordance = sum(map(abs, differences)) / len(differences)
     if not discordance:
-        raise DataError("both pilot runs have the same answers right, so no spread is known: take two that differ")
+        raise DataError(f"{paths[1]}: has the same answers right as {paths[0]}, so no spread is known: take a pilot of two runs that differ")
     found = replace(found, discordance=discordance, measured=(*found.measured, "discordance"))
     return _with_speakers(found, measured_speakers(differences, speakers))
 

@@ -19,6 +19,8 @@ FEW_DEGREES = 3.0
 """Below this, one cluster or two hold most of the whole, and draws differ by little else than how often these are in them."""
 _NO_SPREAD = 1e-6
 """A draw with less than this share of the sample's standard error has none but rounding."""
+_MOST_WITHOUT_SPREAD = 0.05
+"""Of the draws. With more of them, as where errors are rare, their quantiles would say nothing."""
 _ROUNDING = 1e-12
 """A standard error below this share of what it is the error of is none but rounding."""
 _FARTHEST = 2.0
@@ -47,7 +49,8 @@ class Bootstrap:
         error: its standard error; 0 where all clusters are alike, so that it is not known.
         degrees: effective degrees of freedom: clusters less one, fewer where some are much larger than others.
         n_clusters: how many were drawn from.
-        distances: sorted absolute t values of the draws (resamples,); none where clusters are too few for draws, or too unequal.
+        distances: sorted absolute t values of the draws (resamples,); none where clusters are too few for draws or too unequal, or
+            errors too rare.
     """
 
     value: float
@@ -92,7 +95,8 @@ def bootstrap(sums: Array, clusters: Sequence[str | None], sizes: Array, statist
     "Bootstrapping clustered data"). Standard errors are linearised; in the sample itself each cluster's part is divided by one less its share
     of the whole, which the jackknife does too, and without which few or unequal clusters give too small an error (Bell and McCaffrey 2002).
     The error is not taken for less than that of independent rows: speakers who happen to be alike are no proof that all are. Where there are too
-    few clusters for draws (`FEW_CLUSTERS`), or some are too large (`FEW_DEGREES`), Student's distribution stands alone.
+    few clusters for draws (`FEW_CLUSTERS`), some are too large (`FEW_DEGREES`), or too many draws have no spread, Student's distribution stands
+    alone.
 
     Args:
         sums: what each row adds to the sums of the statistic (n_rows, n_sums).
@@ -115,8 +119,9 @@ def bootstrap(sums: Array, clusters: Sequence[str | None], sizes: Array, statist
         return Bootstrap(value, 0.0, degrees, n_clusters, np.zeros(0))
     if n_clusters < FEW_CLUSTERS or degrees < FEW_DEGREES:
         return Bootstrap(value, error, degrees, n_clusters, np.zeros(0))
-    drawn = list(_distances(totals, statistic, value, error, resamples, np.random.default_rng(seed)))
-    return Bootstrap(value, error, degrees, n_clusters, np.sort(np.concatenate(drawn)))
+    distances = np.sort(np.concatenate(list(_distances(totals, statistic, value, error, resamples, np.random.default_rng(seed)))))
+    usable = np.isinf(distances).mean() <= _MOST_WITHOUT_SPREAD
+    return Bootstrap(value, error, degrees, n_clusters, distances if usable else distances[:0])
 
 
 def as_units(clusters: Sequence[str | None]) -> Array:

@@ -21,7 +21,8 @@ class Interval:
         high: upper end, likewise.
         confidence: e.g. 0.95.
         method: `cluster-bootstrap-t`, or `utterance-bootstrap-t` where each utterance was drawn by itself; `cluster-t` or `utterance-t` where
-            clusters are too few or too unequal for draws to say more than Student's distribution; `wilson`; `none` where there are no ends.
+            clusters are too few or too unequal, or errors too rare, for draws to say more than Student's distribution; `wilson`; `none` where there
+            are no ends.
         n_clusters: how many units were drawn from: speakers, or utterances.
         warning: what to tell whoever reads the interval; None where there is nothing.
     """

@@ -97,7 +97,8 @@ def _draw(panel: _Panel, axes: Axes, log: Sequence[Mapping[str, float]]) -> None
     axes.grid(visible=True, alpha=0.3)
     axes.set_xlim(0, max((line["step"] for line in log), default=1))
     if not drawn:
-        axes.text(0.5, 0.5, "not in the log", transform=axes.transAxes, ha="center", va="center", fontsize="small", color="0.5")
+        why = "not finite" if axes.lines else "not in the log"
+        axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", fontsize="small", color="0.5")
         axes.set_xticks([])
         axes.set_yticks([])
         return
