@@ -10,10 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from audiograft.cli.terminal import quiet_libraries
-
 os.environ["HF_HUB_OFFLINE"] = "1"
-quiet_libraries()  # before whichever test imports them first, as the verbs do it
 # Examples vary in cost by the machine's load, which no test is about.
 settings.register_profile("audiograft", deadline=None)
 settings.load_profile("audiograft")

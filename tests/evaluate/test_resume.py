@@ -60,7 +60,9 @@ class Untouchable:
 def corpus(tmp_path: Path) -> Path:
     folder = tmp_path / "corpus"
     folder.mkdir()
-    write_manifest(folder / "manifest.jsonl", [{"id": f"r{i}", "audio": f"{i}.wav", "text": f"word {i}", "speaker": f"s{i % 4}"} for i in range(N_ROWS)])
+    write_manifest(
+        folder / "manifest.jsonl", [{"id": f"r{i}", "audio": f"{i}.wav", "text": f"word {i}", "speaker": f"s{i % 4}"} for i in range(N_ROWS)]
+    )
     return folder
 
 
