@@ -204,6 +204,14 @@ def test_a_run_without_a_rate_claims_none(model: Path, tmp_path: Path) -> None:
     assert [figure.measure for figure in read_evaluation(run, model, REPO, []).figures] == ["accuracy"]
 
 
+def test_an_interval_that_can_not_be_known_is_not_made_up(model: Path, tmp_path: Path) -> None:
+    run = evaluation(tmp_path / "run", model, manifest(tmp_path / "new", "new"))
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["wer"]["interval"] |= {"low": None, "high": None}
+    write(run / "metrics.json", metrics)
+    assert "| 12.34 % | not known | 321" in build_card(model, REPO, [read_evaluation(run, model, REPO, [])], CardOptions())
+
+
 def test_data_counts_as_unknown_where_a_training_manifest_is_gone(model: Path, tmp_path: Path) -> None:
     run = evaluation(tmp_path / "run", model, manifest(tmp_path / "new", "new"))
     (tmp_path / "a-train" / "manifest.jsonl").unlink()
