@@ -116,6 +116,7 @@ def test_interrupt_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "line"),
     [
         (["prepare", "csv", "x"], "interrupted: the same command goes on from here\n"),
+        (["evaluate", "--data", "x"], "interrupted: the same command goes on from here\n"),
         (["train", "x"], "interrupted: the same command goes on from its last checkpoint\n"),
         (["prepare", "synthetic"], ""),
         (["transcribe", "x"], ""),

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
+import soundfile
 
 from audiograft.data.manifest import write_manifest
 from audiograft.evaluate.folder import model_fingerprint
@@ -138,8 +140,10 @@ def test_what_is_done_is_scored_again_without_the_model(corpus: Path, tmp_path: 
     assert after["wall_s"] == before["wall_s"]
 
 
-def test_clips_that_failed_are_tried_again(corpus: Path, tmp_path: Path) -> None:
+def test_clips_that_failed_are_tried_again_once_they_can_be_read(corpus: Path, tmp_path: Path) -> None:
     assert [row["id"] for row in run(Table(unreadable=["3"]), corpus, tmp_path / "run")["failed"]] == ["r3"]
+    assert len(run(Untouchable(), corpus, tmp_path / "run")["failed"]) == 1
+    soundfile.write(corpus / "3.wav", builders.tone(0.5), 16_000)
     second = Table()
     assert run(second, corpus, tmp_path / "run")["failed"] == []
     assert second.heard == ["3"]
@@ -189,6 +193,11 @@ def test_noise_that_was_put_into_clips_slices_too(corpus: Path, tmp_path: Path) 
     metrics = run(Table(), corpus, tmp_path / "run")
     assert {name: row["n_clips"] for name, row in metrics["slices"]["snr"].items()} == {"0-5": 1, "5-10": 1}
     assert metrics["rows_without"]["snr"] == 2
+
+
+def test_a_key_that_no_row_has_stops_before_any_work(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"manifest\.jsonl: no row has the key 'accent': take it out of --slice-by, or correct it"):
+        run(Untouchable(), corpus, tmp_path / "run", slice_by=["accent"])
 
 
 def test_a_changed_manifest_is_another_run(corpus: Path, tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ class RunFolder:
     found again; a line that was being written is not.
 
     Attributes:
-        done: rows that need not be done again, by id. Those that failed are not among them, since their clip may have been mended, unless there
-            are verdicts, which belong to the predictions as they are.
+        done: rows that need not be done again, by id.
+        failed: rows that failed, whose clips may have been mended since. Where there are verdicts, which belong to the predictions as they are,
+            these are done too.
         is_complete: whether the predictions have been put in order.
     """
 
@@ -49,6 +50,7 @@ class RunFolder:
         self.path = path
         self.settings = settings
         self.done: dict[str, Prediction] = {}
+        self.failed: dict[str, Prediction] = {}
         self._judged = (path / VERDICTS_NAME).is_file()
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -86,8 +88,8 @@ class RunFolder:
                     prediction = parse_prediction(json.loads(line), place)
                 except ValueError as error:
                     raise DataError(f"{place}: no JSON: take the line out, or start again with --overwrite") from error
-                if prediction.error is None or self._judged:
-                    self.done[prediction.id] = prediction
+                kept = self.done if prediction.error is None or self._judged else self.failed
+                kept[prediction.id] = prediction
 
     def start(self) -> None:
         """Say whose folder it is, before the first row; figures of other predictions go, so that they never lie beside these."""

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from audiograft import provenance
+from audiograft.audio import load_audio
 from audiograft.data.leakage import check_choice, check_model
 from audiograft.data.manifest import audio_as_given, find_manifest, read_manifest, read_rows
 from audiograft.evaluate.controls import deafness_ids, draw_deafness_rows
 from audiograft.evaluate.folder import DEAFNESS_NAME, METRICS_NAME, RunFolder, model_fingerprint, write_json
 from audiograft.evaluate.options import EvaluateOptions, Options, is_plain
-from audiograft.evaluate.predictions import find_predictions, read_predictions
+from audiograft.evaluate.predictions import Prediction, find_predictions, read_predictions
 from audiograft.evaluate.report import write_reports
 from audiograft.evaluate.scoring import score
+from audiograft.evaluate.slices import FIXED_SLICES
 from audiograft.messages import conversation
-from audiograft.types import ConfigError, DataError, Sample
+from audiograft.types import AudioError, ConfigError, DataError, Sample
 
 if TYPE_CHECKING:  # so that predictions can be scored without loading torch
     from audiograft.inference.engine import Engine
@@ -87,7 +89,7 @@ def evaluate(
 
 
 def _read(manifest: Path, chosen: Options) -> list[Sample]:
-    """The rows, each of which has something to be compared with and a conversation that fits."""
+    """The rows, each of which has something to be compared with and a conversation that fits. What can't be sliced stops here, not after the work."""
     samples = read_manifest(manifest, chosen.allow_outside)
     without = next((sample for sample in samples if sample.target is None), None)
     if without is not None:
@@ -96,6 +98,9 @@ def _read(manifest: Path, chosen: Options) -> list[Sample]:
         samples = [replace(sample, prompt=chosen.prompt) if sample.clips and not sample.messages else sample for sample in samples]
     for sample in samples:
         conversation(sample, chosen.audio != "none")
+    known = {*FIXED_SLICES, *Prediction.__dataclass_fields__, "label", *(key for sample in samples for key in sample.extra)}
+    if unknown := [key for key in chosen.slice_by if key not in known]:
+        raise DataError(f"{manifest}: no row has the key {unknown[0]!r}: take it out of --slice-by, or correct it")
     return samples
 
 
@@ -128,6 +133,7 @@ def _work(
     on_clip: Callable[[], None],
 ) -> float | None:
     """Do what is left to do, and say how long the predictions took, where they were made at once."""
+    folder.done |= {sample.id: folder.failed[sample.id] for sample in samples if sample.id in folder.failed and not _is_readable(sample)}
     todo = [sample for sample in samples if sample.id not in folder.done]
     for _ in range(len(samples) - len(todo)):
         on_clip()
@@ -149,6 +155,15 @@ def _work(
         folder.finish(sample.id for sample in samples)
     _hear_differently(folder.path, samples, model, chosen)
     return wall_s
+
+
+def _is_readable(sample: Sample) -> bool:
+    try:
+        for clip in sample.clips:
+            load_audio(clip)
+    except AudioError:
+        return False
+    return True
 
 
 def _hear_differently(run: Path, samples: Sequence[Sample], model: Engine | WhisperEngine | str | Path, chosen: Options) -> None:
