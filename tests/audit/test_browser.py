@@ -103,6 +103,47 @@ def test_judging_by_keyboard_reloading_and_undo(serve: Serve, opened: Opener) ->
     expect(page.locator("#toast")).to_have_text("Nothing left to undo.")
 
 
+def test_what_was_typed_outlives_an_undo(serve: Serve, opened: Opener) -> None:
+    served = serve()
+    first = ids(served.run)[0]
+    page = opened(served.address)
+    page.keyboard.press("w")
+    page.keyboard.press("e")
+    page.keyboard.type("what was said")
+    page.keyboard.press("Escape")
+    page.keyboard.press("t")
+    page.keyboard.type("noisy")
+    page.keyboard.press("Escape")
+    page.keyboard.press("2")
+    wait_until_saved(served, 1, page)
+    page.keyboard.press("u")
+    expect(page.locator("#toast")).to_contain_text("it is not judged now")
+    assert title(page) == first
+    assert (page.input_value("#corrected"), page.input_value("#note")) == ("what was said", "noisy")
+    expect(page.locator("#tags [aria-pressed=true]")).to_have_count(1)
+    expect(page.locator("#verdict-state")).to_contain_text("saved with the verdict")
+    page.keyboard.press("j")
+    page.keyboard.press("k")  # moving on saves nothing for a clip without a verdict, and loses nothing
+    assert served.told() == {}
+    page.keyboard.press("1")
+    saved(page, 1, 12)
+    wait_until_saved(served, 1, page)
+    given = served.told()[first]
+    assert (given.verdict, given.corrected, given.note, given.tags) == ("label_noise", "what was said", "noisy", ("wrong word",))
+
+    page.keyboard.press("k")
+    page.keyboard.press("e")
+    page.keyboard.type(" again")
+    page.keyboard.press("Escape")
+    page.keyboard.press("u")
+    expect(page.locator("#toast")).to_contain_text("tags, text and note are as before")
+    expect(page.locator("#corrected")).to_have_value("what was said")
+    page.keyboard.press("j")  # what an earlier verdict stands for again is not saved over by a draft
+    expect(page.locator("#clip-title")).to_have_text(ids(served.run)[1])
+    saved(page, 1, 12)
+    assert served.told()[first].corrected == "what was said"
+
+
 def test_staying_on_a_clip_after_its_verdict(serve: Serve, opened: Opener) -> None:
     served = serve()
     page = opened(served.address)
@@ -178,11 +219,11 @@ def test_another_run_at_the_same_address_is_heard(opened: Opener, tmp_path: Path
 
 def test_a_name_keeps_what_can_be_seen(serve: Serve, opened: Opener) -> None:
     served = serve()
-    page = opened(served.address, rater=" an\u202en\u00a0a\u0007 ")
-    expect(page.locator("#rater")).to_have_text("ann a")
+    page = opened(served.address, rater=" an\u202en\u00a0e\u0301\u0007 ")
+    expect(page.locator("#rater")).to_have_text("ann \u00e9")
     page.keyboard.press("1")
     saved(page, 1, 12)
-    assert set(served.told("ann a")) == {"clip-00000"}
+    assert set(served.told("ann \u00e9")) == {"clip-00000"}
 
 
 def test_filters_sorting_and_search(serve: Serve, opened: Opener) -> None:

@@ -23,6 +23,19 @@ def test_missing_audio_is_told(serve: Serve, opened: Opener) -> None:
     plays(page)
 
 
+def test_notes_are_behind_a_line_that_opens_and_are_shown_in_full(serve: Serve, opened: Opener) -> None:
+    page = opened(serve([("", "word"), *mistaken(3)], {"audio": [f"{'far-' * 40}gone.wav", *(f"clip-00{row}.wav" for row in (1, 2, 3))]}).address)
+    expect(page.locator("#notes-count")).to_have_text("2 notes on this run")
+    expect(page.locator("#notes p").first).to_be_hidden()
+    page.click("#notes-count")
+    assert [text.partition(":")[0] for text in page.locator("#notes p").all_inner_texts()] == [
+        "1 of 4 clips",
+        "1 of 4 references have no words once normalised",
+    ]
+    assert page.locator("#notes").evaluate("(node) => node.scrollHeight <= node.clientHeight && node.scrollWidth <= node.clientWidth")
+    expect(page.locator(".row").first).to_be_visible()
+
+
 def test_a_row_of_several_files(serve: Serve, opened: Opener) -> None:
     page = opened(serve(mistaken(2), {"audio": [["clip-000.wav", "clip-001.wav"], "clip-001.wav"]}).address)
     page.click("text=file 2")

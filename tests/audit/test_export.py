@@ -126,6 +126,20 @@ def test_too_many_clips_for_one_file(tmp_path: Path) -> None:
     assert not (tmp_path / "review.html").exists()
 
 
+@pytest.mark.parametrize("name", ["e.pdf", "e.PDF", "e.json", "e.mp3"])
+def test_a_file_of_another_kind_is_refused(run: AuditRun, tmp_path: Path, name: str) -> None:
+    line = rf"{name}: the page is no {name[1:]} file: name {tmp_path}/e\.html, or a folder \({tmp_path}/e\)"
+    with pytest.raises(ConfigError, match=line):
+        exported(run, tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_a_folder_may_have_a_version_in_its_name(run: AuditRun, tmp_path: Path) -> None:
+    assert exported(run, tmp_path / "review.2").is_file()
+    (tmp_path / "review.anna").mkdir()
+    assert exported(run, tmp_path / "review.anna").is_file()
+
+
 def test_a_folder_with_something_in_it_is_left_alone(run: AuditRun, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")

@@ -67,6 +67,15 @@ def test_a_blind_choice_alone_is_given_its_meaning(tmp_path: Path, log: VerdictL
     assert (verdict.blind, verdict.choice) == (True, choice)
 
 
+def test_a_name_is_one_however_its_accents_are_written(tmp_path: Path, log: VerdictLog) -> None:
+    log.append(Verdict("a", "model_error", "Zo\u00eb", time="2026-01-01T00:00:00+00:00"))
+    blind = row("b", 2, verdict=None, blind=True, choice="x", rater="Zoe\u0308")
+    import_verdicts(log, written(tmp_path, row("a", 1, rater="Zoe\u0308"), blind), IDS)
+    assert log.raters() == ["Zo\u00eb"]
+    said = {verdict.id: verdict.verdict for verdict in log.current("Zo\u00eb")}
+    assert said == {"a": "perfect", "b": "model_error" if blind_order(RUN, "Zo\u00eb", "b") else "label_noise"}
+
+
 @pytest.mark.parametrize(
     ("second", "line"),
     [
@@ -74,6 +83,8 @@ def test_a_blind_choice_alone_is_given_its_meaning(tmp_path: Path, log: VerdictL
         (row("b", 1, run="f" * 16), r"theirs.jsonl:2: belongs to another run"),
         (row("b", 1, verdict=None), r'theirs.jsonl:2: "verdict" must be one of'),
         (row("b", 1, verdict=None, blind=True, choice=["x"]), r'theirs.jsonl:2: "verdict" must be one of'),
+        (row("b", 1, verdict="label_noise", blind=True, choice="x", run="f" * 16), r"theirs.jsonl:2: belongs to another run"),
+        (row("b", 1, verdict="model_error", blind=True, choice="x", run="f" * 16), r"theirs.jsonl:2: belongs to another run"),
         (row("b", 1, verdict="perfect", blind=True, choice="x"), r'theirs.jsonl:2: "verdict" \'perfect\' is not what its blind "choice" means'),
     ],
 )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from judged import audit_run, verdicts
 
 from audiograft.audit.run import AuditRun
-from audiograft.audit.suggestions import WEIGHTS, Suggestion, suggest, suggestion_quality
+from audiograft.audit.suggestions import WEIGHTS, Suggestion, suggest, suggestion_quality, telling_cut_offs
 from audiograft.audit.verdicts import Verdict
 from audiograft.evaluate.predictions import Prediction
 from audiograft.metrics.intervals import wilson
@@ -174,6 +174,13 @@ def test_quality_is_that_of_the_ranking_by_the_verdicts() -> None:
     # Judged ranks: a is the first of one, d the second of three, and the third was never suggested.
     assert found["average_precision"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert found["chance"] == 0.5
+
+
+@pytest.mark.parametrize(("judged", "told"), [("abc", ["5"]), ("abcdefg", ["5", "10"]), ("g", ["5", "10"]), ("", ["5"])])
+def test_cut_offs_that_add_no_judged_clip_are_not_told(judged: str, told: list[str]) -> None:
+    found = suggestion_quality(RANKED, verdicts("ann", **dict.fromkeys(judged, "label_noise")))
+    assert list(found["at"]) == ["5", "10", "20", "50"]
+    assert list(telling_cut_offs(found["at"])) == told
 
 
 def test_quality_counts_what_is_blind_or_tied() -> None:

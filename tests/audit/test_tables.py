@@ -111,6 +111,12 @@ def test_the_terminal_shows_shares_agreement_rates_and_what_was_left_out(run: Au
         assert part in shown, part
 
 
+def test_two_raters_are_one_pair_and_no_more(run: AuditRun) -> None:
+    shown = printed(results(run, [*verdicts("ann", a="perfect", b="ambiguous"), *verdicts("bob", a="perfect", b="perfect")]))
+    assert "ann / bob" in shown
+    assert "Fleiss" not in shown
+
+
 def test_an_audit_without_verdicts_can_be_shown(run: AuditRun) -> None:
     shown = printed(results(run, []))
     assert "0 clips judged of 6 in the run" in shown

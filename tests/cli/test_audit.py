@@ -131,6 +131,30 @@ def test_results_are_printed_and_given_as_json(folder: Path, capsys: pytest.Capt
     found = json.loads(capsys.readouterr().out)
     assert found["pooled"]["categories"]["label_noise"]["clips"] == 1
     assert found["suggestions"]["judged"] == 2
+    assert list(found["suggestions"]["at"]) == ["5", "10"]
+
+
+def test_notes_on_the_run_are_for_who_looks_at_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_run(tmp_path / "run", [("one two", "one"), ("", "three"), ("four", "four")])
+    log = judged(folder, clip_0="model_error").verdicts_path
+    log.write_text(log.read_text() + '{"event": "ver')
+    table, page = tmp_path / "verdicts.csv", tmp_path / "review.html"
+
+    def told(*arguments: str) -> list[str]:
+        assert main(["audit", str(folder), *arguments]) == 0
+        return capsys.readouterr().err.splitlines()
+
+    drawn = "2 of 3 clips, drawn with seed 0; --all shows all again"
+    assert told("--sample", "2", "--csv", str(table))[0] == drawn  # what this very command drew
+    assert told("--csv", str(table)) == [f"1 verdict written to {table}"]
+    for looked in (["--results"], ["--export", str(page)]):
+        lines = told(*looked)
+        assert "the last line is half-written" in lines[0]
+        assert lines[1].startswith("1 of 3 references have no words once normalised")
+        assert lines[2] == drawn
+    theirs = tmp_path / "theirs.jsonl"
+    theirs.write_text(log.read_text().splitlines()[0] + "\n")
+    assert told("--import", str(theirs)) == [f"{theirs}: 0 verdicts taken in, 1 known already; saved in {log}"]
 
 
 def test_a_sample_is_kept_until_all_are_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,6 +238,7 @@ def test_the_page_is_written_as_files(folder: Path, tmp_path: Path, capsys: pyte
         (["--import", "gone.jsonl"], "gone.jsonl: can't be read"),
         (["--audio-root", "/nowhere"], "the audio of all 8 clips is missing (the first: /nowhere/clip-000.wav)"),
         (["--export", "/proc/nothing/here"], "can't be written"),
+        (["--export", "gone/e.pdf"], "gone/e.pdf: the page is no .pdf file: name gone/e.html, or a folder (gone/e)"),
     ],
 )
 def test_what_does_not_fit_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], line: str) -> None:

@@ -72,6 +72,27 @@ def test_compare_of_answers_prints_accuracies(tmp_path: Path, capsys: pytest.Cap
     assert printed.splitlines()[-1].startswith("no difference shown between b and a (p = 0.250); to detect 1 point")
 
 
+def test_an_interval_without_0_says_why_it_is_no_basis_where_nothing_is_claimed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    paths = []
+    for name, wrong in (("a", 1), ("b", 8)):
+        rows = [
+            {"id": str(i), "reference": "one two", "hypothesis": "one too" if i % 10 < wrong else "one two", "speaker": f"s{i // 10}"}
+            for i in range(50)
+        ]
+        rows[0] |= {"hypothesis": "one two"}
+        paths.append(tmp_path / f"{name}.jsonl")
+        paths[-1].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["compare", *map(str, paths)]) == 0
+    printed = capsys.readouterr().out
+    assert " points (no basis for a claim: 5 speakers are too few)" in printed
+    assert "; at least 6 speakers are needed" in printed.splitlines()[-1]
+    assert main(["compare", *map(str, paths), "--confidence", "0.9"]) == 0
+    assert "no basis" not in capsys.readouterr().out
+
+
 def test_compare_of_ids_that_differ_is_one_line_unless_common(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     after = Path(files[1])
     after.write_text("".join(after.read_text().splitlines(keepends=True)[:100]))
@@ -123,6 +144,7 @@ def test_power_with_speakers(capsys: pytest.CaptureFixture[str]) -> None:
     few = printed(capsys, "--wer", "0.05", "--speakers", "40", "--difference", "0.003")
     assert "no number of clips of 40 speakers finds a difference of 0.3 points of WER" in few
     assert "speakers are needed" in few
+    assert printed(capsys, "--wer", "0.05", "--speakers", "5", "--clips", "900").endswith("no difference is found: at least 6 speakers are needed\n")
 
 
 def test_power_as_json_of_a_pilot(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +160,11 @@ def test_power_as_json_of_a_pilot(files: tuple[str, str], capsys: pytest.Capture
         ([], "one of --wer, --accuracy or --pilot"),
         (["--wer", "0.1", "--accuracy", "0.9"], "one of --wer, --accuracy or --pilot"),
         (["--pilot", "a", "--pilot", "b", "--pilot", "c"], "one run, or two"),
-        (["--accuracy", "0.9", "--difference", "0.3"], "can't be higher by 0.3"),
+        (["--accuracy", "0.9", "--difference", "0.3"], "can't be higher by 30 points"),
+        (["--wer", "5"], "'--wer': 5 is above 1, and this is a rate: give 0.05 for 5 %"),
+        (["--wer", "0.05", "--difference", "2"], "'--difference': 2 is above 1"),
+        (["--accuracy", "90"], "'--accuracy': 90 is above 1"),
+        (["--accuracy", "0.9", "--discordance", "10"], "'--discordance': 10 is above 1"),
         (["--wer", "0.1", "--difference", "0"], "--difference"),
         (["--wer", "0.1", "--discordance", "0.2"], "--discordance: not for --wer: leave it out"),
         (["--accuracy", "0.9", "--words", "20"], "--words: not for --accuracy: leave it out"),

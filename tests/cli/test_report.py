@@ -48,16 +48,24 @@ def test_runs_of_both_kinds_can_be_named_together(
     assert (lines[0], lines[-1], len(lines)) == (str(trained / "curves.png"), str(going_on / "curves.png"), 5)
 
 
-@pytest.mark.parametrize("there", ["nothing", "a file", "an empty folder"])
+@pytest.mark.parametrize("there", ["nothing", "an empty folder"])
 def test_what_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], there: str) -> None:
     path = tmp_path / "run"
-    if there == "a file":
-        path.touch()
-    elif there == "an empty folder":
+    if there == "an empty folder":
         path.mkdir()
     assert main(["report", str(path)]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert errors == [f"error: {path}: neither a run of evaluate (predictions.jsonl) nor of train (train.json): name the folder of one"]
+
+
+def test_a_file_alone_is_told_where_to_go(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alone = (run / "predictions.jsonl").rename(tmp_path / "o.jsonl")
+    assert main(["report", str(alone)]) == 2
+    mend = "put this file into one as predictions.jsonl, and name the folder"
+    assert capsys.readouterr().err == f"error: {alone}: a report is of a folder: {mend}\n"
+    assert main(["report", str(alone.rename(run / "predictions.jsonl"))]) == 2
+    assert capsys.readouterr().err.endswith(": a report is of a folder: name the folder\n")
+    assert main(["report", str(run)]) == 0
 
 
 def test_an_interrupted_run_says_how_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

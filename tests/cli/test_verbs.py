@@ -78,7 +78,7 @@ def test_evaluate_prints_rates_counts_and_speakers(evaluation: Any, capsys: pyte
         "anna",
         "[bold]",
         "2 rows",
-        "6.0 s of audio a second",
+        "RTFx 6 (s of audio a second",
         "leakage not checked",
         "not known who chose",
     ):

@@ -40,7 +40,7 @@ def write_run(folder: Path, rows: list[dict[str, Any]] | None = None, text: str 
     for name in ("a.wav", "b.wav"):  # nothing here opens them
         (folder / name).touch()
     if text is not None:
-        (folder / "predictions.jsonl").write_text(text, encoding="utf-8")
+        (folder / "predictions.jsonl").write_text(text, encoding="utf-8", errors="surrogateescape")
     return folder
 
 
@@ -59,7 +59,15 @@ def judge(folder: Path, given: list[Verdict], fingerprint: str | None = None) ->
 LINES = [json.dumps(row) for row in ROWS]
 BROKEN = {
     "doubled id": ("\n".join([*LINES, LINES[0]]), "predictions.jsonl:3: id 'a' stands in line 1 already"),
-    "half-written last line": ("\n".join([LINES[0], LINES[1][:40]]), "predictions.jsonl:2: not valid JSON"),
+    "half-written last line": ("\n".join([LINES[0], LINES[1][:40]]), "predictions.jsonl:2: the last line is cut off"),
+    "half a character last": ('{"id": "a", "reference": "\udcc3', "predictions.jsonl:1: the last line is cut off"),
+    "a line that is cut off before others": ("\n".join([LINES[0][:40], LINES[1]]), "predictions.jsonl:1: not valid JSON"),
+    "a whole line that is broken": (LINES[0][:40] + "\n", "predictions.jsonl:1: not valid JSON"),
+    "no object in the last line": (f"{LINES[0]}\n12", "predictions.jsonl:2: a row is a JSON object"),
+    "ids that are the same as text": (
+        '{"id": 1, "reference": "x", "hypothesis": "x"}\n{"id": "1", "reference": "x", "hypothesis": "x"}',
+        ":2: id '1' stands",
+    ),
     "no bytes": ("", "predictions.jsonl: no rows"),
     "blank lines": ("\n\n", "predictions.jsonl: no rows"),
     "no reference": ('{"id": "a", "hypothesis": "x"}', 'predictions.jsonl:1: "reference" is missing'),

@@ -3,52 +3,15 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from compared import Row, answers, speech, write
 
 from audiograft.evaluate.comparing import compare
-from audiograft.evaluate.planning import Expectation, plan, read_pilot
-from audiograft.types import ConfigError, DataError
-
-WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-Row = dict[str, Any]
-
-
-def write(folder: Path, name: str, rows: Sequence[Row], **beside: dict[str, Any]) -> Path:
-    """A run folder; `beside` are run.json and metrics.json, by `run` and `metrics`."""
-    run = folder / name
-    run.mkdir()
-    (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    for key, value in beside.items():
-        (run / f"{key}.json").write_text(json.dumps(value), encoding="utf-8")
-    return run
-
-
-def speech(rate: float, seed: int, n_clips: int = 400, n_speakers: int = 20) -> list[Row]:
-    """Rows whose hypotheses have so many wrong words; the references are the same each time."""
-    texts, errors = random.Random(0), random.Random(seed)
-    rows = []
-    for i in range(n_clips):
-        reference = [texts.choice(WORDS) for _ in range(texts.randint(5, 15))]
-        hypothesis = ["wrong" if errors.random() < rate else word for word in reference]
-        rows.append({"id": f"c{i}", "reference": " ".join(reference), "hypothesis": " ".join(hypothesis), "speaker": f"s{i % n_speakers}"})
-    return rows
-
-
-def answers(right: Sequence[bool]) -> list[Row]:
-    return [{"id": str(i), "task": "answer", "reference": "yes", "hypothesis": "yes" if one else "no"} for i, one in enumerate(right)]
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Callable[..., list[Path]]:
-    def runs(*rows: Sequence[Row]) -> list[Path]:
-        return [write(tmp_path, name, some) for name, some in zip("abcdef", rows, strict=False)]
-
-    return runs
+from audiograft.types import DataError
 
 
 def test_system_c_shows_no_difference(runs: Callable[..., list[Path]]) -> None:
@@ -156,7 +119,37 @@ def test_always_right_against_always_wrong_is_a_difference_without_an_interval(r
 def test_few_clips_that_all_differ_alike_are_no_proof(runs: Callable[..., list[Path]]) -> None:
     found = compare(runs(answers([True] * 4), answers([False] * 4)))
     assert found["p_value"] == pytest.approx(1 / 8)
-    assert "(p = 0.125): the difference is the same in each clip, so what it takes to see one is not known" in found["claim"]
+    assert found["claim"].endswith("(p = 0.125): with 4 clips p can't fall below 0.125; at least 6 clips are needed")
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.02, 0.9), (0, 1)])
+def test_too_few_speakers_for_any_claim_are_told_with_how_many_it_takes(runs: Callable[..., list[Path]], a: float, b: float) -> None:
+    """However clear: it was once told that more clips would do, which they can't."""
+    found = compare(runs(speech(a, 1, 100, 5), speech(b, 2, 100, 5)))
+    assert found["p_from"] == "permutation"
+    assert found["p_value"] == found["lowest_p"] == 2 / 2**5
+    assert found["fewest_clusters"] == 6
+    assert found["claim"].startswith(
+        "no difference can be shown between b and a (p = 0.062): with 5 speakers p can't fall below 0.062, however many clips they have; "
+        "at least 6 speakers are needed"
+    )
+    assert "clips like these" not in found["claim"]
+    assert compare([Path(run["file"]) for run in found["runs"]], confidence=0.9)["better"] == "a"
+
+
+def test_six_speakers_are_enough_as_it_says_and_over_several_comparisons_eight(runs: Callable[..., list[Path]]) -> None:
+    files = runs(*(speech(rate, seed, 96, 6) for rate, seed in ((0.02, 1), (0.9, 2), (0.9, 3), (0.9, 4), (0.9, 5))))
+    assert compare(files[:2])["better"] == "a"
+    rows = compare(files)["comparisons"]
+    assert {(row["lowest_p"], row["fewest_clusters"], row["better"]) for row in rows} == {(4 * 2 / 2**6, 8, None)}
+    assert "(p = 0.125, adjusted for 4 comparisons): with 6 speakers p can't fall below 0.125" in rows[0]["claim"]
+
+
+def test_clips_that_are_needed_come_with_their_speakers(runs: Callable[..., list[Path]]) -> None:
+    found = compare(runs(speech(0.2, 1, 40, 20), speech(0.2, 2, 40, 20)))
+    assert found["needed_clusters"] == math.ceil(found["needed_clips"] / 2)
+    need = f"you need about {found['needed_clips']:,} clips like these of {found['needed_clusters']:,} speakers, and here are 40 of 20"
+    assert found["claim"].endswith(need)
 
 
 @pytest.mark.parametrize("n_speakers", [2, 3, 4, 9])
@@ -200,8 +193,8 @@ def test_transcripts_without_a_word_do_not_keep_answers_from_being_compared(runs
 
 
 def test_what_few_clips_say_of_the_number_needed_is_called_rough(runs: Callable[..., list[Path]]) -> None:
-    files = runs(answers([True, False, True, True]), answers([False, True, True, True]))
-    assert " clips like these (by 4 clips, so a rough figure), and here are 4" in compare(files)["claim"]
+    files = runs(answers([True, False] + [True] * 6), answers([False] + [True] * 7))
+    assert " clips like these (by 8 clips, so a rough figure), and here are 8" in compare(files)["claim"]
 
 
 def test_a_file_without_tasks_takes_those_of_the_other(runs: Callable[..., list[Path]]) -> None:
@@ -300,9 +293,28 @@ def test_runs_that_were_made_differently_are_noted(tmp_path: Path) -> None:
         "a and b were evaluated with different prompts: 'Write.' and 'Listen.'",
         "a and b were evaluated with different audio: 'true' and 'shuffled'",
         "the figures in their metrics.json are under different normalisers (lower 1 and none 1); here both are under one",
-        "a: whether it was trained on these data is not known (the model has no record)",
-        "b: whether it was trained on these data is not known (the model has no record)",
+        "whether a and b were trained on these data is not known (the model has no record)",
     ]
+
+
+def test_what_is_not_known_for_two_reasons_is_noted_twice(tmp_path: Path) -> None:
+    a = write(tmp_path, "a", speech(0.2, 1, 20), metrics={"leakage": {"checked": False, "why": "no record"}})
+    assert compare([a, write(tmp_path, "b", speech(0.1, 2, 20))])["comparisons"][0]["notes"] == [
+        "a: whether it was trained on these data is not known (no record)",
+        "b: whether it was trained on these data is not known",
+    ]
+
+
+@pytest.mark.parametrize(("words", "note"), [(["x"] * 40, "0 and 40 context words"), ([], None), (None, None), (["x"], "0 and 1 context words")])
+def test_other_context_words_are_counted_and_not_listed(tmp_path: Path, words: list[str] | None, note: str | None) -> None:
+    a, b = (write(tmp_path, name, speech(0.2, 1, 20), run={"context": those}) for name, those in (("a", []), ("b", words)))
+    notes = compare([a, b])["comparisons"][0]["notes"]
+    assert [one for one in notes if "context" in one] == ([f"a and b were evaluated with {note}"] if note else [])
+
+
+def test_as_many_other_context_words_are_said_to_differ(tmp_path: Path) -> None:
+    a, b = (write(tmp_path, name, speech(0.2, 1, 20), run={"context": [name, "x"]}) for name in "ab")
+    assert "a and b were evaluated with 2 context words each, but not the same" in compare([a, b])["comparisons"][0]["notes"]
 
 
 def test_clips_without_speakers_are_noted(runs: Callable[..., list[Path]]) -> None:
@@ -331,70 +343,3 @@ def test_compound_words_are_counted_as_the_normaliser_wants(runs: Callable[..., 
     files = runs(rows, [row | {"hypothesis": "whitepaper here"} for row in rows])
     assert compare(files, "leaderboard")["wer_difference"] == 0
     assert compare(files, "lower")["wer_difference"] > 0
-
-
-def test_a_pilot_of_two_runs_needs_as_many_clips_as_compare_says(runs: Callable[..., list[Path]]) -> None:
-    files = runs(speech(0.2, 1), speech(0.15, 2))
-    needed = plan(read_pilot(files, Expectation()), 0.01)
-    assert needed["clips"] == pytest.approx(compare(files)["needed_clips"], rel=0.25)
-    assert needed["expected"]["variance"]["measured"]
-    assert needed["expected"]["wer"]["value"] == pytest.approx(0.175, abs=0.02)
-    assert needed["expected"]["clips_each"]["value"] == 20
-
-
-def test_a_pilot_of_one_run_measures_what_one_can(runs: Callable[..., list[Path]]) -> None:
-    found = plan(read_pilot(runs(speech(0.2, 1)), Expectation()), 0.01)["expected"]
-    assert found["dispersion"]["value"] == pytest.approx(0.8, abs=0.15)  # binomial: each word by itself, and no more errors than words
-    assert {name for name, row in found.items() if not row["measured"]} == {"correlation"}
-
-
-def test_a_pilot_of_answers_measures_accuracies(runs: Callable[..., list[Path]]) -> None:
-    files = runs(answers([i % 10 > 0 for i in range(100)]), answers([i % 10 > 1 for i in range(100)]))
-    found = plan(read_pilot(files, Expectation()), 0.02)
-    assert found["measure"] == "accuracy"
-    assert found["expected"]["accuracy"]["value"] == 0.8
-    assert found["expected"]["discordance"] == {"value": 0.1, "measured": True}
-    assert plan(read_pilot(files[:1], Expectation()), 0.02)["expected"]["accuracy"]["value"] == 0.9
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "message"),
-    [
-        (speech(0, 1, 20), speech(0, 1, 20), "no error to learn from"),
-        (speech(0.2, 1, 20), speech(0.2, 1, 20), "makes as many errors as"),
-        (answers([True, False]), answers([True, False]), "b: has the same answers right as .*a, so no spread is known: take"),
-        (speech(0.2, 1, 1), speech(0.1, 1, 1), "two clips are the fewest"),
-    ],
-)
-def test_a_pilot_that_tells_nothing_is_refused(runs: Callable[..., list[Path]], a: list[Row], b: list[Row], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        read_pilot(runs(a, b), Expectation())
-
-
-def test_a_plan_for_given_clips_tells_power_and_the_smallest_difference() -> None:
-    found = plan(Expectation(wer=0.05), 0.01, clips=300)
-    assert found["asked_for"] == "power"
-    again = plan(Expectation(wer=0.05), found["smallest_difference"], clips=300)
-    assert again["power"] == pytest.approx(0.8, abs=0.001)
-    assert found["power"] < 0.8
-
-
-def test_a_plan_with_too_few_speakers_says_how_many_it_takes() -> None:
-    found = plan(Expectation(wer=0.05), 0.003, speakers=40)
-    assert (found["clips"], found["design_effect"]) == (None, None)
-    assert found["speakers_needed"] > 200
-    assert plan(Expectation(accuracy=0.9, intraclass=0.2), 0.05, speakers=10)["speakers_needed"] > 20
-
-
-@pytest.mark.parametrize(
-    ("expected", "difference", "options", "message"),
-    [
-        (Expectation(accuracy=0.9), 0.2, {}, "can't be higher by 0.2"),
-        (Expectation(wer=0.004), 0.01, {}, "can't differ by 0.01"),
-        (Expectation(accuracy=0.5, discordance=0.1), 0.2, {}, "discordance 0.1 is below"),
-        (Expectation(wer=0.1), 0.01, {"clips": 10, "speakers": 20}, "10 clips can't have 20 speakers"),
-    ],
-)
-def test_a_plan_of_what_can_not_be_is_one_line(expected: Expectation, difference: float, options: dict[str, int], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        plan(expected, difference, **options)

@@ -182,13 +182,44 @@ def test_the_command_has_what_was_measured_beside_the_headline(written: Written,
     markdown, _ = written(corpus(5), about=RUN | {"language": "de"}, baseline=tmp_path / "other.jsonl", slice_by=["snr_db"], terms=["word1"])
     command = shlex.split(markdown[markdown.index("audiograft evaluate") :].split("\n```")[0])
     assert command[-6:] == ["--language", "de", "--baseline", str(tmp_path / "other.jsonl"), "--slice-by", "snr_db"]
-    assert "Recall is of 1 terms" in markdown
+    assert "Recall is of 1 term:" in markdown
 
 
 def test_a_run_with_terms_says_that_the_command_needs_them(written: Written) -> None:
     markdown, _ = written(corpus(5), about=RUN | {"context": ["Xeno", "Zeno"]})
-    assert "The prompts held 2 terms" in markdown
+    assert "The prompts held 2 terms:" in markdown
     assert "The prompts held" not in written(corpus(5), about=RUN)[0]
+
+
+def test_words_over_empty_references_are_told_apart(written: Written) -> None:
+    said = [
+        {"id": "silence", "reference": "", "hypothesis": "thank you"},
+        {"id": "noise", "reference": "[noise]", "hypothesis": "so"},
+        {"id": "speech", "reference": "go on now", "hypothesis": "go off now", "speaker": "ann"},
+    ]
+    markdown, page = written(said, normaliser="whisper-english")
+    for text in (markdown, Page(page).text):
+        for part in (
+            "nothing was said; 2 words written",
+            "the reference is empty once normalised; 1 word written",
+            "2 empty references (1 normalised to nothing): of 4 errors in the WER, 3 are words written there",
+            "3 of 4 errors",
+            "1 error in 3 words",
+            "With errors: 3 of 3 clips; here all of these",
+            "2 rows without speaker",
+            "3 rows without token probabilities",
+        ):
+            assert part in text, part
+        assert "WER -" not in text
+    assert re.search(r"^> .*\n\n\*\*", markdown, re.MULTILINE)  # else the next clip would be a part of the quotation
+    assert "over empty references" not in written(said[2:])[0]
+
+
+def test_the_settings_leave_out_what_says_nothing(written: Written) -> None:
+    table = written(corpus(2), about=RUN | {"language": None, "commit": None})[0].split("## How it was made")[1]
+    assert "| commit | not known: audiograft was not in a git checkout |" in table
+    assert not re.search("null|language|context", table)
+    assert "| context | Xeno, Zeno |" in written(corpus(2), about=RUN | {"context": ["Xeno", "Zeno"]})[0]
 
 
 def test_the_page_needs_nothing_and_runs_nothing(written: Written) -> None:
@@ -290,7 +321,7 @@ def test_answers_alone_have_a_report(written: Written) -> None:
     ]
     markdown, page = written(rows)
     assert "right answers" in Page(page).text
-    for part in ("| right answers |", "66.67 %", "4 answers are wrong", "exact match"):
+    for part in ("| right answers |", "66.67 %", "4 wrong answers", "exact match"):
         assert part in markdown
     assert "WER clip by clip" not in markdown
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from audiograft.data.manifest import write_manifest
+from audiograft.evaluate.predictions import read_predictions
 from audiograft.evaluate.scoring import RUN_KEYS, score, score_again
 from audiograft.metrics.normalisers import NORMALISERS
 from audiograft.metrics.permutation import permutation_p_value
@@ -197,8 +198,11 @@ def test_terms_are_found_or_invented(scored: Scored) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"reference": None}, '"reference" must be a string'),
-        ({"hypothesis": 1}, '"hypothesis" must be a string'),
+        ({"id": 1.5}, '"id" must be a string or an integer: give each row its own'),
+        ({"id": True}, '"id" must be a string or an integer: give each row its own'),
+        ({"reference": None}, '"reference" must be a string: write what was said, an empty string where that was nothing'),
+        ({"hypothesis": 1}, '"hypothesis" must be a string: write what was recognised, an empty string where that was nothing'),
+        ({"task": "x"}, "\"task\" must be transcript or answer, not 'x'"),
         ({"duration_s": "2"}, '"duration_s" must be a number or null'),
         ({"speaker": 7}, '"speaker" must be a string or null'),
         ({"token_logprobs": ["x"]}, '"token_logprobs" must be a list of numbers'),
@@ -213,7 +217,14 @@ def test_terms_are_found_or_invented(scored: Scored) -> None:
 def test_a_row_that_does_not_fit_names_its_line_and_key(scored: Scored, tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(DataError) as error:
         scored([row("a", "a"), row("a", "a", 1) | changes])
-    assert str(error.value) == f"{tmp_path / 'predictions.jsonl'}:2: {expected}: repeat the evaluation or correct the row"
+    mend = "" if "give" in expected or "write" in expected else ": correct it or leave the key out"
+    assert str(error.value) == f"{tmp_path / 'predictions.jsonl'}:2: {expected}{mend}"
+    assert "repeat" not in str(error.value)  # it may be another system's
+
+
+def test_integer_ids_are_text(scored: Scored, tmp_path: Path) -> None:
+    scored([row("a", "a") | {"id": 7}, row("a", "a") | {"id": "007"}])
+    assert [prediction.id for prediction in read_predictions(tmp_path)] == ["7", "007"]
 
 
 def write_deafness(path: Path, rows: list[dict[str, Any]], **heard: dict[str, Any]) -> Path:

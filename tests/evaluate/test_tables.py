@@ -11,7 +11,7 @@ from rich.console import Console
 
 from audiograft.data.manifest import write_manifest
 from audiograft.evaluate.scoring import score
-from audiograft.evaluate.tables import Table, percent, print_metrics, slices, span
+from audiograft.evaluate.tables import Table, counted, percent, print_metrics, rounded, slices, span
 
 SAID = [
     {"id": f"{i}", "reference": "One [bold]two[/bold]", "hypothesis": "one [bold]two[/bold]" if i else "", "speaker": f"s{i % 3}", "duration_s": 2.0}
@@ -91,6 +91,16 @@ def test_long_tables_begin_with_the_worst(predictions: Path, task: str) -> None:
     assert [row[0] for row in table.rows[:4]] == ["s00", "s04", "s08", "s01"]
     assert table.rows[-1][0] == "zoe"
     assert len(table.rows) == 13
+
+
+def test_a_speed_has_the_digits_that_can_be_known(predictions: Path) -> None:
+    assert [rounded(speed) for speed in (0.0517, 0.99999, 7.26, 76.44, 126.3, 12_345.0)] == ["0.052", "1", "7.3", "76", "130", "12,000"]
+    write_manifest(predictions / "predictions.jsonl", [row | {"decode_s": 0.0163} for row in SAID])
+    assert "RTFx 120 (s of audio a second: decoding alone, one run on one machine)" in shown(score(predictions))
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(count, "row") for count in (0, 1, 2, 1_000)] == ["0 rows", "1 row", "2 rows", "1,000 rows"]
 
 
 def test_rates_and_intervals_in_words() -> None:

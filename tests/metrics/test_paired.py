@@ -15,7 +15,7 @@ from statsmodels.stats.weightstats import ztest
 
 from audiograft.metrics.intervals import cluster_bootstrap
 from audiograft.metrics.paired import holm, mapsswe, mcnemar, paired_difference
-from audiograft.metrics.permutation import cluster_permutation
+from audiograft.metrics.permutation import cluster_permutation, fewest_clusters, lowest_p
 from audiograft.metrics.word_errors import ErrorCounts
 
 
@@ -111,6 +111,13 @@ def test_four_speakers_prove_nothing_however_many_clips() -> None:
     assert cluster_permutation([-1] * 400, [f"s{i % 4}" for i in range(400)]) == pytest.approx(2 / 2**4)
     assert cluster_permutation([-1] * 400, [None] * 400) < 0.001
     assert cluster_permutation([0, 0, 0], ["a", "b", "c"]) == 1.0
+
+
+@pytest.mark.parametrize("n_speakers", range(2, 9))
+def test_the_lowest_p_is_that_of_speakers_who_all_differ_one_way(n_speakers: int) -> None:
+    found = cluster_permutation([-1.0] * n_speakers + [-2.0], [*map(str, range(n_speakers)), "0"])
+    assert found == pytest.approx(lowest_p(n_speakers))
+    assert (found < 0.05) == (n_speakers >= fewest_clusters(0.05))
 
 
 def test_the_difference_is_that_of_the_rates_with_its_interval() -> None:

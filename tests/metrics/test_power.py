@@ -18,8 +18,6 @@ from audiograft.metrics.power import (
     assumed_variance,
     clips_for_accuracy,
     clips_for_wer,
-    clips_like_these,
-    detectable_difference,
     intraclass_correlation,
     mcnemar_power,
     measured_dispersion,
@@ -153,12 +151,9 @@ def test_discordance_is_that_of_independent_systems_without_correlation() -> Non
         mcnemar_power(0.2, 0.1, 100)
 
 
-def test_what_finished_clips_tell() -> None:
-    error = 0.004
-    least = detectable_difference(error)
-    assert least == pytest.approx(error * (1.959964 + 0.841621), rel=1e-5)
-    assert clips_like_these(500, error, least) == pytest.approx(500, abs=1)
-    assert clips_like_these(500, error, least / 2) == pytest.approx(2000, abs=2)
+def test_speakers_too_few_for_the_permutation_test_have_no_power() -> None:
+    assert wer_power(Spread(15, 1.5, Speakers(0.0, 5)), 0.9, 1000) == accuracy_power(0.5, 0.5, 1000, 0.05, Speakers(0.0, 5)) == 0
+    assert wer_power(Spread(15, 1.5, Speakers(0.0, 6)), 0.9, 1000) > 0.99
 
 
 def test_the_spread_is_measured_as_it_was_drawn() -> None:

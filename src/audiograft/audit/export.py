@@ -31,6 +31,8 @@ MAX_SINGLE_FILE_CLIPS = 200
 _PAGE = files("audiograft.audit") / "page"
 _STYLE = re.compile(r'<link rel="stylesheet" href="/static/([\w.]+)">')
 _SCRIPT = re.compile(r'<script src="/static/([\w.]+)"></script>')
+_FILE_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}")
+"""What ends the name of a file rather than of a folder: `.pdf`, and not the `.2` of a version."""
 _MP3_QUALITY = 0.5
 """libsndfile's compression level: some 45 kbit/s for speech at 16 kHz, more than speech recognition or a rater needs."""
 
@@ -69,13 +71,17 @@ def export_static(
         The page.
 
     Raises:
-        ConfigError: too many clips for one file, or a blind page for nobody.
+        ConfigError: too many clips for one file, a file that is no `.html`, or a blind page for nobody.
         DataError: the folder is not empty, or can't be written.
     """
     if blind and rater is None:
         raise ConfigError("a blind page is for one rater: name who will judge with --rater")
     rater = rater if rater is None else check_rater(rater)
     is_single = target.suffix.lower() in (".html", ".htm")
+    if not is_single and _FILE_SUFFIX.fullmatch(target.suffix) and not target.is_dir():
+        raise ConfigError(
+            f"{target}: the page is no {target.suffix} file: name {target.with_suffix('.html')}, or a folder ({target.with_suffix('')})"
+        )
     if is_single and (count := len(run.clips)) > MAX_SINGLE_FILE_CLIPS:
         mend = "draw some with --sample, or name a folder"
         raise ConfigError(f"{target}: {count} clips are too many for one file, which takes {MAX_SINGLE_FILE_CLIPS}: {mend}")

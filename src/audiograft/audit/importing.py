@@ -10,7 +10,7 @@ from typing import Any
 
 from audiograft.audit.blind import blind_order, category_of
 from audiograft.audit.log import VerdictLog
-from audiograft.audit.verdicts import CHOICES, Event, Verdict, read_event
+from audiograft.audit.verdicts import CHOICES, Event, Verdict, check_rater, read_event
 from audiograft.data.manifest import scan_rows
 from audiograft.types import DataError
 
@@ -83,9 +83,10 @@ def _read(path: Path, fingerprint: str, ids: Collection[str]) -> tuple[list[Even
 def _with_verdict(row: dict[str, Any], place: str, fingerprint: str) -> dict[str, Any]:
     """The row with the category that its blind choice means."""
     rater, id_, choice = row.get("rater"), row.get("id"), row.get("choice")
-    if not row.get("blind") or not all(isinstance(value, str) for value in (rater, id_, choice)) or choice not in CHOICES:
-        return row  # and what does not fit is refused with its line
-    meant = category_of(str(choice), blind_order(fingerprint, str(rater).strip(), str(id_)))
+    is_text = all(isinstance(value, str) for value in (rater, id_, choice))
+    if not row.get("blind") or not is_text or choice not in CHOICES or row.get("run") != fingerprint:
+        return row  # and what does not fit, or is of another run, is refused with its line
+    meant = category_of(str(choice), blind_order(fingerprint, check_rater(rater, place), str(id_)))
     if row.get("verdict") not in (None, meant):
         raise DataError(f'{place}: "verdict" {row["verdict"]!r} is not what its blind "choice" means ({meant}): remove one of the two')
     return {**row, "verdict": meant}

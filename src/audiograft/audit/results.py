@@ -23,9 +23,9 @@ Scope = Literal["all", "sample", "unsettled", "part"]
 def results(run: AuditRun, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """The results of an audit, ready for JSON.
 
-    Shares are fractions between 0 and 1. Each has its own Wilson interval, which takes clips for independent. `percent` is the share in percent
-    with one decimal, rounded by largest remainders, so that the five categories add up to 100.0. A share of clips is never an error rate: those
-    stand under `wer` alone.
+    Shares are fractions between 0 and 1. Each has its own Wilson interval, which takes clips for independent. `percent` is the share in percent,
+    rounded by itself to one decimal: equal counts have equal percentages, and the five may add up to some tenths more or less than 100. A share of
+    clips is never an error rate: those stand under `wer` alone.
 
     Args:
         run: the clips that are judged: the whole run, or a sample of it.
@@ -47,7 +47,7 @@ def results(run: AuditRun, verdicts: Sequence[Verdict]) -> dict[str, Any]:
             A table: {clips, categories: {key: {clips, share, percent, low, high}}}; the last four are null where the table has no clip.
         `agreement`: {pairs: [{raters: [a, b], clips, both_blind, agreed, kappa, low, high, reason}], fleiss: {raters, clips, kappa, low, high,
             reason}}: Cohen's kappa on clips that both judged, Fleiss' on clips that all raters judged; where it can't be computed it is null and
-            `reason` says why. `both_blind` and `agreed` count clips.
+            `reason` says why. `both_blind` and `agreed` count clips. `fleiss` is null below three raters, whose one pair says it all.
         `wer`: see `audiograft.audit.relabelled.relabelled_wer`.
         `disagreements`: [{id, verdicts: {rater: category}, tied}]: the clips on which raters differ, to be settled.
         `tags`: {tag: clips to which any rater gave it}, most frequent first.
@@ -101,27 +101,14 @@ def _sample(run: AuditRun) -> dict[str, Any] | None:
 def _table(categories: Iterable[str]) -> dict[str, Any]:
     counts = Counter(categories)
     n_clips = counts.total()
-    percents = _percents([counts[category] for category in CATEGORIES])
-    return {"clips": n_clips, "categories": {key: _share(counts[key], n_clips, percent) for key, percent in zip(CATEGORIES, percents, strict=True)}}
+    return {"clips": n_clips, "categories": {key: _share(counts[key], n_clips) for key in CATEGORIES}}
 
 
-def _share(count: int, n_clips: int, percent: float | None) -> dict[str, Any]:
+def _share(count: int, n_clips: int) -> dict[str, Any]:
     if not n_clips:
         return {"clips": 0, "share": None, "percent": None, "low": None, "high": None}
     interval = wilson(count, n_clips)
-    return {"clips": count, "share": count / n_clips, "percent": percent, "low": interval.low, "high": interval.high}
-
-
-def _percents(counts: Sequence[int]) -> Sequence[float | None]:
-    """Percent of the total with one decimal that add up to 100.0: what rounding down leaves goes to the largest remainders."""
-    total = sum(counts)
-    if not total:
-        return [None] * len(counts)
-    tenths = [1000 * count // total for count in counts]
-    by_remainder = sorted(range(len(counts)), key=lambda i: -(1000 * counts[i] % total))
-    for i in by_remainder[: 1000 - sum(tenths)]:
-        tenths[i] += 1
-    return [value / 10 for value in tenths]
+    return {"clips": count, "share": count / n_clips, "percent": round(100 * count / n_clips, 1), "low": interval.low, "high": interval.high}
 
 
 def _by_rater(verdicts: Iterable[Verdict]) -> dict[str, list[Verdict]]:
@@ -143,13 +130,17 @@ def _rater(given: Sequence[Verdict]) -> dict[str, Any]:
 
 def _agreement(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     by_rater = {rater: {verdict.id: verdict for verdict in given} for rater, given in _by_rater(verdicts).items()}
-    shared = [id for id in dict.fromkeys(verdict.id for verdict in verdicts) if all(id in given for given in by_rater.values())]
-    votes = [Counter(given[id].verdict for given in by_rater.values()) for id in shared]
-    fleiss = fleiss_kappa([[vote[category] for category in CATEGORIES] for vote in votes])
     return {
         "pairs": [_pair(names, by_rater[names[0]], by_rater[names[1]]) for names in combinations(by_rater, 2)],
-        "fleiss": {"raters": len(by_rater), "clips": len(shared), **_kappa(fleiss)},
+        "fleiss": _fleiss(list(by_rater.values())) if len(by_rater) > 2 else None,
     }
+
+
+def _fleiss(by_rater: Sequence[Mapping[str, Verdict]]) -> dict[str, Any]:
+    shared = [id for id in by_rater[0] if all(id in given for given in by_rater)]
+    votes = [Counter(given[id].verdict for given in by_rater) for id in shared]
+    found = fleiss_kappa([[vote[category] for category in CATEGORIES] for vote in votes])
+    return {"raters": len(by_rater), "clips": len(shared), **_kappa(found)}
 
 
 def _pair(names: tuple[str, str], a: Mapping[str, Verdict], b: Mapping[str, Verdict]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from audiograft.audit.blind import blind_choice, blind_payload
 from audiograft.audit.results import results
 from audiograft.audit.run import AuditClip, AuditRun
-from audiograft.audit.suggestions import Suggestion, suggestion_quality
+from audiograft.audit.suggestions import Suggestion, suggestion_quality, telling_cut_offs
 from audiograft.audit.verdicts import CATEGORIES, CHOICES, TAGS, Described, Verdict
 
 
@@ -81,9 +81,11 @@ def verdict_row(verdict: Verdict, blind: bool) -> dict[str, Any]:
 
 def results_row(run: AuditRun, verdicts: Sequence[Verdict], suggestions: Mapping[str, Suggestion] | None) -> dict[str, Any]:
     """What the verdicts say: `audiograft.audit.results.results`, with how good the suggestions were under `suggestions`, null without any."""
+    if suggestions is None:
+        return results(run, verdicts) | {"suggestions": None}
     ids = {clip.prediction.id for clip in run.clips}
-    quality = None if suggestions is None else suggestion_quality(suggestions, [verdict for verdict in verdicts if verdict.id in ids])
-    return results(run, verdicts) | {"suggestions": quality}
+    quality = suggestion_quality(suggestions, [verdict for verdict in verdicts if verdict.id in ids])
+    return results(run, verdicts) | {"suggestions": quality | {"at": telling_cut_offs(quality["at"])}}
 
 
 def patterns_row(run: AuditRun) -> dict[str, Any]:

@@ -207,6 +207,17 @@ def suggestion_quality(suggestions: Mapping[str, Suggestion], verdicts: Sequence
     }
 
 
+def telling_cut_offs(at: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """`at` of `suggestion_quality` without the cut-offs that add no judged suggestion to the one before, and so would repeat its figures."""
+    told: dict[str, Mapping[str, Any]] = {}
+    n_judged = -1
+    for first, cut in at.items():
+        if cut["judged"] > n_judged:
+            told[first] = cut
+            n_judged = cut["judged"]
+    return told
+
+
 def _at(first: Sequence[str], truth: Mapping[str, str], n_right: int) -> dict[str, Any]:
     judged = [truth[id] for id in first if id in truth]
     right = judged.count("label_noise")

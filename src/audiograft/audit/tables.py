@@ -72,8 +72,7 @@ def print_results(found: Mapping[str, Any], console: Console) -> None:
         agreement = Table("agreement", "clips", "agreed", "kappa", "95 % interval")
         for pair in pairs:
             agreement.add_row(" / ".join(pair["raters"]), str(pair["clips"]), str(pair["agreed"]), *_kappa(pair))
-        if len(pairs) > 1:
-            fleiss = found["agreement"]["fleiss"]
+        if fleiss := found["agreement"]["fleiss"]:
             agreement.add_row(f"all {fleiss['raters']} (Fleiss)", str(fleiss["clips"]), "", *_kappa(fleiss))
         console.print(agreement)
     if found["wer"]["clips"]:

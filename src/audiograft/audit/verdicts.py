@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -115,12 +116,12 @@ Event = Verdict | Undo
 
 
 def check_rater(name: Any, place: str = "rater") -> str:
-    """A rater's name without blanks at its ends.
+    """A rater's name without blanks at its ends, its accents composed (NFC): however a keyboard writes them, it is one person.
 
     Raises:
         DataError: empty, too long, or with characters that can't be seen.
     """
-    if not isinstance(name, str) or not (stripped := name.strip()):
+    if not isinstance(name, str) or not (stripped := unicodedata.normalize("NFC", name.strip())):
         raise DataError(f"{place}: give the rater a name")
     if len(stripped) > MAX_RATER_CHARACTERS or not stripped.isprintable():
         raise DataError(f"{place}: a rater's name has at most {MAX_RATER_CHARACTERS} characters, and no control characters: shorten or correct it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +16,7 @@ from audiograft.types import ConfigError, DataError
 
 if TYPE_CHECKING:
     from audiograft.audit.log import VerdictLog
-    from audiograft.audit.run import AuditRun
+    from audiograft.audit.run import AuditRun, DrawnSample
     from audiograft.audit.suggestions import Suggestion
 
 _CLIPS = "Which clips"
@@ -97,11 +97,14 @@ def audit(
 
     name = check_rater(rater, "--rater") if rater else ""
     whole = load_run(run, allow_outside, audio_root=audio_root, needs_audio=not files or export is not None)
-    log = VerdictLog(whole.verdicts_path, whole.fingerprint, {clip.prediction.id for clip in whole.clips}, _note)
+    tell = _note if files.shows_run else _say_nothing
+    log = VerdictLog(whole.verdicts_path, whole.fingerprint, {clip.prediction.id for clip in whole.clips}, tell)
     for line in (*whole.notes, *(() if blind else whole.telling_notes)):
-        _note(line)
-    chosen = _chosen(whole, log, sample, seed, stratify, all_clips)
-    is_suggested = not blind and files.shows_suggestions
+        tell(line)
+    chosen = _chosen(whole, sample, seed, stratify, all_clips)
+    if chosen.sample:
+        _tell_sample(chosen.sample, log, _note if sample is not None else tell)
+    is_suggested = not blind and files.shows_run
     review = _Review(whole, chosen, log, blind, normalised, name, _suggestions(whole, chosen, second) if is_suggested else None)
     if files:
         _do(files, review)
@@ -125,8 +128,8 @@ class _Files:
         return any((self.import_, self.corrected, self.csv, self.results, self.export))
 
     @property
-    def shows_suggestions(self) -> bool:
-        """Whether the page, on a server or as a file, or the results are among it."""
+    def shows_run(self) -> bool:
+        """Whether the page, on a server or as a file, or the results are among it: these show suggestions, and notes on the run matter to them."""
         return not self or self.results or self.export is not None
 
 
@@ -158,24 +161,25 @@ def _check(files: _Files, blind: bool, second: Path | None, sample: int | None, 
         raise typer.BadParameter(f"--blind and {named} exclude each other: it tells which text is the label")
 
 
-def _chosen(whole: AuditRun, log: VerdictLog, n: int | None, seed: int, stratify: bool, all_clips: bool) -> AuditRun:
+def _chosen(whole: AuditRun, n: int | None, seed: int, stratify: bool, all_clips: bool) -> AuditRun:
     """The clips to be judged: a new sample, the one that was drawn before, or all."""
     from audiograft.audit.sampling import restore_sample, sample_clips, save_sample
 
     if n is not None:
         chosen = sample_clips(whole, n, seed, stratify)
         save_sample(chosen)
-    elif all_clips:
+        return chosen
+    if all_clips:
         whole.sample_path.unlink(missing_ok=True)
-        chosen = whole
-    else:
-        chosen = restore_sample(whole)
-    if chosen.sample:
-        _note(f"{chosen.sample.n} of {chosen.sample.of} clips, drawn with seed {chosen.sample.seed}; --all shows all again")
-        drawn = set(chosen.sample.ids)
-        if outside := sum(verdict.id not in drawn for verdict in log.current()):
-            _note(f"{outside} verdicts are about clips outside this sample; they are kept, and left out of its results")
-    return chosen
+        return whole
+    return restore_sample(whole)
+
+
+def _tell_sample(sample: DrawnSample, log: VerdictLog, tell: Callable[[str], None]) -> None:
+    tell(f"{sample.n} of {sample.of} clips, drawn with seed {sample.seed}; --all shows all again")
+    drawn = set(sample.ids)
+    if outside := sum(verdict.id not in drawn for verdict in log.current()):
+        tell(f"{outside} verdicts are about clips outside this sample; they are kept, and left out of its results")
 
 
 def _suggestions(whole: AuditRun, chosen: AuditRun, second: Path | None) -> dict[str, Suggestion]:
@@ -320,6 +324,10 @@ def _show(review: _Review, host: str, port: int | None, browser: bool) -> None:
 
 def _note(line: str) -> None:
     typer.echo(line, err=True)
+
+
+def _say_nothing(line: str) -> None:
+    """In place of `_note` for what is of no use to the task at hand."""
 
 
 def _counted(count: int, what: str) -> str:

@@ -11,6 +11,7 @@ import typer
 from audiograft.cli.options import ConfidenceOption, Normaliser
 
 _SHOWN_P = 0.001
+_TESTS = {"bootstrap_p": "paired bootstrap", "permutation_p": "permutation", "mapsswe_p": "MAPSSWE", "mcnemar_p": "McNemar, exact"}
 
 app = typer.Typer(add_completion=False)
 
@@ -27,7 +28,7 @@ def compare(
 
     On the same clips, with speakers as the units that chance draws: the difference of the word error rates with its interval, three tests, of
     which the most careful one counts, and Holm's adjustment over several runs. For answers it is accuracy, and McNemar's exact test. What can't be
-    claimed is said too, with the number of clips that it would take.
+    claimed is said too, with the number of clips or speakers that it would take.
 
     Example: audiograft compare runs/before runs/after
     """
@@ -57,7 +58,7 @@ def _print_comparison(found: dict[str, Any]) -> None:
                 rates.add_row(run["name"], percent(run[key]["rate"]), span(run[key]["interval"]))
             console.print(rates)
     for row in found["comparisons"]:
-        console.print(_comparison_table(row, found["base"], interval))
+        console.print(_comparison_table(row, found["base"], found["confidence"]))
     notes = dict.fromkeys([*found["notes"], *(note for row in found["comparisons"] for note in row["notes"])])
     for note in notes:
         typer.echo(f"note: {note}")
@@ -65,7 +66,7 @@ def _print_comparison(found: dict[str, Any]) -> None:
         typer.echo(row["claim"])
 
 
-def _comparison_table(row: dict[str, Any], base: str, interval: str) -> Any:
+def _comparison_table(row: dict[str, Any], base: str, confidence: float) -> Any:
     from rich.table import Table
 
     answers = row["task"] == "answers"
@@ -74,7 +75,7 @@ def _comparison_table(row: dict[str, Any], base: str, interval: str) -> Any:
         f"{row['run']} less {base}", "", title=f"{row['n_clips']} {row['task']}, {row['clusters']} {row['clustered_by']}s drawn", title_justify="left"
     )
     table.add_row("difference of accuracy" if answers else "difference of WER", f"{100 * difference:+.2f} points")
-    table.add_row(interval, "-" if span["low"] is None else f"{100 * span['low']:+.2f} to {100 * span['high']:+.2f} points")
+    table.add_row(f"{100 * confidence:g} % interval", _interval(row, span, confidence))
     if not answers and row["relative_difference"] is not None:
         relative = row["relative_interval"]
         ends = f" ({100 * relative['low']:+.1f} to {100 * relative['high']:+.1f})" if relative and relative["low"] is not None else ""
@@ -82,16 +83,30 @@ def _comparison_table(row: dict[str, Any], base: str, interval: str) -> Any:
     exact = row["mcnemar"]
     right = "right" if answers else "without an error"
     table.add_row(f"{right} in one run only", f"{exact['only_a']} in {base}, {exact['only_b']} in {row['run']}")
-    names = {"bootstrap_p": "paired bootstrap", "permutation_p": "permutation", "mapsswe_p": "MAPSSWE", "mcnemar_p": "McNemar, exact"}
-    for key, name in names.items():
+    for key, name in _TESTS.items():
         if key in row:
             counts = " (the claim rests on it)" if key.removesuffix("_p") == row["p_from"] else ""
             table.add_row(f"p, {name}", f"{_p(row[key])}{counts}")
     if row["adjusted_p"] != row["p_value"]:
         table.add_row("p, adjusted (Holm)", _p(row["adjusted_p"]))
     if row["needed_clips"] is not None:
-        table.add_row("clips to detect 1 point", f"about {row['needed_clips']:,} (80 % power)")
+        speakers = f" of {row['needed_clusters']:,} speakers" if row["clustered_by"] == "speaker" else ""
+        table.add_row("clips to detect 1 point", f"about {row['needed_clips']:,}{speakers} (80 % power)")
     return table
+
+
+def _interval(row: dict[str, Any], span: dict[str, Any], confidence: float) -> str:
+    """With why it is no basis for a claim, where it leaves 0 out and none is made."""
+    if span["low"] is None:
+        return "none: all differ alike"
+    ends = f"{100 * span['low']:+.2f} to {100 * span['high']:+.2f} points"
+    if row["better"] or span["low"] <= 0 <= span["high"]:
+        return ends
+    if row["lowest_p"] >= 1 - confidence:
+        return f"{ends} (no basis for a claim: {row['clusters']} {row['clustered_by']}s are too few)"
+    if row["p_value"] < 1 - confidence:
+        return f"{ends} (not adjusted for several comparisons)"
+    return f"{ends} (the claim rests on another test: {_TESTS[row['p_from'] + '_p']})"
 
 
 def _p(value: float) -> str:

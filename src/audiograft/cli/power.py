@@ -29,12 +29,22 @@ _RATES = ("wer", "accuracy", "discordance")
 app = typer.Typer(add_completion=False)
 
 
+def _rate(value: float | None) -> float | None:
+    """Most who give more than 1 mean percent; a word error rate above it is no expectation to plan with."""
+    if value is not None and value > 1:
+        raise typer.BadParameter(f"{value:g} is above 1, and this is a rate: give 0.05 for 5 %")
+    return value
+
+
 @app.command()
 def power(
-    difference: Annotated[float, typer.Option(min=1e-6, max=1.0, help="To be found between two systems, as a rate: 0.01 is a point.")] = 0.01,
-    wer: Annotated[float | None, typer.Option(min=1e-6, help="Of the two systems on average, as a rate.", rich_help_panel=_EXPECTED)] = None,
+    difference: Annotated[float, typer.Option(min=1e-6, callback=_rate, help="To be found between two systems, as a rate: 0.01 is a point.")] = 0.01,
+    wer: Annotated[
+        float | None, typer.Option(min=1e-6, callback=_rate, help="Of the two systems on average, as a rate.", rich_help_panel=_EXPECTED)
+    ] = None,
     accuracy: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Of the weaker system: for answers, in place of --wer.", rich_help_panel=_EXPECTED)
+        float | None,
+        typer.Option(min=0.0, callback=_rate, help="Of the weaker system, as a rate: for answers, in place of --wer.", rich_help_panel=_EXPECTED),
     ] = None,
     pilot: Annotated[
         list[Path] | None,
@@ -53,7 +63,7 @@ def power(
     discordance: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, help="Share of answers that one system alone has right; follows from --correlation.", rich_help_panel=_EXPECTED
+            min=0.0, callback=_rate, help="Share of answers that one system alone has right; follows from --correlation.", rich_help_panel=_EXPECTED
         ),
     ] = None,
     speakers: Annotated[
@@ -121,12 +131,12 @@ def _sentence(found: dict[str, Any]) -> str:
     difference = f"a difference of {_points(found['difference'])} of {'WER' if found['measure'] == 'wer' else 'accuracy'}"
     over = f" of {found['speakers']:,} speakers" if found["speakers"] else ""
     wanted = f"with {_percent(found['wanted_power'])} power"
+    need = f": at least {found['speakers_needed']:,} speakers are needed" if found["speakers_needed"] else ""
     if found["asked_for"] == "power":
         least = found["smallest_difference"]
-        smallest = "no difference is found" if least is None else f"the smallest that they find is {_points(least)}"
+        smallest = f"no difference is found{need}" if least is None else f"the smallest that they find is {_points(least)}"
         return f"{found['clips']:,} clips{over} find {difference} with {_percent(found['power'])} power; {wanted} {smallest}"
     if found["clips"] is None:
-        need = f": at least {found['speakers_needed']:,} speakers are needed" if found["speakers_needed"] else ""
         return f"no number of clips{over} finds {difference} {wanted}{need}"
     return f"about {found['clips']:,} clips{over} find {difference} {wanted}"
 

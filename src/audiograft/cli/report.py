@@ -24,7 +24,8 @@ def report(
     """Write a run's report again; draw a training run's curves.
 
     A run of evaluate is scored again from its predictions, without the model: metrics.json, report.md and report.html are written anew. What no
-    option changes stays as it was. Of a training run the curves of its log are drawn.
+    option changes stays as it was. Another system's predictions need a folder of their own, as predictions.jsonl. Of a training run the curves of
+    its log are drawn.
 
     Example: audiograft report runs/test --normaliser whisper-english
     """
@@ -38,6 +39,9 @@ def report(
 
     listed = read_terms(terms) if terms else None
     for path in paths:
+        if path.is_file():
+            mend = "name the folder" if path.name == PREDICTIONS_NAME else f"put this file into one as {PREDICTIONS_NAME}, and name the folder"
+            raise DataError(f"{path}: a report is of a folder: {mend}")
         if any(path.glob(f"{PREDICTIONS_NAME}*")):  # also of a run that was interrupted, which is told how it goes on
             score_again(path, normaliser, terms=listed, slice_by=slice_by or (), baseline=baseline)
             written = [path / METRICS_NAME, *write_reports(path)]

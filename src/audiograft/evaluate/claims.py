@@ -9,8 +9,8 @@ from typing import Any
 from audiograft.evaluate.pairing import Run
 from audiograft.metrics.bootstrap import FEW_CLUSTERS
 
-_SETTINGS = {"manifest_sha256": "manifests", "prompt": "prompts", "audio": "audio", "context": "context words"}
-"""Keys of run.json in which runs that are compared should agree, unless that is what is compared."""
+_SETTINGS = {"manifest_sha256": "manifests", "prompt": "prompts", "audio": "audio"}
+"""Keys of run.json in which runs that are compared should agree, unless that is what is compared; so should `context`."""
 _SMALLEST_SHOWN_P = 0.001
 
 
@@ -46,6 +46,11 @@ class Verdict:
             return None
         return str(self.row["run"] if self.gain > 0 else self.base)
 
+    @property
+    def too_few(self) -> bool:
+        """Whether speakers are too few for any claim, however large the difference and however many their clips."""
+        return bool(self.row["lowest_p"] >= 1 - self.confidence)
+
 
 def say(verdict: Verdict, doubts: Sequence[str], same_file: bool) -> str:
     """The claim: which run makes fewer errors, by how much and how sure; or that none is shown to, and what it would take."""
@@ -76,14 +81,25 @@ def _shown(verdict: Verdict) -> str:
 
 def _not_shown(verdict: Verdict) -> str:
     row = verdict.row
+    point = f"{_points(verdict.point)} point at {_percent(verdict.power)} power"
+    rough = f" (by {_units(row, row['clusters'])}, so a rough figure)" if row["clusters"] < FEW_CLUSTERS else ""
+    if verdict.too_few:
+        text = f"no difference can be shown between {row['run']} and {verdict.base} ({_p(verdict)}): with {_units(row, row['clusters'])}"
+        more_clips = ", however many clips they have" if row["clustered_by"] == "speaker" else ""
+        text += f" p can't fall below {row['lowest_p']:.3f}{more_clips}; at least {_units(row, row['fewest_clusters'])} are needed"
+        more = (row["needed_clusters"] or 0) > row["fewest_clusters"]
+        return f"{text}, and about {row['needed_clusters']:,} like these to detect {point}{rough}" if more else text
     text = f"no difference shown between {row['run']} and {verdict.base} ({_p(verdict)})"
+    if row["needed_clips"] is None and row["standard_error"]:
+        return f"{text}; to detect {point} is out of reach with clips like these"
     if row["needed_clips"] is None:
         alike = "the difference is the same" if verdict.gain else "both make as many errors"
         return f"{text}: {alike} in each clip, so what it takes to see one is not known"
-    point = f"{_points(verdict.point)} point at {_percent(verdict.power)} power"
     if row["needed_clips"] > row["n_clips"]:
-        rough = f" (by {row['clusters']} {row['clustered_by']}s, so a rough figure)" if row["clusters"] < FEW_CLUSTERS else ""
-        return f"{text}; to detect {point} you need about {row['needed_clips']:,} clips like these{rough}, and here are {row['n_clips']:,}"
+        by_speaker = row["clustered_by"] == "speaker"
+        speakers, here = (f" of {row['needed_clusters']:,} speakers", f" of {row['clusters']:,}") if by_speaker else ("", "")
+        need = f"you need about {row['needed_clips']:,} clips like these{speakers}{rough}"
+        return f"{text}; to detect {point} {need}, and here are {row['n_clips']:,}{here}"
     return f"{text}; these {row['n_clips']:,} clips are enough to detect {point}, for which about {row['needed_clips']:,} would do"
 
 
@@ -107,17 +123,35 @@ def run_notes(base: Run, run: Run, few: str | None) -> list[str]:
         if base.settings and run.settings and both[0] != both[1]:
             shown = "" if key == "manifest_sha256" else f": {both[0]!r} and {both[1]!r}"
             notes.append(f"{base.name} and {run.name} were evaluated with different {what}{shown}")
+    notes += _context_note(base, run)
     reported = [_normaliser(one) for one in (base, run)]
     if all(reported) and reported[0] != reported[1]:
         notes.append(f"the figures in their metrics.json are under different normalisers ({reported[0]} and {reported[1]}); here both are under one")
+    return notes + _leakage_notes(base, run)
+
+
+def _context_note(base: Run, run: Run) -> list[str]:
+    both = [one.settings.get("context") or [] for one in (base, run)]
+    if not (base.settings and run.settings) or both[0] == both[1]:
+        return []
+    sizes = [len(words) for words in both]
+    counts = f"{sizes[0]} context words each, but not the same" if sizes[0] == sizes[1] else f"{sizes[0]} and {sizes[1]} context words"
+    return [f"{base.name} and {run.name} were evaluated with {counts}"]
+
+
+def _leakage_notes(base: Run, run: Run) -> list[str]:
+    """A line a run, and one for both where the same is not known of them."""
+    notes, unknown = [], []
     for one in (base, run):
         leakage = one.metrics.get("leakage")
         if not isinstance(leakage, dict) or not leakage.get("checked"):
             why = leakage.get("why") if isinstance(leakage, dict) else None
-            notes.append(f"{one.name}: whether it was trained on these data is not known{f' ({why})' if why else ''}")
+            unknown.append((one.name, f"trained on these data is not known{f' ({why})' if why else ''}"))
         elif leakage.get("touches"):
             notes.append(f"{one.name}: these data touch what it was trained on ({', '.join(leakage['touches'])})")
-    return notes
+    if len(unknown) == 2 and unknown[0][1] == unknown[1][1]:
+        return [f"whether {base.name} and {run.name} were {unknown[0][1]}"]
+    return [*notes, *(f"{name}: whether it was {rest}" for name, rest in unknown)]
 
 
 def _normaliser(run: Run) -> str | None:
@@ -129,6 +163,10 @@ def _p(verdict: Verdict) -> str:
     value = verdict.row["adjusted_p"]
     shown = f"p < {_SMALLEST_SHOWN_P}" if value < _SMALLEST_SHOWN_P else f"p = {value:.3f}"
     return f"{shown}, adjusted for {verdict.n_comparisons} comparisons" if verdict.n_comparisons > 1 else shown
+
+
+def _units(row: dict[str, Any], count: int) -> str:
+    return f"{count:,} {row['clustered_by']}{'' if count == 1 else 's'}"
 
 
 def _points(rate: float) -> str:

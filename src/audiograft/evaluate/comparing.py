@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from audiograft.evaluate.claims import Verdict, caveats, run_notes, say
 from audiograft.evaluate.clips import ScoredClip, answer_rate, as_dict, word_rate
 from audiograft.evaluate.pairing import Paired, Run, pair_runs, read_runs
+from audiograft.evaluate.planning import Expectation, measure_answers, measure_words, need_of_measured
 from audiograft.metrics.intervals import count_clusters, few_clusters
 from audiograft.metrics.normalisers import get_normaliser
 from audiograft.metrics.paired import PairedDifference, holm, mapsswe, mcnemar, paired_difference
-from audiograft.metrics.permutation import cluster_permutation
-from audiograft.metrics.power import clips_like_these, detectable_difference
+from audiograft.metrics.permutation import cluster_permutation, lowest_p
 from audiograft.metrics.word_errors import ErrorCounts
 from audiograft.types import DataError
 
@@ -52,6 +54,8 @@ def compare(paths: Sequence[Path], normaliser: str = "lower", *, common: bool = 
     rows = [_compare_pair(paired, index, task, confidence) for index in range(1, len(paired.runs)) for task in tasks]
     for row, adjusted in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
         row |= {"adjusted_p": adjusted}
+    for row, limits in zip(rows, [_limits(rows, row, 1 - confidence) for row in rows], strict=True):
+        row |= limits
         row |= _claim(paired, row, len(rows), confidence)
     found = {
         "base": paired.runs[0].name,
@@ -86,6 +90,7 @@ def _compare_pair(paired: Paired, index: int, task: str, confidence: float) -> d
     speakers = [clip.prediction.speaker for clip in base]
     rights = [[clip.right if task == "answers" else not clip.words.errors for clip in clips] for clips in (base, other)]
     counts = [[_count(clip, task) for clip in clips] for clips in (base, other)]
+    measured = measure_answers(rights[0], rights[1], speakers) if task == "answers" else measure_words(counts[0], counts[1], speakers)
     difference = paired_difference(counts[0], counts[1], speakers, confidence=confidence)
     exact = mcnemar(rights[0], rights[1], confidence)
     errors = [[count.errors for count in side] for side in counts]
@@ -112,7 +117,7 @@ def _compare_pair(paired: Paired, index: int, task: str, confidence: float) -> d
             "of": "answers" if task == "answers" else "clips without an error",
             **asdict(exact),
         },
-        **_power(difference, len(base), confidence),
+        **_power(difference, measured, len(base), confidence),
         "same_texts": all(a.prediction.hypothesis == b.prediction.hypothesis for a, b in zip(base, other, strict=True)),
     }
 
@@ -139,24 +144,43 @@ def _effects(difference: PairedDifference, counts: Sequence[Sequence[ErrorCounts
     }
 
 
-def _power(difference: PairedDifference, n_clips: int, confidence: float) -> dict[str, Any]:
-    """What it takes to see a point, and what these clips can show; both None where the runs never differ, so that no spread is known."""
+def _power(difference: PairedDifference, measured: Expectation, n_clips: int, confidence: float) -> dict[str, Any]:
+    """What it takes to see a point, and what these clips can show, as `power` has it of the same runs.
+
+    Both are None where all clips differ by the same, so that no spread is known.
+    """
     known = difference.error > 0
-    alpha = 1 - confidence
+    needed, detectable = need_of_measured(measured, POINT, n_clips, POWER, confidence) if known else (None, None)
     return {
         "standard_error": difference.error,
         "design_effect": (difference.error / difference.error_of_independent) ** 2 if known else None,
-        "needed_clips": clips_like_these(n_clips, difference.error, POINT, POWER, alpha) if known else None,
-        "detectable_difference": detectable_difference(difference.error, POWER, alpha) if known else None,
+        "needed_clips": needed,
+        "detectable_difference": detectable,
     }
+
+
+def _limits(rows: Sequence[dict[str, Any]], row: dict[str, Any], alpha: float) -> dict[str, Any]:
+    """What so few speakers can show at all, however many clips they have, and how many it takes to show anything, or a point."""
+    place = next(i for i, other in enumerate(rows) if other is row)
+
+    def lowest(clusters: int) -> float:
+        return holm([lowest_p(clusters if other["task"] == row["task"] else other["clusters"]) for other in rows])[place]
+
+    n_clusters = row["clusters"]
+    fewest = next(n for n in count(n_clusters) if lowest(n) < alpha)
+    of_needed = row["needed_clips"] and math.ceil(row["needed_clips"] * n_clusters / row["n_clips"])
+    return {"lowest_p": lowest(n_clusters), "fewest_clusters": fewest, "needed_clusters": of_needed and max(of_needed, fewest)}
 
 
 def _claim(paired: Paired, row: dict[str, Any], n_comparisons: int, confidence: float) -> dict[str, Any]:
     base = paired.runs[0]
     run = next(run for run in paired.runs if run.name == row["run"])
     few = few_clusters([clip.prediction.speaker for clip in getattr(paired, row["task"])[0]])
+    interval = row["accuracy_interval" if row["task"] == "answers" else "wer_interval"]
+    if interval["low"] is None:
+        few = interval["warning"] if few else None
     verdict = Verdict(row, base.name, n_comparisons, confidence, POINT, POWER)
-    claim = say(verdict, caveats(base, run, few), base.file.resolve() == run.file.resolve())
+    claim = say(verdict, caveats(base, run, few if interval["low"] is not None else None), base.file.resolve() == run.file.resolve())
     return {"better": verdict.better, "claim": claim, "notes": run_notes(base, run, few)}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from audiograft.evaluate.pairing import pair_runs, read_runs
 from audiograft.metrics.normalisers import get_normaliser
+from audiograft.metrics.permutation import fewest_clusters
 from audiograft.metrics.power import (
     Speakers,
     Spread,
@@ -23,7 +24,7 @@ from audiograft.metrics.power import (
     speakers_needed,
     wer_power,
 )
-from audiograft.metrics.word_errors import corpus
+from audiograft.metrics.word_errors import ErrorCounts, corpus
 from audiograft.types import ConfigError, DataError
 
 _STEPS = 40
@@ -82,9 +83,12 @@ def plan(
     """
     _check(expected, difference, speakers, clips)
     spread_over = Speakers(expected.intraclass, speakers, expected.clips_each)
-    finder = (_answers if expected.wer is None else _words)(expected, spread_over, 1 - confidence)
+    finder = _finder(expected, spread_over, 1 - confidence)
     found_clips = finder.clips_for(difference, power, spread_over) if clips is None else clips
-    independent = finder.clips_for(difference, power, Speakers()) if found_clips is None else None
+    fewest = fewest_clusters(1 - confidence)
+    needed = fewest if speakers and speakers < fewest else None
+    if found_clips is None and (independent := finder.clips_for(difference, power, Speakers())):
+        needed = max(speakers_needed(independent, expected.intraclass), fewest)
     return {
         "measure": "accuracy" if expected.wer is None else "wer",
         "asked_for": "clips" if clips is None else "power",
@@ -93,7 +97,7 @@ def plan(
         "wanted_power": power,
         "clips": found_clips,
         "speakers": speakers,
-        "speakers_needed": speakers_needed(independent, expected.intraclass) if independent else None,
+        "speakers_needed": needed,
         "smallest_difference": _smallest(finder, clips, power) if clips else None,
         "confidence": confidence,
         "design_effect": spread_over.design_effect(found_clips) if found_clips else None,
@@ -101,10 +105,26 @@ def plan(
     }
 
 
+def need_of_measured(expected: Expectation, difference: float, clips: int, power: float, confidence: float) -> tuple[int | None, float | None]:
+    """What `plan` says of a finished comparison of so many clips: how many like these find a difference, and the smallest that these find.
+
+    Of a difference that is not to be had, since there are fewer errors, it tells too: nobody asked for it.
+
+    Returns:
+        Both None where they are out of reach.
+    """
+    finder = _finder(expected, Speakers(expected.intraclass, None, expected.clips_each), 1 - confidence)
+    return finder.clips_for(difference, power, Speakers(expected.intraclass, None, expected.clips_each)), _smallest(finder, clips, power)
+
+
 @dataclass(frozen=True)
 class _Finder:
     power: Callable[[float, int], float]
     clips_for: Callable[[float, float, Speakers], int | None]
+
+
+def _finder(expected: Expectation, speakers: Speakers, alpha: float) -> _Finder:
+    return (_answers if expected.wer is None else _words)(expected, speakers, alpha)
 
 
 def _words(expected: Expectation, speakers: Speakers, alpha: float) -> _Finder:
@@ -158,10 +178,14 @@ def _smallest(finder: _Finder, clips: int, power: float) -> float | None:
 def _check(expected: Expectation, difference: float, speakers: int | None, clips: int | None) -> None:
     if expected.wer is None and expected.accuracy is not None and expected.accuracy + difference > 1:
         raise ConfigError(
-            f"accuracy {expected.accuracy:g} can't be higher by {difference:g}: give the weaker system's accuracy, and a smaller difference"
+            f"an accuracy of {100 * expected.accuracy:.3g} % can't be higher by {100 * difference:.3g} points: give a smaller --difference"
+            f"{'' if expected.measured else ', and the accuracy of the weaker system'}"
         )
     if expected.wer is not None and difference > 2 * expected.wer:
-        raise ConfigError(f"two systems of {expected.wer:.3g} WER on average can't differ by {difference:g}: give a smaller difference")
+        raise ConfigError(
+            f"two systems of {100 * expected.wer:.3g} % WER on average can't differ by {100 * difference:.3g} points: "
+            f"give a smaller --difference, such as {expected.wer / 2:.1g}"
+        )
     if expected.discordance is not None and expected.discordance < difference:
         raise ConfigError(f"discordance {expected.discordance:g} is below the difference {difference:g}: at least as many clips differ")
     if speakers is not None and clips is not None and clips < speakers:
@@ -190,29 +214,44 @@ def read_pilot(paths: Sequence[Path], expected: Expectation, normaliser: str = "
     totals = [corpus(run) for run in counts]
     if not totals[0].reference_length or not any(total.errors for total in totals):
         raise DataError(f"{paths[0]}: {'no word' if not totals[0].reference_length else 'no error'} to learn from: take a pilot that has some")
-    wer = sum(total.rate for total in totals) / len(totals)
-    found = replace(expected, wer=wer, accuracy=None, words=totals[0].reference_length / len(counts[0]), measured=("wer", "words"))
-    if len(counts) == 1:
-        residuals = [count.errors - wer * count.reference_length for count in counts[0]]
-        found = replace(found, dispersion=measured_dispersion(counts[0]), measured=(*found.measured, "dispersion"))
-        return _with_speakers(found, measured_speakers(residuals, speakers))
-    spread = measured_spread(counts[0], counts[1], speakers)
-    if not spread.variance:
-        raise DataError(f"{paths[1]}: makes as many errors as {paths[0]} in each clip, so no spread is known: take a pilot of two runs that differ")
-    return _with_speakers(replace(found, variance=spread.variance, measured=(*found.measured, "variance")), spread.speakers)
+    if len(counts) == 2:
+        found = measure_words(counts[0], counts[1], speakers)
+        if not found.variance:
+            raise DataError(
+                f"{paths[1]}: makes as many errors as {paths[0]} in each clip, so no spread is known: take a pilot of two runs that differ"
+            )
+        return found
+    wer = totals[0].rate
+    residuals = [count.errors - wer * count.reference_length for count in counts[0]]
+    words, dispersion = totals[0].reference_length / len(counts[0]), measured_dispersion(counts[0])
+    found = replace(expected, wer=wer, accuracy=None, words=words, dispersion=dispersion, measured=("wer", "words", "dispersion"))
+    return _with_speakers(found, measured_speakers(residuals, speakers))
+
+
+def measure_words(counts_a: Sequence[ErrorCounts], counts_b: Sequence[ErrorCounts], speakers: Sequence[str | None]) -> Expectation:
+    """What two runs over the same clips tell of how their word error rates differ; a variance of 0 where they differ in each clip alike."""
+    spread = measured_spread(counts_a, counts_b, speakers)
+    wer = (corpus(counts_a).rate + corpus(counts_b).rate) / 2
+    found = Expectation(wer=wer, words=spread.words, variance=spread.variance, measured=("wer", "words", "variance"))
+    return _with_speakers(found, spread.speakers)
+
+
+def measure_answers(right_a: Sequence[bool], right_b: Sequence[bool], speakers: Sequence[str | None]) -> Expectation:
+    """What two runs over the same clips tell of how their accuracies differ; a discordance of 0 where they never do."""
+    differences = [float(b) - float(a) for a, b in zip(right_a, right_b, strict=True)]
+    accuracy, discordance = min(sum(right_a), sum(right_b)) / len(differences), sum(map(abs, differences)) / len(differences)
+    found = Expectation(accuracy=accuracy, discordance=discordance, measured=("accuracy", "discordance"))
+    return _with_speakers(found, measured_speakers(differences, speakers))
 
 
 def _pilot_answers(rights: Sequence[Sequence[bool]], speakers: Sequence[str | None], expected: Expectation, paths: Sequence[Path]) -> Expectation:
-    accuracy = min(sum(right) / len(right) for right in rights)
-    found = replace(expected, wer=None, accuracy=accuracy, measured=("accuracy",))
     if len(rights) == 1:
+        found = replace(expected, wer=None, accuracy=sum(rights[0]) / len(rights[0]), measured=("accuracy",))
         return _with_speakers(found, measured_speakers([float(right) for right in rights[0]], speakers))
-    differences = [float(b) - float(a) for a, b in zip(*rights, strict=True)]
-    discordance = sum(map(abs, differences)) / len(differences)
-    if not discordance:
+    found = measure_answers(rights[0], rights[1], speakers)
+    if not found.discordance:
         raise DataError(f"{paths[1]}: has the same answers right as {paths[0]}, so no spread is known: take a pilot of two runs that differ")
-    found = replace(found, discordance=discordance, measured=(*found.measured, "discordance"))
-    return _with_speakers(found, measured_speakers(differences, speakers))
+    return found
 
 
 def _with_speakers(expected: Expectation, found: Speakers) -> Expectation:

@@ -21,7 +21,7 @@ class Prediction:
     """One row: what was expected, and what the model wrote.
 
     Attributes:
-        id: unique within the file.
+        id: unique within the file; an integer there is taken as text.
         reference: what was said, or the right answer, as the manifest has it.
         hypothesis: what the model wrote, raw; empty where the row failed.
         audio: the clip as the manifest names it, several clips as a tuple, None where there is none.
@@ -86,7 +86,7 @@ _ITEMS: Mapping[str, tuple[Any, str]] = {
 }
 _NOT_NEGATIVE = ("duration_s", "decode_s", "reference_nats", "reference_tokens")
 _KINDS: Mapping[str, tuple[Any, str]] = {
-    "id": _TEXT,
+    "id": (str | int, "a string or an integer"),
     "audio": (str | list | None, "a path, a list of paths or null"),
     "task": _TEXT,
     "prompt": _OPTIONAL_TEXT,
@@ -106,7 +106,12 @@ _KINDS: Mapping[str, tuple[Any, str]] = {
     "reference_tokens": (int | None, "a number or null"),
     "error": _OPTIONAL_TEXT,
 }
-_NEEDED = ("id", "reference", "hypothesis")
+_NEEDED: Mapping[str, str] = {
+    "id": "give each row its own",
+    "reference": "write what was said, an empty string where that was nothing",
+    "hypothesis": "write what was recognised, an empty string where that was nothing",
+}
+"""Keys that no row can do without, and what to do where one is missing or wrong. The file may be another system's, so nothing is to be repeated."""
 _ALWAYS = ("id", "audio", "task", "reference", "hypothesis", "duration_s", "speaker")
 
 
@@ -134,22 +139,30 @@ def read_predictions(path: str | Path) -> list[Prediction]:
         path: the file, or its run folder.
 
     Raises:
-        DataError: there is no such file, it is empty, a row is broken, or an id stands twice.
+        DataError: there is no such file, it is empty, a row is broken or cut off, or an id stands twice.
     """
     file = find_predictions(path)
     lines: dict[str, int] = {}
     predictions = []
-    for number, _, row in scan_rows(file):
+    for number, offset, row in scan_rows(file):
         if isinstance(row, DataError):
-            raise row
+            raise _cut_off(file, number, offset) or row
         prediction = parse_prediction(row, f"{file}:{number}")
         first = lines.setdefault(prediction.id, number)
         if first != number:
             raise DataError(f"{file}:{number}: id {prediction.id!r} stands in line {first} already: keep one row a clip")
         predictions.append(prediction)
-    if not predictions:
-        raise DataError(f"{file}: is empty: repeat the evaluation")
     return predictions
+
+
+def _cut_off(file: Path, number: int, offset: int) -> DataError | None:
+    """The error of a last line that was not written or copied to its end; None where the line is broken in another way."""
+    with file.open("rb") as opened:
+        opened.seek(offset)
+        line, behind = opened.readline(), opened.read(1)
+    if behind or not line.lstrip().startswith(b"{") or line.endswith((b"\n", b"}")):
+        return None
+    return DataError(f"{file}:{number}: the last line is cut off: make or copy the file again, or take the line out")
 
 
 def parse_prediction(row: Mapping[str, Any], place: str) -> Prediction:
@@ -162,7 +175,7 @@ def parse_prediction(row: Mapping[str, Any], place: str) -> Prediction:
     for name, (kind, what) in _KINDS.items():
         if name not in row:
             if name in _NEEDED:
-                raise DataError(f'{place}: "{name}" is missing: repeat the evaluation or correct the row')
+                raise DataError(f'{place}: "{name}" is missing: {_NEEDED[name]}')
             continue
         value = row[name]
         if isinstance(value, list):
@@ -173,10 +186,11 @@ def parse_prediction(row: Mapping[str, Any], place: str) -> Prediction:
         if fits and name in _NOT_NEGATIVE and value is not None and value < 0:
             fits, what = False, "0 or more"
         if not fits:
-            raise DataError(f'{place}: "{name}" must be {what}: repeat the evaluation or correct the row')
+            raise DataError(f'{place}: "{name}" must be {what}: {_NEEDED.get(name, "correct it or leave the key out")}')
         values[name] = tuple(value) if isinstance(value, list) else value
     if values.get("task", "transcript") not in get_args(Task):
-        raise DataError(f'{place}: "task" must be transcript or answer, not {values["task"]!r}')
+        raise DataError(f'{place}: "task" must be transcript or answer, not {values["task"]!r}: correct it or leave the key out')
+    values["id"] = str(values["id"])
     return Prediction(**values, extra={name: value for name, value in row.items() if name not in _KINDS})
 
 

@@ -15,7 +15,7 @@ from audiograft.evaluate.clips import score_clips
 from audiograft.evaluate.folder import METRICS_NAME, REPORT_NAMES, RUN_NAME
 from audiograft.evaluate.predictions import find_predictions, read_predictions
 from audiograft.evaluate.sections import build_sections, short
-from audiograft.evaluate.tables import Metrics, checkpoint_line, deafness_line, leakage_line, percent, span
+from audiograft.evaluate.tables import SPEED, Metrics, checkpoint_line, counted, deafness_line, leakage_line, percent, rounded, span
 from audiograft.metrics.normalisers import get_normaliser
 from audiograft.types import DataError
 
@@ -79,10 +79,10 @@ def _tiles(metrics: Metrics) -> list[tuple[str, str, str]]:
     if metrics["audio_s"]:
         tiles.append(("hours", f"{metrics['audio_s'] / 3600:,.2f}", "of audio"))
     if metrics["rtfx"] is not None:
-        tiles.append(("RTFx", f"{metrics['rtfx']:,.1f}", "seconds of audio a second"))
+        tiles.append(("RTFx", rounded(metrics["rtfx"]), SPEED))
     named = len(metrics["slices"].get("speaker", ()))
     if named:
-        tiles.append(("speakers", f"{named:,}", f"{speakers:,} rows name none" if speakers else ""))
+        tiles.append(("speakers", f"{named:,}", f"{counted(speakers, 'row')} without one" if speakers else ""))
     return tiles
 
 

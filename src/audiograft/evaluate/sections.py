@@ -13,7 +13,7 @@ from audiograft.evaluate import tables
 from audiograft.evaluate.clips import ScoredClip, split_tasks
 from audiograft.evaluate.plots import Bar, Bin, draw_confidence, draw_histogram
 from audiograft.evaluate.slices import further_slices
-from audiograft.evaluate.tables import Metrics, Table
+from audiograft.evaluate.tables import Metrics, Table, counted
 from audiograft.metrics.alignment import WordEdit, diff_words
 from audiograft.metrics.patterns import error_patterns
 from audiograft.metrics.word_errors import corpus
@@ -30,6 +30,18 @@ _N_BINS = 10
 _MIN_BIN_CLIPS = 5
 _WIDTH_PERCENT = 10
 """Of a bar of the histogram."""
+_IN_WORDS = {
+    "duration_s": "length",
+    "decode_s": "decoding time",
+    "token_logprobs": "token probabilities",
+    "reference_nats": "loss of the reference",
+    "snr": "signal-to-noise ratio",
+}
+"""What rows do not state; all other keys are words."""
+_LOSS_NOTE = (
+    "Loss says how unlikely the model finds the references: the mean of -ln p over their tokens, in nats (natural logarithms). "
+    "Perplexity is e to that power; 1 is certainty."
+)
 
 
 @dataclass(frozen=True)
@@ -121,8 +133,9 @@ def _more(table: Table) -> list[str]:
 
 def _rates(metrics: Metrics) -> Section:
     notes = [f"{tables.clips_line(metrics)}.", f"{line}." if (line := tables.empty_line(metrics)) else ""]
-    unknown = [f"{count:,} do not state {key}" for key, count in metrics["rows_without"].items() if count]
-    notes.append(f"Of the rows, {', '.join(unknown)}; they are left out where it is needed." if unknown else "")
+    unknown = [f"{counted(count, 'row')} without {_IN_WORDS.get(key, key)}" for key, count in metrics["rows_without"].items() if count]
+    notes.append(f"Left out where it is needed: {', '.join(unknown)}." if unknown else "")
+    notes.append(_LOSS_NOTE if metrics["loss"] else "")
     parts = (tables.headline, tables.answers, tables.answer_texts, tables.loss, tables.matches, tables.terms)
     found = _present(*(part(metrics) for part in parts))
     return Section("Rates", [note for note in notes if note], found)
@@ -137,7 +150,7 @@ def _histogram(transcripts: Sequence[ScoredClip]) -> Section:
         counts[min(-int(-tenths // 1), n_bars + 1)] += 1
     labels = ["0", *(f"≤{(part + 1) * _WIDTH_PERCENT}" for part in range(n_bars)), ">100"]
     bars = [Bar(label, count) for label, count in zip(labels, counts, strict=True)]
-    told = f"{len(transcripts):,} clips: {counts[0]:,} without error, {counts[-1]:,} with more errors than words."
+    told = f"{counted(len(transcripts), 'clip')}: {counts[0]:,} without error, {counts[-1]:,} with more errors than words."
     table = Table(("WER up to (%)", "clips"), [(bar.label.lstrip("≤"), f"{bar.n_clips:,}") for bar in bars])
     return Section("WER clip by clip", [], [table], draw_histogram(bars, "WER of a clip (%)"), told)
 
@@ -146,7 +159,7 @@ def _slices(metrics: Metrics) -> Iterator[Section]:
     for key, table in tables.slices(metrics).items():
         notes = ["The worst first."] if len(table.rows) > tables.IN_ORDER_ROWS else []
         without = metrics["rows_without"].get(key.removesuffix(tables.OF_ANSWERS), 0)
-        notes += [f"{without:,} rows do not say."] if without else []
+        notes += [f"{counted(without, 'row')} without it."] if without else []
         notes += [f"{tables.SMALL_NOTE}."] if any(tables.SMALL in row[1] for row in table.rows[:_MAX_ROWS]) else []
         title = f"By {table.columns[0]}{tables.OF_ANSWERS if key.endswith(tables.OF_ANSWERS) else ''}"
         yield Section(title, [*notes, *_more(table)], _present(table))
@@ -187,7 +200,7 @@ def _controls(metrics: Metrics) -> Iterator[Section]:
     """What the figures are held against."""
     if metrics["deafness"]:
         left = metrics["deafness"]["left_out"]
-        note = f"{left} clips were left out, since they are not in each condition." if left else ""
+        note = f"Left out, since not in each condition: {counted(left, 'clip')}." if left else ""
         about = "The same clips with their own audio, with that of other clips, and with silence: only the difference comes from listening."
         yield Section("Does it listen?", [f"{tables.deafness_line(metrics)}.", about, *filter(None, [note])], _present(tables.deafness(metrics)))
     if metrics["baseline"]:
@@ -214,12 +227,13 @@ def _worst(transcripts: Sequence[ScoredClip]) -> Iterator[Section]:
         columns = [name for name in ("reference", "hypothesis") if kind in _SIDES[name]]
         rows = [(*(getattr(row, name) for name in columns), str(row.count), ", ".join(row.ids[:2])) for row in getattr(patterns, kind)]
         if rows:
-            found.append(Table((*columns, "times", "such as"), rows, caption=f"{total:,} {kind}"))
+            found.append(Table((*columns, "times", "such as"), rows, caption=counted(total, kind.removesuffix("s"))))
     if found:
         yield Section("Commonest errors", ["Compounds are words written together here and apart there."], _present(*found))
     worst = sorted((clip for clip in transcripts if clip.words.errors), key=lambda clip: (-clip.words.rate, -clip.words.errors))
     if worst:
-        note = f"{len(worst):,} of {len(transcripts):,} clips have errors; the {min(N_WORST, len(worst))} with the highest WER."
+        shown = f"the {N_WORST} with the highest WER" if len(worst) > N_WORST else "all of these, the highest WER first"
+        note = f"With errors: {len(worst):,} of {counted(len(transcripts), 'clip')}; here {shown}."
         yield Section("The worst clips", [note], clips=[_diffed(clip) for clip in worst[:N_WORST]])
 
 
@@ -228,8 +242,11 @@ _SIDES = {"reference": ("substitutions", "deletions", "compounds"), "hypothesis"
 
 def _diffed(clip: ScoredClip) -> Diffed:
     row, words = clip.prediction, clip.words
+    nothing = "the reference is empty once normalised" if row.reference.strip() else "nothing was said"
     facts = [
-        f"WER {tables.percent(words.rate if words.reference_length else None)}: {words.errors} errors in {words.reference_length} words",
+        f"WER {tables.percent(words.rate)}: {counted(words.errors, 'error')} in {counted(words.reference_length, 'word')}"
+        if words.reference_length
+        else f"{nothing}; {counted(words.errors, 'word')} written",
         "" if row.duration_s is None else f"{row.duration_s:.1f} s",
         f"speaker {row.speaker}" if row.speaker else "",
         f"source {row.source}" if row.source else "",
@@ -256,7 +273,7 @@ def _wrong_answers(wrong: Sequence[ScoredClip]) -> Section:
         (clip.prediction.id, clip.prediction.prompt or "", clip.prediction.reference, clip.prediction.hypothesis, _confidence(clip)) for clip in wrong
     ]
     table = Table(("row", "question", "reference", "answer", "confidence"), rows)
-    return Section("Wrong answers", [f"{len(wrong):,} answers are wrong.", *_more(table)], _present(table))
+    return Section("Wrong answers", [f"{counted(len(wrong), 'wrong answer')}.", *_more(table)], _present(table))
 
 
 def _confidence(clip: ScoredClip) -> str:
@@ -266,17 +283,28 @@ def _confidence(clip: ScoredClip) -> str:
 
 def _settings(metrics: Metrics, about: Mapping[str, Any], out: str) -> Iterator[Section]:
     """What was run, and how to run it again."""
-    told = {key.replace("_", " "): value for key, value in about.items() if key != "versions"}
-    told |= {"normaliser": f"{metrics['normaliser']['name']} {metrics['normaliser']['version']}"}
-    rows = [(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for key, value in told.items()]
+    told = {**about, "normaliser": f"{metrics['normaliser']['name']} {metrics['normaliser']['version']}"}
+    if "commit" in told:
+        told["commit"] = told["commit"] or "not known: audiograft was not in a git checkout"
+    rows = [(key.replace("_", " "), _told(value)) for key, value in told.items() if key != "versions" and value not in (None, [])]
     found = [Table(("", ""), rows)]
     if versions := about.get("versions"):
         found.append(Table(("package", "version"), [(name, str(version)) for name, version in versions.items()]))
     context, terms = about.get("context") or [], list((metrics["terms"] or {}).get("terms", ()))
-    notes = [f"The prompts held {len(context)} terms: to repeat it, write them from run.json into a file and add --context FILE."] if context else []
+    notes = (
+        [f"The prompts held {counted(len(context), 'term')}: to repeat it, write them from run.json into a file and add --context FILE."]
+        if context
+        else []
+    )
     if terms and terms != context:
-        notes.append(f"Recall is of {len(terms)} terms: to repeat it, write them from metrics.json into a file and add --terms FILE.")
+        notes.append(f"Recall is of {counted(len(terms), 'term')}: to repeat it, write them from metrics.json into a file and add --terms FILE.")
     yield Section("How it was made", notes, _present(*found), code=_command(metrics, about, out))
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _command(metrics: Metrics, about: Mapping[str, Any], out: str) -> str | None:

@@ -27,6 +27,9 @@ OF_ANSWERS = ", answers"
 """Behind the key of a slice, where it is one of answers."""
 SMALL = "*"
 SMALL_NOTE = f"{SMALL} few words or answers: one error more or less moves the rate by a point or more"
+SPEED = "s of audio a second: decoding alone, one run on one machine"
+"""What RTFx is; a second run on a busy machine may say several times more or less."""
+_LOSS = "loss (nats a token)"
 Metrics = Mapping[str, Any]
 
 
@@ -60,6 +63,17 @@ def percent(rate: float | None) -> str:
     return "-" if rate is None else f"{100 * rate:.2f} %"
 
 
+def counted(count: int, noun: str) -> str:
+    """How many of what, in words: `1 row`, `2 rows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def rounded(speed: float) -> str:
+    """A speed for people: two digits, since the next run's differ."""
+    whole = float(f"{speed:.2g}")
+    return f"{whole:,.0f}" if whole >= 10 else f"{whole:g}"
+
+
 def span(interval: Metrics | None) -> str:
     """An interval for people."""
     if not interval or interval["low"] is None:
@@ -73,12 +87,19 @@ def headline(metrics: Metrics) -> Table | None:
         return None
     both = (metrics["wer"], metrics["cer"])
     rows = [("rate", *(percent(rate["rate"]) for rate in both)), ("95 % interval", *(span(rate["interval"]) for rate in both))]
-    rows += [(count, *(f"{rate[count]:,}" for rate in both)) for count in _COUNTS]
+    for count in _COUNTS:
+        rows.append((count, *(f"{rate[count]:,}" for rate in both)))
+        if count == "insertions" and (there := metrics["empty_references"]["insertions"]):
+            rows.append(("... over empty references", f"{there:,} of {counted(_word_errors(metrics), 'error')}", ""))
     rows += [
         ("of the reference", *(f"{rate['reference_length']:,}" for rate in both)),
         ("mean over utterances", percent(metrics["utterance_mean_wer"]), ""),
     ]
     return Table(("", "WER (words)", "CER (characters)"), rows)
+
+
+def _word_errors(metrics: Metrics) -> int:
+    return sum(metrics["wer"][kind] for kind in ("substitutions", "insertions", "deletions"))
 
 
 def answers(metrics: Metrics) -> Table | None:
@@ -107,7 +128,7 @@ def loss(metrics: Metrics) -> Table | None:
         return None
     perplexity = "-" if found["perplexity"] is None else f"{found['perplexity']:.3f}"
     return Table(
-        ("nats a token", "perplexity", "tokens", "rows"), [(f"{found['nats_per_token']:.4f}", perplexity, f"{found['tokens']:,}", str(found["rows"]))]
+        (_LOSS, "perplexity", "tokens", "rows"), [(f"{found['nats_per_token']:.4f}", perplexity, f"{found['tokens']:,}", str(found["rows"]))]
     )
 
 
@@ -186,7 +207,7 @@ def deafness(metrics: Metrics) -> Table | None:
         (heard, percent(row["wer"]), percent(row["accuracy"]), "-" if row["nats_per_token"] is None else f"{row['nats_per_token']:.4f}")
         for heard, row in found["conditions"].items()
     ]
-    return _without_empty(Table(("audio", "WER", "right", "nats a token"), rows))
+    return _without_empty(Table(("audio", "WER", "right", _LOSS), rows))
 
 
 def baseline(metrics: Metrics) -> Table | None:
@@ -213,7 +234,8 @@ def deafness_line(metrics: Metrics) -> str:
     if found["deaf"] is None:
         return f"deafness not tested: {found['why']}"
     of = {"loss": "loss", "errors": "errors"}[found["measure"]]
-    return f"{'deaf' if found['deaf'] else 'it listens'}: {found['clips']} clips, {of} on true against shuffled audio p = {found['p_value']:.2g}"
+    verdict = "deaf" if found["deaf"] else "it listens"
+    return f"{verdict}: {counted(found['clips'], 'clip')}, {of} on true against shuffled audio p = {found['p_value']:.2g}"
 
 
 def baseline_line(metrics: Metrics) -> str:
@@ -222,14 +244,14 @@ def baseline_line(metrics: Metrics) -> str:
     left = {"only in this run": found["only_here"], "only in the baseline": found["only_there"]}
     left |= {"failed in this run": found["failed_here"], "failed in the baseline": found["failed_there"]}
     told = "".join(f", {count} {what}" for what, count in left.items() if count)
-    return f"baseline: {found['n_shared']} clips compared{told}; audiograft compare says whether the difference is more than chance"
+    return f"baseline: {counted(found['n_shared'], 'clip')} compared{told}; audiograft compare says whether the difference is more than chance"
 
 
 def clips_line(metrics: Metrics) -> str:
     """What was scored, what was not, and how fast it was."""
     failed = f", {len(metrics['failed']):,} failed and left out of every rate" if metrics["failed"] else ""
-    speed = "" if metrics["rtfx"] is None else f"; {metrics['rtfx']:.1f} s of audio a second"
-    return f"{metrics['n_clips']:,} rows{failed}; normaliser {metrics['normaliser']['name']} {metrics['normaliser']['version']}{speed}"
+    speed = "" if metrics["rtfx"] is None else f"; RTFx {rounded(metrics['rtfx'])} ({SPEED})"
+    return f"{counted(metrics['n_clips'], 'row')}{failed}; normaliser {metrics['normaliser']['name']} {metrics['normaliser']['version']}{speed}"
 
 
 def empty_line(metrics: Metrics) -> str | None:
@@ -238,7 +260,10 @@ def empty_line(metrics: Metrics) -> str | None:
     if not found["clips"]:
         return None
     nothing = f" ({found['normalised_to_nothing']} normalised to nothing)" if found["normalised_to_nothing"] else ""
-    return f"{found['clips']} empty references{nothing}: {found['insertions']} words written there count as insertions"
+    told = f"{counted(found['clips'], 'empty reference')}{nothing}"
+    if not found["insertions"]:
+        return f"{told}: nothing was written there"
+    return f"{told}: of {counted(_word_errors(metrics), 'error')} in the WER, {found['insertions']:,} are words written there"
 
 
 def interval_line(metrics: Metrics) -> str | None:

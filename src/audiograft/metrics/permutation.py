@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Literal
 
 import numpy as np
@@ -62,12 +63,22 @@ def cluster_permutation(differences: Sequence[float], clusters: Sequence[str | N
         seed: same seed, same value.
 
     Returns:
-        The p-value. With n clusters it can't be below 2 / 2**n: four speakers prove nothing.
+        The p-value. It can't be below `lowest_p`: four speakers prove nothing.
     """
     totals = sum_by_unit(clusters, np.asarray(differences, dtype=float)[:, None])[:, 0]
     # A cluster without a difference has no sign to flip; leaving it out changes no permutation and keeps the exact test in reach.
     differing = totals[totals != 0]
     return _sign_flips(differing, "two-sided", permutations, seed) if len(differing) > 1 else 1.0
+
+
+def lowest_p(n_clusters: int) -> float:
+    """The least that `cluster_permutation` can give, however many clips the clusters have: 2 of the 2**n swaps are as extreme as all one way."""
+    return min(2.0 ** (1 - n_clusters), 1.0)
+
+
+def fewest_clusters(alpha: float) -> int:
+    """With fewer clusters no difference can be shown at that level, however large it is."""
+    return next(n for n in count(1) if lowest_p(n) < alpha)
 
 
 def _sign_flips(differences: np.ndarray, alternative: Literal["less", "two-sided"], permutations: int, seed: int) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from audiograft.metrics.bootstrap import as_units, sum_by_unit
+from audiograft.metrics.permutation import fewest_clusters
 from audiograft.metrics.word_errors import ErrorCounts
 
 _MOST_CLIPS = 10**8
@@ -124,7 +125,7 @@ def wer_power(spread: Spread, difference: float, n_clips: int, alpha: float = 0.
     """Power of the two-sided matched-pairs test of two word error rates (Gillick and Cox 1989).
 
     The variance of the mean difference is that of clips times the design effect. The test is Student's, over speakers where there are fewer
-    of them than clips.
+    of them than clips. Of so few speakers that the permutation test, on which `compare` insists too, can show nothing, the power is 0.
 
     Args:
         spread: of the differences.
@@ -134,7 +135,7 @@ def wer_power(spread: Spread, difference: float, n_clips: int, alpha: float = 0.
     """
     error = math.sqrt(spread.variance * spread.speakers.design_effect(n_clips) / n_clips) / spread.words
     n_units = spread.speakers.units(n_clips)
-    if n_units < 2:
+    if n_units < fewest_clusters(alpha):
         return 0.0
     critical, shift = float(stats.t.ppf(1 - alpha / 2, n_units - 1)), abs(difference) / error if error else math.inf
     if shift > _CERTAIN + critical:
@@ -146,20 +147,6 @@ def wer_power(spread: Spread, difference: float, n_clips: int, alpha: float = 0.
 def clips_for_wer(spread: Spread, difference: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
     """The fewest clips with that power; None where no number of clips of so few speakers has it."""
     return _fewest(lambda n: wer_power(spread, difference, n, alpha), power)
-
-
-def clips_like_these(n_clips: int, error: float, difference: float, power: float = 0.8, alpha: float = 0.05) -> int:
-    """How many clips like those of a finished comparison find a difference: as many times more as the square of its standard error has to shrink.
-
-    The standard error is that over speakers: more clips means more speakers, with as many clips each.
-    """
-    quantiles = float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
-    return max(math.ceil(n_clips * (quantiles * error / difference) ** 2), 1)
-
-
-def detectable_difference(error: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest difference that is found with that power where its standard error is this."""
-    return error * float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
 
 
 def assumed_discordance(accuracy: float, difference: float, correlation: float) -> float:
@@ -209,7 +196,9 @@ def clips_for_accuracy(
 
 
 def accuracy_power(difference: float, discordance: float, n_clips: int, alpha: float = 0.05, speakers: Speakers = ALL_DIFFERENT) -> float:
-    """`mcnemar_power` of as many independent clips as these are worth: fewer, by the design effect."""
+    """`mcnemar_power` of as many independent clips as these are worth: fewer, by the design effect. 0 of speakers too few to show anything."""
+    if speakers.units(n_clips) < fewest_clusters(alpha):
+        return 0.0
     return mcnemar_power(difference, discordance, int(n_clips / speakers.design_effect(n_clips)), alpha)
 
 

@@ -67,7 +67,7 @@
       return;
     }
     Dom.toast("Undone: ", ...told(undone));
-    Clip.forgetDraft(undone.id);
+    Clip.restoreDraft(undone);
     Clip.leave();
     goTo(undone.id);
   }
@@ -193,7 +193,7 @@
   }
 
   // Characters that can't be seen are no part of a name: the log takes none.
-  const asName = (text) => text.replace(/\p{Z}+/gu, " ").replace(/\p{C}/gu, "").trim();
+  const asName = (text) => text.normalize("NFC").replace(/\p{Z}+/gu, " ").replace(/\p{C}/gu, "").trim();
 
   function askRater() {
     const dialog = Dom.byId("rater-dialog");

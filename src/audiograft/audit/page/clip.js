@@ -30,7 +30,7 @@ const Clip = (() => {
   const chosen = (verdict) => (run.blind ? verdict.choice : verdict.verdict);
   const labelOf = (verdict) => run.categories.find(({ key }) => key === chosen(verdict))?.label ?? "judged";
   const marks = () => (run.blind ? BLIND_MARKS : OPEN_MARKS);
-  const draftKey = () => `${Verdicts.rater()}\n${clip.id}`;
+  const draftKey = (id = clip.id) => `${Verdicts.rater()}\n${id}`;
 
   function badge(verdict) {
     const state = verdict.unsaved ? "badge not-saved" : "badge";
@@ -157,6 +157,15 @@ const Clip = (() => {
     drafts.set(draftKey(), given());
   }
 
+  // What was typed for a verdict that was undone waits for the next one. Where an earlier verdict stands again, its own text does: a draft would be
+  // saved with it as the page moves on, and undo the undo.
+  function restoreDraft({ id, before, now }) {
+    drafts.delete(draftKey(id));
+    if (now || !before) return;
+    const { corrected: text = null, tags: its = [], note: remark = null } = before;
+    if (text !== null || its.length || remark) drafts.set(draftKey(id), { corrected: text, tags: its, note: remark });
+  }
+
   function judge(place) {
     const choice = run.categories[place]?.key;
     if (clip === null || !choice) return;
@@ -195,9 +204,8 @@ const Clip = (() => {
   }
 
   return {
-    chosen, labelOf, badge, marked, start, show, judge, amend, toggleTag, toggleSilence, TAG_KEYS,
+    chosen, labelOf, badge, marked, start, show, judge, amend, toggleTag, toggleSilence, restoreDraft, TAG_KEYS,
     refresh: () => { if (clip) showVerdict(); },
     leave: () => { if (clip) amend(); clip = null; },
-    forgetDraft: (id) => { drafts.delete(`${Verdicts.rater()}\n${id}`); },
   };
 })();

@@ -58,6 +58,8 @@ const List = (() => {
       Dom.byId("legend-wer").textContent = "Distance of X and Y in %";
     }
     const notes = [...(run.sample ? [`${Dom.whole(run.sample.n)} clips drawn from ${Dom.whole(run.sample.of)}`] : []), ...(run.notes ?? [])];
+    Dom.byId("notes").hidden = !notes.length;
+    Dom.byId("notes-count").textContent = `${Dom.counted(notes.length, "note")} on this run`;
     Dom.byId("notes").append(...notes.map((note) => Dom.make("p", {}, note)));
     const filters = Dom.byId("filters");
     filters.addEventListener("input", narrow);

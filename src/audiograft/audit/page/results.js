@@ -78,7 +78,7 @@ const Results = (() => {
     if (outside) parts.push(remark(`${Dom.counted(outside, "verdict")} on clips outside this sample left out.`));
     parts.push(shares("One vote a clip, the category with the most raters", pooled));
     if (pooled.ties.length) parts.push(Dom.make("p", {}, `Without a majority, in no share: ${Dom.counted(pooled.ties.length, "clip")}. `, ...jumps(pooled.ties)));
-    parts.push(remark("Shares of clips with 95 % Wilson intervals. A share of clips with an error is not a word error rate."));
+    parts.push(remark("Shares of clips, each rounded by itself, with 95 % Wilson intervals. A share of clips with an error is not a word error rate."));
     return parts;
   }
 
@@ -130,7 +130,7 @@ const Results = (() => {
       line(Dom.make("span", {}, Dom.foreign(pair.raters[0]), " and ", Dom.foreign(pair.raters[1])), figure(Dom.whole(pair.clips)), figure(pair.clips ? Dom.whole(pair.agreed) : ""),
         figure(number(pair.kappa)), Dom.make("td", {}, pair.reason ?? range(pair.low, pair.high, number)), figure(pair.clips && pair.both_blind ? Dom.whole(pair.both_blind) : "")));
     parts.push(table("Cohen's kappa on the clips that both judged", ["raters", "clips", "agreed", "kappa", "95 % interval", "both blind"], rows));
-    if (fleiss && (fleiss.raters ?? 0) > 2) {
+    if (fleiss) {
       const value = Dom.known(fleiss.kappa) ? `${number(fleiss.kappa)} (${range(fleiss.low, fleiss.high, number)})` : `none, ${fleiss.reason}`;
       parts.push(Dom.make("p", {}, `Fleiss' kappa of all ${fleiss.raters} raters on ${Dom.counted(fleiss.clips, "clip")}: ${value}.`));
     }
