@@ -81,7 +81,7 @@ def test_of_speakers_too_few_for_any_claim_no_number_of_clips_is_enough(expected
     ("expected", "difference", "options", "message"),
     [
         (Expectation(accuracy=0.9), 0.2, {}, "an accuracy of 90 % can't be higher by 20 points: give a smaller --difference, and"),
-        (Expectation(wer=0.00437), 0.01, {}, "0.437 % WER on average can't differ by 1 points: give a smaller --difference, such as 0.002"),
+        (Expectation(wer=0.00437), 0.01, {}, "0.437 % WER on average can't differ by 1 point: give a smaller --difference, such as 0.002"),
         (Expectation(accuracy=0.5, discordance=0.1), 0.2, {}, "discordance 0.1 is below"),
         (Expectation(wer=0.1), 0.01, {"clips": 10, "speakers": 20}, "10 clips can't have 20 speakers"),
     ],

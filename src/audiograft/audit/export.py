@@ -77,14 +77,7 @@ def export_static(
     if blind and rater is None:
         raise ConfigError("a blind page is for one rater: name who will judge with --rater")
     rater = rater if rater is None else check_rater(rater)
-    is_single = target.suffix.lower() in (".html", ".htm")
-    if not is_single and _FILE_SUFFIX.fullmatch(target.suffix) and not target.is_dir():
-        raise ConfigError(
-            f"{target}: the page is no {target.suffix} file: name {target.with_suffix('.html')}, or a folder ({target.with_suffix('')})"
-        )
-    if is_single and (count := len(run.clips)) > MAX_SINGLE_FILE_CLIPS:
-        mend = "draw some with --sample, or name a folder"
-        raise ConfigError(f"{target}: {count} clips are too many for one file, which takes {MAX_SINGLE_FILE_CLIPS}: {mend}")
+    is_single = _is_single(target, len(run.clips))
     folder = target.parent if is_single else target
     _make_folder(folder, empty=not is_single)
     shown = {} if blind else {"results": results, "patterns": patterns}
@@ -101,6 +94,20 @@ def export_static(
     page = target if is_single else target / "index.html"
     replace_text(page, page_with(data))
     return page
+
+
+def _is_single(target: Path, n_clips: int) -> bool:
+    """Whether all goes into one file."""
+    if target.suffix.lower() not in (".html", ".htm"):
+        if _FILE_SUFFIX.fullmatch(target.suffix) and not target.is_dir():
+            raise ConfigError(
+                f"{target}: the page is no {target.suffix} file: name {target.with_suffix('.html')}, or a folder ({target.with_suffix('')})"
+            )
+        return False
+    if n_clips > MAX_SINGLE_FILE_CLIPS:
+        mend = "draw some with --sample, or name a folder"
+        raise ConfigError(f"{target}: {n_clips} clips are too many for one file, which takes {MAX_SINGLE_FILE_CLIPS}: {mend}")
+    return True
 
 
 def _by_rater(verdicts: Sequence[Verdict], only: str | None) -> dict[str, list[Verdict]]:

@@ -39,12 +39,9 @@ def _rate(value: float | None) -> float | None:
 @app.command()
 def power(
     difference: Annotated[float, typer.Option(min=1e-6, callback=_rate, help="To be found between two systems, as a rate: 0.01 is a point.")] = 0.01,
-    wer: Annotated[
-        float | None, typer.Option(min=1e-6, callback=_rate, help="Of the two systems on average, as a rate.", rich_help_panel=_EXPECTED)
-    ] = None,
+    wer: Annotated[float | None, typer.Option(min=1e-6, callback=_rate, help="Of the two on average, as a rate.", rich_help_panel=_EXPECTED)] = None,
     accuracy: Annotated[
-        float | None,
-        typer.Option(min=0.0, callback=_rate, help="Of the weaker system, as a rate: for answers, in place of --wer.", rich_help_panel=_EXPECTED),
+        float | None, typer.Option(min=0.0, callback=_rate, help="Of the weaker system: for answers, in place of --wer.", rich_help_panel=_EXPECTED)
     ] = None,
     pilot: Annotated[
         list[Path] | None,

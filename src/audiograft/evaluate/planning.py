@@ -176,14 +176,15 @@ def _smallest(finder: _Finder, clips: int, power: float) -> float | None:
 
 
 def _check(expected: Expectation, difference: float, speakers: int | None, clips: int | None) -> None:
+    points = f"{100 * difference:.3g} point{'' if difference == 0.01 else 's'}"
     if expected.wer is None and expected.accuracy is not None and expected.accuracy + difference > 1:
         raise ConfigError(
-            f"an accuracy of {100 * expected.accuracy:.3g} % can't be higher by {100 * difference:.3g} points: give a smaller --difference"
+            f"an accuracy of {100 * expected.accuracy:.3g} % can't be higher by {points}: give a smaller --difference"
             f"{'' if expected.measured else ', and the accuracy of the weaker system'}"
         )
     if expected.wer is not None and difference > 2 * expected.wer:
         raise ConfigError(
-            f"two systems of {100 * expected.wer:.3g} % WER on average can't differ by {100 * difference:.3g} points: "
+            f"two systems of {100 * expected.wer:.3g} % WER on average can't differ by {points}: "
             f"give a smaller --difference, such as {expected.wer / 2:.1g}"
         )
     if expected.discordance is not None and expected.discordance < difference:
