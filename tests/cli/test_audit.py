@@ -146,7 +146,7 @@ def test_notes_on_the_run_are_for_who_looks_at_it(tmp_path: Path, capsys: pytest
 
     drawn = "2 of 3 clips, drawn with seed 0; --all shows all again"
     assert told("--sample", "2", "--csv", str(table))[0] == drawn  # what this very command drew
-    assert told("--csv", str(table)) == [f"1 verdict written to {table}"]
+    assert told("--csv", str(table)) == []
     for looked in (["--results"], ["--export", str(page)]):
         lines = told(*looked)
         assert "the last line is half-written" in lines[0]
@@ -154,7 +154,9 @@ def test_notes_on_the_run_are_for_who_looks_at_it(tmp_path: Path, capsys: pytest
         assert lines[2] == drawn
     theirs = tmp_path / "theirs.jsonl"
     theirs.write_text(log.read_text().splitlines()[0] + "\n")
-    assert told("--import", str(theirs)) == [f"{theirs}: 0 verdicts taken in, 1 known already; saved in {log}"]
+    assert told("--import", str(theirs)) == []
+    # Beside JSON nothing else stands on standard output.
+    assert f"1 verdict written to {table}" in told("--csv", str(table), "--results", "--json")
 
 
 def test_a_sample_is_kept_until_all_are_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,11 +184,11 @@ def test_verdicts_of_a_static_page_are_taken_in(folder: Path, tmp_path: Path, ca
     row = Verdict("clip-00001", "perfect", "bob", blind=True, choice="x").as_row(run.fingerprint) | {"verdict": None}
     theirs.write_text(json.dumps(row) + "\n")
     assert main(["audit", str(folder), "--import", str(theirs)]) == 0
-    assert capsys.readouterr().err == f"{theirs}: 1 verdict taken in; saved in {folder / 'verdicts.jsonl'}\n"
+    assert capsys.readouterr().out == f"{theirs}: 1 verdict taken in; saved in {folder / 'verdicts.jsonl'}\n"
     (kept,) = VerdictLog(run.verdicts_path, run.fingerprint).current("bob")
     assert kept.verdict == ("model_error" if blind_order(run.fingerprint, "bob", "clip-00001") else "label_noise")
     assert main(["audit", str(folder), "--import", str(theirs)]) == 0
-    assert "0 verdicts taken in, 1 known already" in capsys.readouterr().err
+    assert "0 verdicts taken in, 1 known already" in capsys.readouterr().out
 
 
 def test_a_table_and_corrected_labels_are_written(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,20 +201,20 @@ def test_a_table_and_corrected_labels_are_written(folder: Path, tmp_path: Path, 
     assert "no run.json names the manifest" in capsys.readouterr().err
     (folder / "run.json").write_text(json.dumps({"manifest": str(manifest)}))
     assert main(["audit", str(folder), "--corrected", str(out), "--csv", str(table)]) == 0
-    told = capsys.readouterr().err
+    told = capsys.readouterr().out
     assert f"{out}: 8 of 8 rows: 0 typed, 1 from the model, 1 kept, 0 in doubt, 6 unjudged" in told
     assert f"2 verdicts written to {table}" in told
     assert json.loads(out.read_text().splitlines()[0])["text"] == rows[0]["hypothesis"]
     assert "label_noise" in table.read_text()
     fewer = tmp_path / "fewer.jsonl"
     assert main(["audit", str(folder), "--corrected", str(fewer), "--drop", "label_noise", "--drop", "perfect"]) == 0
-    assert f"{fewer}: 6 of 8 rows: 0 typed, 0 from the model, 0 kept, 0 in doubt, 6 unjudged, 2 dropped" in capsys.readouterr().err
+    assert f"{fewer}: 6 of 8 rows: 0 typed, 0 from the model, 0 kept, 0 in doubt, 6 unjudged, 2 dropped" in capsys.readouterr().out
 
 
 def test_the_page_is_written_as_files(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "review.html"
     assert main(["audit", str(folder), "--export", str(page), "--blind", "--rater", "ann", "--normalised"]) == 0
-    assert capsys.readouterr().err == f"8 clips written to {page}\n"
+    assert capsys.readouterr().out == f"8 clips written to {page}\n"
     text = page.read_text()
     assert '"x":' in text
     assert '"normalised":true' in text

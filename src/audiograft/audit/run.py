@@ -219,7 +219,7 @@ def _find_audio(file: Path, predictions: Sequence[Prediction], root: Path, manif
     """The files of each row; none where any of them is missing."""
     for prediction in predictions:
         if not all(isinstance(name, str) and name for name in audio_names(prediction)):
-            raise DataError(f'{file}: row {prediction.id!r}: "audio" must be a path or a list of paths: repeat the evaluation or correct the row')
+            raise DataError(f'{file}: row {prediction.id!r}: "audio" must be a path or a list of paths: correct the row')
     moved_from = _former_folder(predictions, manifest) if manifest is None or root != manifest.parent else None
     found = []
     for prediction in predictions:

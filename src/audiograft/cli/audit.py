@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -193,19 +194,21 @@ def _suggestions(whole: AuditRun, chosen: AuditRun, second: Path | None) -> dict
 
 
 def _do(files: _Files, review: _Review) -> None:
+    # Beside JSON nothing else stands on standard output.
+    say = partial(typer.echo, err=files.as_json)
     if files.import_ is not None:
-        _import(review, files.import_)
+        _import(review, files.import_, say)
     if files.corrected is not None:
-        _write_corrected(review, files.corrected, files.drop)
+        _write_corrected(review, files.corrected, files.drop, say)
     if files.csv is not None:
-        _write_csv(review, files.csv)
+        _write_csv(review, files.csv, say)
     if files.results:
         _print_results(review, files.as_json)
     if files.export is not None:
-        _export(review, files.export)
+        _export(review, files.export, say)
 
 
-def _import(review: _Review, path: Path) -> None:
+def _import(review: _Review, path: Path, say: Callable[[str], None]) -> None:
     from audiograft.audit.importing import import_verdicts
 
     done = import_verdicts(review.log, path, {clip.prediction.id for clip in review.whole.clips})
@@ -215,10 +218,10 @@ def _import(review: _Review, path: Path) -> None:
         "half-written last line left out": done.half_written,
     }
     more = "".join(f", {count} {what}" for what, count in counts.items() if count)
-    typer.echo(f"{path}: {_counted(done.added, 'verdict')} taken in{more}; saved in {review.log.path}", err=True)
+    say(f"{path}: {_counted(done.added, 'verdict')} taken in{more}; saved in {review.log.path}")
 
 
-def _write_corrected(review: _Review, out: Path, drop: Sequence[str]) -> None:
+def _write_corrected(review: _Review, out: Path, drop: Sequence[str], say: Callable[[str], None]) -> None:
     from audiograft.audit.corrected import write_corrected
 
     if review.run.manifest is None:
@@ -235,14 +238,14 @@ def _write_corrected(review: _Review, out: Path, drop: Sequence[str]) -> None:
         "dropped": len(done.dropped),
     }
     counts = ", ".join(f"{count} {what}" for what, count in parts.items())
-    typer.echo(f"{done.out}: {done.rows - len(done.dropped)} of {done.rows} rows: {counts}", err=True)
+    say(f"{done.out}: {done.rows - len(done.dropped)} of {done.rows} rows: {counts}")
     for id_, why in done.unsettled.items():
         _note(f"{id_}: in doubt, label as it was: {why}")
     if done.needs_allow_outside:
         _note("clips lie outside the new manifest's folder: it is read with --allow-outside alone")
 
 
-def _write_csv(review: _Review, out: Path) -> None:
+def _write_csv(review: _Review, out: Path, say: Callable[[str], None]) -> None:
     from audiograft.audit.tables import verdicts_csv
     from audiograft.data.manifest import replace_text
 
@@ -250,7 +253,7 @@ def _write_csv(review: _Review, out: Path) -> None:
         raise DataError(f"{out}: exists already and is no .csv: name another file")
     verdicts = review.log.current()
     replace_text(out, verdicts_csv(review.whole, verdicts))
-    typer.echo(f"{_counted(len(verdicts), 'verdict')} written to {out}", err=True)
+    say(f"{_counted(len(verdicts), 'verdict')} written to {out}")
 
 
 def _print_results(review: _Review, as_json: bool) -> None:
@@ -266,7 +269,7 @@ def _print_results(review: _Review, as_json: bool) -> None:
         print_results(found, Console(markup=False, highlight=False))
 
 
-def _export(review: _Review, target: Path) -> None:
+def _export(review: _Review, target: Path, say: Callable[[str], None]) -> None:
     from audiograft.audit.export import export_static
     from audiograft.audit.rows import patterns_row, results_row
 
@@ -284,7 +287,7 @@ def _export(review: _Review, target: Path) -> None:
             normalised=review.normalised,
             on_clip=advance,
         )
-    typer.echo(f"{_counted(len(run.clips), 'clip')} written to {page}", err=True)
+    say(f"{_counted(len(run.clips), 'clip')} written to {page}")
 
 
 def _show(review: _Review, host: str, port: int | None, browser: bool) -> None:
