@@ -22,7 +22,7 @@ def percent(value: float) -> str:
 
 def coverage(method: str) -> str:
     """Lowest and highest share of intervals that hold the truth, where there are speakers enough for any method."""
-    settings = json.loads((RESULTS / "coverage.json").read_text(encoding="utf-8"))["word_error_rates"].values()
+    settings = json.loads((RESULTS / "interval_coverage.json").read_text(encoding="utf-8"))["word_error_rates"].values()
     shares = [shares[method] for setting in settings for speakers, shares in setting.items() if int(speakers) >= 20]
     return f"{percent(min(shares))} to {percent(max(shares))}"
 
@@ -93,9 +93,13 @@ def table() -> str:
         (
             "95 % intervals that hold the true WER, 5 simulated settings, 20 to 100 speakers (aim: 93 to 97 %)",
             coverage("ours"),
-            "python benchmarks/coverage.py",
+            "python benchmarks/interval_coverage.py",
         ),
-        ("the same with the usual percentile bootstrap over utterances", coverage("percentile, utterances"), "python benchmarks/coverage.py"),
+        (
+            "the same with the usual percentile bootstrap over utterances",
+            coverage("percentile, utterances"),
+            "python benchmarks/interval_coverage.py",
+        ),
         (
             "30 wrong labels among 300 noisy clips, ranked by `audit`: average precision; by WER alone; by chance",
             suggestions(),

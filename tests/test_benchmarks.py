@@ -229,3 +229,9 @@ def test_memory_knows_the_same_rows_in_each_way(bench: ModuleType, monkeypatch: 
     assert len(memory.draw(lines).splitlines()) == 4
     more = [{**line, "rows": 1040, "peak_mb": line["peak_mb"] + 0.2} for line in lines]
     assert memory.growth_bytes([*lines, *more], "index") == pytest.approx(200)
+
+
+@pytest.mark.parametrize("script", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
+def test_no_script_takes_the_name_of_a_package(script: Path) -> None:
+    """A script's folder comes first in the path of each other one there: `coverage.py` broke the import of numba."""
+    assert importlib.util.find_spec(script.stem) is None

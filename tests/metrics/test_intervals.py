@@ -32,7 +32,7 @@ def width(interval: object) -> float:
 
 @pytest.fixture(scope="module")
 def coverage() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("coverage_benchmark", BENCHMARKS / "coverage.py")
+    spec = importlib.util.spec_from_file_location("coverage_benchmark", BENCHMARKS / "interval_coverage.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -42,7 +42,7 @@ def coverage() -> ModuleType:
 
 
 def test_of_20_speakers_95_in_100_hold_the_truth_and_of_utterances_far_fewer(coverage: ModuleType) -> None:
-    """`benchmarks/coverage.py`, smaller; the range is that of the issue. An interval that takes utterances for independent fails it."""
+    """`benchmarks/interval_coverage.py`, smaller; the range is that of the issue. An interval that takes utterances for independent fails it."""
     found = [
         coverage.speech_coverage(coverage.SPEECH[name], 100, 5, 20) for name in ("WER 8 %", "WER 3 %", "WER 25 %", "WER 8 %, speakers much alike")
     ]
@@ -60,7 +60,7 @@ def test_of_20_speakers_accuracies_are_held_too(coverage: ModuleType) -> None:
 
 def test_the_benchmark_writes_all_of_its_figures(coverage: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(coverage, "SPEAKERS", (10,))
-    monkeypatch.setattr(sys, "argv", ["coverage.py", "--trials", "2", "--out", str(tmp_path / "out.json")])
+    monkeypatch.setattr(sys, "argv", ["interval_coverage.py", "--trials", "2", "--out", str(tmp_path / "out.json")])
     assert coverage.main() == 0
     written = json.loads((tmp_path / "out.json").read_text())
     assert list(written["word_error_rates"]) == list(coverage.SPEECH)
@@ -71,21 +71,21 @@ def test_the_benchmark_writes_all_of_its_figures(coverage: ModuleType, monkeypat
 @pytest.mark.parametrize(("part", "most"), [("word_error_rates", 0.97), ("accuracies", 0.98)])
 def test_the_measured_coverages_keep_the_range(part: str, most: float) -> None:
     """Of 20 speakers and more; where two answers in a hundred are wrong, intervals of 20 are a little too wide."""
-    measured = json.loads((BENCHMARKS / "results" / "coverage.json").read_text())[part]
+    measured = json.loads((BENCHMARKS / "results" / "interval_coverage.json").read_text())[part]
     found = {(name, speakers): by_speakers[speakers]["ours"] for name, by_speakers in measured.items() for speakers in ("20", "40", "100")}
     assert len(found) >= 9
     assert {place: value for place, value in found.items() if not 0.93 <= value <= most} == {}
 
 
 def test_few_speakers_are_held_often_enough_too() -> None:
-    measured = json.loads((BENCHMARKS / "results" / "coverage.json").read_text())
+    measured = json.loads((BENCHMARKS / "results" / "interval_coverage.json").read_text())
     for part in ("word_error_rates", "accuracies"):
         found = {(name, n): by_speakers[n]["ours"] for name, by_speakers in measured[part].items() for n in ("3", "5", "10")}
         assert {place: value for place, value in found.items() if value < 0.9} == {}
 
 
 def test_differences_are_held_and_claimed_no_more_often_than_is_said() -> None:
-    measured = json.loads((BENCHMARKS / "results" / "coverage.json").read_text())["differences"]
+    measured = json.loads((BENCHMARKS / "results" / "interval_coverage.json").read_text())["differences"]
     assert list(measured) == ["3", "5", "10", "20", "40", "100"]
     for found in measured.values():
         assert found["interval holds the difference"] >= 0.93
@@ -93,7 +93,7 @@ def test_differences_are_held_and_claimed_no_more_often_than_is_said() -> None:
 
 
 def test_the_docs_have_the_measured_coverages() -> None:
-    measured = json.loads((BENCHMARKS / "results" / "coverage.json").read_text())
+    measured = json.loads((BENCHMARKS / "results" / "interval_coverage.json").read_text())
     page = (BENCHMARKS.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
     for name, shown in (("ours", "these intervals"), ("percentile, speakers", "percentile bootstrap over speakers")):
         spans = []

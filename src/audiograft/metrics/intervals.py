@@ -48,8 +48,8 @@ def cluster_bootstrap(
     takes utterances for independent. Those of one speaker are not, and treating them so gives intervals that are too narrow; so the units
     drawn, with replacement, are speakers with all their utterances. Quantiles of the rates drawn are too narrow as well where speakers are
     few: so the draws are studentised, on the logarithm of the rate (see `bootstrap`); where few speakers hold most of the words, Student's interval
-    is of the rate itself, cut at 0, since on the logarithm its upper end would leave all bounds. `benchmarks/results/coverage.json` has how often
-    each holds the truth.
+    is of the rate itself, cut at 0, since on the logarithm its upper end would leave all bounds. `benchmarks/results/interval_coverage.json` has
+    how often each holds the truth.
 
     Args:
         counts: one per utterance.

@@ -1,6 +1,6 @@
 """How often 95 % intervals hold the truth, and how often tests find a difference that is none, over simulated speakers.
 
-    python benchmarks/coverage.py            # prints the figures, writes benchmarks/results/coverage.json (some minutes)
+    python benchmarks/interval_coverage.py            # prints the figures, writes benchmarks/results/interval_coverage.json (some minutes)
 
 Speakers are drawn anew in each trial. Some say more than others (lognormal), some are harder than others (a factor on all their errors: lognormal,
 or a beta distribution of their share of wrong answers), some utterances are harder than others (gamma), and errors come one by one (Poisson); so
@@ -35,7 +35,7 @@ from audiograft.metrics.paired import mapsswe, paired_difference
 from audiograft.metrics.permutation import cluster_permutation
 from audiograft.metrics.word_errors import ErrorCounts
 
-RESULTS = Path(__file__).resolve().parent / "results" / "coverage.json"
+RESULTS = Path(__file__).resolve().parent / "results" / "interval_coverage.json"
 SPEAKERS = (3, 5, 10, 20, 40, 100)
 TRIALS = 1000
 WORDS = 15.0
