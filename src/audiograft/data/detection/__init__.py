@@ -1,0 +1,1 @@
+"""Clips of speech and of other sounds in noise, for training and testing detectors."""
