@@ -16,6 +16,7 @@ import builders
 import pytest
 
 from audiograft.cli import main
+from audiograft.train.detection import DetectionRecipe
 from audiograft.train.recipe import DataRecipe, DeafnessRecipe, GraftRecipe, LoraRecipe, Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,7 +137,7 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
 
 def test_every_key_of_a_recipe_is_documented() -> None:
     page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    sections = {"graft": GraftRecipe, "data": DataRecipe, "lora": LoraRecipe, "deafness": DeafnessRecipe}
+    sections = {"graft": GraftRecipe, "data": DataRecipe, "lora": LoraRecipe, "deafness": DeafnessRecipe, "detection": DetectionRecipe}
     keys = [field.name for field in fields(Recipe) if field.name not in sections]
     keys += [f"{name}.{field.name}" for name, section in sections.items() for field in fields(section)]
     assert [key for key in keys if f"`{key}`" not in page] == []

@@ -113,8 +113,14 @@ def _backbones(folder: Path, layout: str) -> dict[str, str]:
     return {"graft.audio_encoder": str(folder / "encoder"), "graft.language_model": str(_language_model(folder / "lm", layout))}
 
 
-def _clips(folder: Path) -> str:
+def _clips(folder: Path, labelled: bool) -> str:
+    """Eight tones with texts, or with labels."""
     manifest = builders.write_clips(folder, [builders.tone(0.4, 200.0 * 1.4**n, n) for n in range(8)], ["one two", "three"] * 4)
+    if labelled:
+        rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+        labels = ["SPEECH", "NONSPEECH"] * 4
+        lines = [json.dumps({"id": row["id"], "audio": row["audio"], "label": label}) for row, label in zip(rows, labels, strict=True)]
+        manifest.write_text("\n".join(lines), encoding="utf-8")
     return str(manifest)
 
 
@@ -131,7 +137,8 @@ def _shrink(path: Path, overrides: dict[str, str]) -> Recipe:
 def test_the_code_path_of_a_recipe(name: str, tmp_path: Path) -> None:
     """All its stages, one on the other: two steps each, and a model that opens again."""
     overrides = _backbones(tmp_path, FOLDERS[name])
-    data = _clips(tmp_path / "clips")
+    detects = any("detection" in yaml.safe_load(path.read_text()) for path in (ROOT / "recipes" / name).glob("*.yaml"))
+    data = _clips(tmp_path / "clips", detects)
     overrides |= {"data.train": data, "data.validation": data, "feature_cache": str(tmp_path / "cache")}
     for path in sorted((ROOT / "recipes" / name).glob("*.yaml")):
         output = tmp_path / "runs" / path.stem
@@ -141,6 +148,7 @@ def test_the_code_path_of_a_recipe(name: str, tmp_path: Path) -> None:
         assert result["parameters"]["trainable"] > 0
         assert bool(result["quantised"]) == (recipe.quantisation is not None)
         assert (output / "adapter.json").exists() == (recipe.save == "adapter")
+        assert (output / "detection.json").exists() == detects
         overrides["model"] = str(output)
     model, _ = load_model(str(output), torch.device("cpu"), torch.float32)
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,6 +22,8 @@ TRAINING_TRACES = "training.traces"
 """The record of what a model was trained on, in its folder; the leakage gate reads it."""
 VALIDATION_TRACES = "validation.traces"
 """The record of what a model was validated on while it was trained: figures on the same data may have chosen the checkpoint."""
+DETECTION_FILE = "detection.json"
+"""A model's closed question, in its folder."""
 
 
 class AudiograftError(Exception):
@@ -32,7 +34,7 @@ class AudioError(AudiograftError):
     """A clip that can't be used: missing, unreadable, empty or not finite.
 
     Attributes:
-        kind: of the `Rejection` that it leads to: `missing`, `empty` or `unreadable`.
+        kind: of the `Rejection` that it leads to: `missing`, `empty`, `short` or `unreadable`.
     """
 
     def __init__(self, message: str, kind: str = "unreadable") -> None:
@@ -186,6 +188,48 @@ class Answer:
     def as_row(self) -> dict[str, Any]:
         """For users, as JSON: without the tokens and the cost, with the confidence to four digits."""
         return _row(self, ("text", "prompt", "clips", "duration_s", "model"))
+
+
+@dataclass(frozen=True)
+class SpeechSegment:
+    """A stretch of a clip that holds speech.
+
+    Attributes:
+        start_s: where it begins, from the start of the clip.
+        end_s: where it ends.
+        speech_prob: mean of the probabilities of the windows in it.
+    """
+
+    start_s: float
+    end_s: float
+    speech_prob: float
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What a closed question about one clip was answered with: SPEECH or NONSPEECH, or any other set of labels.
+
+    Attributes:
+        audio: the clip as it was named by the caller.
+        predicted: the label.
+        speech_prob: calibrated probability of the first label; of a clip that was cut into windows that of the window where it is highest.
+        duration_s: length of the clip in seconds.
+        scores: label -> natural logarithm of its probability among the labels, before any temperature.
+        model: name or folder of the model.
+        probabilities: label -> its probability, after the temperature.
+        segments: where the speech is, in order of time; None where the clip was heard whole.
+        decode_s: as in `Transcript`.
+    """
+
+    audio: str
+    predicted: str
+    speech_prob: float
+    duration_s: float
+    scores: Mapping[str, float]
+    model: str
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    segments: tuple[SpeechSegment, ...] | None = None
+    decode_s: float | None = field(default=None, compare=False)
 
 
 def confidence(token_logprobs: Sequence[float]) -> float | None:

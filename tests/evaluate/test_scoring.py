@@ -202,7 +202,7 @@ def test_terms_are_found_or_invented(scored: Scored) -> None:
         ({"id": True}, '"id" must be a string or an integer: give each row its own'),
         ({"reference": None}, '"reference" must be a string: write what was said, an empty string where that was nothing'),
         ({"hypothesis": 1}, '"hypothesis" must be a string: write what was recognised, an empty string where that was nothing'),
-        ({"task": "x"}, "\"task\" must be transcript or answer, not 'x'"),
+        ({"task": "x"}, "\"task\" must be transcript, answer or detection, not 'x'"),
         ({"duration_s": "2"}, '"duration_s" must be a number or null'),
         ({"speaker": 7}, '"speaker" must be a string or null'),
         ({"token_logprobs": ["x"]}, '"token_logprobs" must be a list of numbers'),

@@ -58,8 +58,16 @@ def test_few_numbers_and_all_else_are_slices_by_themselves() -> None:
     assert mixed.keys() == {"true", "high", '["a", 1]', "3", "5.5", "NaN", "7"}
 
 
+def test_levels_of_a_bench_are_slices_by_themselves_in_their_order() -> None:
+    levels = [1000, 200, 400, 800, 600]
+    found = group_clips(clips(levels * 10), ["level"])["level"]
+    assert {name: len(part) for name, part in found.items()} == dict.fromkeys(["200", "400", "600", "800", "1000"], 10)
+    assert [*found] == ["200", "400", "600", "800", "1000"]
+    assert len(group_clips(clips(levels * 9), ["level"])["level"]) == 4
+
+
 def test_a_key_that_no_row_has_is_named() -> None:
-    with pytest.raises(DataError, match="no row has the key 'accent' to slice by: correct --slice-by or add the key to the manifest"):
+    with pytest.raises(DataError, match="no row has the key 'accent' to slice by: correct the key, or add it to the manifest"):
         group_clips(clips([1, 2]), ["accent"])
 
 

@@ -62,6 +62,23 @@ def test_each_scope_stays_in_its_component(recipe) -> None:
     assert frozen_parts(model) == []
 
 
+def lora_names(lora: LoraRecipe, model=None) -> set[str]:
+    return {name.rpartition(".")[2] for name in lora_targets(model or builders.graft()[0], lora)}
+
+
+def test_groups_name_layers_of_their_component_alone() -> None:
+    model, _ = builders.graft()
+    attention = lora_targets(model, LoraRecipe(language_model=("attention",)))
+    assert set(attention) == set(lora_targets(model, LoraRecipe(language_model=("q_proj", "k_proj", "v_proj", "o_proj"))))
+    assert lora_names(LoraRecipe(language_model=("mlp",))) == {"gate_proj", "up_proj", "down_proj"}
+    assert lora_names(LoraRecipe(language_model=(), audio_tower=("attention",))) == {"q_proj", "k_proj", "v_proj", "out_proj"}
+    assert lora_names(LoraRecipe(language_model=(), audio_tower=("mlp", "q_proj"))) == {"fc1", "fc2", "q_proj"}
+    everything = lora_targets(model, LoraRecipe(language_model=("all",), audio_tower=("all",), projector=("all",)))
+    assert sorted(everything) == sorted(name for names in component_linears(model).values() for name in names)
+    both = LoraRecipe(language_model=("all", "attention"))
+    assert lora_targets(model, both) == lora_targets(model, LoraRecipe(language_model=("all",)))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_trained_is_in_fp32_and_the_rest_as_it_was(recipe, dtype: torch.dtype) -> None:
     model, _ = builders.graft()
@@ -78,6 +95,7 @@ def test_what_is_trained_is_in_fp32_and_the_rest_as_it_was(recipe, dtype: torch.
             r"lora\.language_model: qproj matches no linear layer of the language model's decoder, which has down_proj, ",
         ),
         ({"language_model": ("proj",)}, r"lora\.language_model: proj matches no linear layer"),
+        ({"projector": ("attention",)}, r"lora\.projector: the projector has no linear layer of the group attention, but linear_1, linear_2: "),
         ({"language_model": ("layers.7.self_attn.q_proj",)}, r"layers\.7\.self_attn\.q_proj matches no linear layer"),
         ({"language_model": ("fc1",)}, r"fc1 reaches the audio tower \(audio_tower\.layers\.0\.fc1\), not the .*: list it under lora\.audio_tower"),
         ({"language_model": ("audio_tower.layers.1.self_attn.q_proj",)}, r"q_proj reaches the audio tower"),

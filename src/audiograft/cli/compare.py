@@ -22,13 +22,14 @@ def compare(
     normaliser: Annotated[Normaliser, typer.Option(help="What is done to all texts before they are compared.")] = "lower",
     common: Annotated[bool, typer.Option("--common", help="Compare the clips that all runs have, where they do not have the same.")] = False,
     confidence: ConfidenceOption = 0.95,
+    by: Annotated[str | None, typer.Option(help="A key of the rows, such as duration_ms: compare on the clips of each value alone too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON instead of the tables.")] = False,
 ) -> None:
     """Say whether runs differ, and what may be claimed.
 
     On the same clips, with speakers as the units that chance draws: the difference of the word error rates with its interval, three tests, of
-    which the most careful one counts, and Holm's adjustment over several runs. For answers it is accuracy, and McNemar's exact test. What can't be
-    claimed is said too, with the number of clips or speakers that it would take.
+    which the most careful one counts, and Holm's adjustment over several runs. For answers and labels it is accuracy, McNemar's exact test, and
+    for labels recordings are drawn. What can't be claimed is said too, with the number of clips or speakers that it would take.
 
     Example: audiograft compare runs/before runs/after
     """
@@ -36,7 +37,7 @@ def compare(
 
     if len(runs) < 2:
         raise typer.BadParameter("name two runs at least: RUN_A RUN_B")
-    found = compare_runs(runs, normaliser, common=common, confidence=confidence)
+    found = compare_runs(runs, normaliser, common=common, confidence=confidence, by=by)
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -59,6 +60,8 @@ def _print_comparison(found: dict[str, Any]) -> None:
             console.print(rates)
     for row in found["comparisons"]:
         console.print(_comparison_table(row, found["base"], found["confidence"]))
+    if found["parts"]:
+        console.print(_parts_table(found))
     notes = dict.fromkeys([*found["notes"], *(note for row in found["comparisons"] for note in row["notes"])])
     for note in notes:
         typer.echo(f"note: {note}")
@@ -70,9 +73,10 @@ def _comparison_table(row: dict[str, Any], base: str, confidence: float) -> Any:
     from rich.table import Table
 
     answers = row["task"] == "answers"
+    what = row["mcnemar"]["of"] if answers else row["task"]
     difference, span = (row["accuracy_difference"], row["accuracy_interval"]) if answers else (row["wer_difference"], row["wer_interval"])
     table = Table(
-        f"{row['run']} less {base}", "", title=f"{row['n_clips']} {row['task']}, {row['clusters']} {row['clustered_by']}s drawn", title_justify="left"
+        f"{row['run']} less {base}", "", title=f"{row['n_clips']} {what}, {row['clusters']} {row['clustered_by']}s drawn", title_justify="left"
     )
     table.add_row("difference of accuracy" if answers else "difference of WER", f"{100 * difference:+.2f} points")
     table.add_row(f"{100 * confidence:g} % interval", _interval(row, span, confidence))
@@ -90,8 +94,28 @@ def _comparison_table(row: dict[str, Any], base: str, confidence: float) -> Any:
     if row["adjusted_p"] != row["p_value"]:
         table.add_row("p, adjusted (Holm)", _p(row["adjusted_p"]))
     if row["needed_clips"] is not None:
-        speakers = f" of {row['needed_clusters']:,} speakers" if row["clustered_by"] == "speaker" else ""
+        speakers = "" if row["clustered_by"] == "clip" else f" of {row['needed_clusters']:,} {row['clustered_by']}s"
         table.add_row("clips to detect 1 point", f"about {row['needed_clips']:,}{speakers} (80 % power)")
+    return table
+
+
+def _parts_table(found: dict[str, Any]) -> Any:
+    """The runs on the clips of each value of a key alone."""
+    from rich.table import Table
+
+    from audiograft.evaluate.tables import percent
+
+    key = found["by"]
+    table = Table(key, "run", "clips", found["base"], "run alone", "difference", f"{100 * found['confidence']:g} % interval", "p (Holm)")
+    for row in found["parts"]:
+        if "refused" in row:
+            table.add_row(row["value"], "", str(row["n_clips"]), row["refused"])
+            continue
+        kind = "accuracy" if row["task"] == "answers" else "wer"
+        difference, span = row[f"{kind}_difference"], row[f"{kind}_interval"]
+        ends = "none" if span["low"] is None else f"{100 * span['low']:+.2f} to {100 * span['high']:+.2f}"
+        rates = (percent(rate) for rate in row["rates"])
+        table.add_row(row["value"], row["run"], f"{row['n_clips']:,}", *rates, f"{100 * difference:+.2f} points", ends, _p(row["adjusted_p"]))
     return table
 
 

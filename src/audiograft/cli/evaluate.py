@@ -38,6 +38,10 @@ BaselineOption = Annotated[
 ]
 SliceOption = Annotated[list[str] | None, typer.Option(help="A further key of the rows to cut the figures by; repeatable.", rich_help_panel=_SCORES)]
 DeafnessOption = Annotated[int, typer.Option(min=0, help="Rows also heard with shuffled and with silent audio; 0 for none.", rich_help_panel=_SCORES)]
+ThresholdOption = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="Of labels: SPEECH from this probability on, in place of the model's own.")
+]
+QuestionOption = Annotated[Path | None, typer.Option(help="Of labels: folder of a detection.json, in place of the model's own.")]
 LanguageOption = Annotated[str | None, typer.Option(help="Of a stock Whisper, as en; it finds out by itself otherwise.", rich_help_panel=_RUN)]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Give up what another run left in the folder.", rich_help_panel=_RUN)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print metrics.json instead of the tables.", rich_help_panel=_RUN)]
@@ -53,6 +57,8 @@ def evaluate(
     prompt: PromptOption = None,
     context: TermsInPromptOption = None,
     audio: AudioOption = "true",
+    threshold: ThresholdOption = None,
+    question: QuestionOption = None,
     normaliser: NormaliserOption = "lower",
     terms: TermsOption = None,
     baseline: BaselineOption = None,
@@ -67,7 +73,8 @@ def evaluate(
 ) -> None:
     """Run a model over a manifest and score what it writes.
 
-    Rows with a response of their own want an answer, which is right or wrong; all others want a transcript. Every figure is computed from the
+    Rows with a response of their own want an answer, which is right or wrong; rows with a label and no text want the label, which silero-vad,
+    webrtc-vad and energy-vad can tell too; all others want a transcript. Every figure is computed from the
     predictions file, with a 95 % interval clustered by speaker. The last lines say what the data shares with what the model was trained on, and
     whether it may have chosen the checkpoint. Interrupted, the same command goes on; repeated, it scores again without opening the model.
 
@@ -83,6 +90,8 @@ def evaluate(
         "normaliser": normaliser,
         "prompt": prompt,
         "audio": audio,
+        "threshold": threshold,
+        "question": question,
         "context": read_terms(context) if context else (),
         "terms": read_terms(terms) if terms else (),
         "slice_by": slice_by or (),

@@ -35,6 +35,21 @@ def find_clips(paths: list[str]) -> tuple[list[str], bool]:
     return list(files.values()), complete
 
 
+def with_manifests(paths: list[str], allow_outside: bool) -> list[str]:
+    """The paths, with the clips of a manifest in its place."""
+    from audiograft.data.manifest import iterate_rows, row_to_sample
+
+    found = []
+    for path in paths:
+        manifest = Path(path)
+        if manifest.suffix != ".jsonl" or not manifest.is_file():
+            found.append(path)
+            continue
+        for number, _, row in iterate_rows(manifest):
+            found += row_to_sample(row, number, manifest.parent, f"{path}:{number}", allow_outside).clips
+    return found
+
+
 def load_engine(model: str, device: str) -> Engine:
     """The model, and what it has to say about itself on stderr."""
     from audiograft.inference.engine import Engine

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from audiograft.cli.declared import command, made_of, parameters, unmarked
+from audiograft.cli.prepare_detection import detection
 from audiograft.cli.terminal import print_error, progress, quiet_libraries, row_progress
 from audiograft.data.filters import Filters
 from audiograft.data.options import PrepareOptions
@@ -61,7 +62,10 @@ def synthetic(
     out: Annotated[Path, typer.Option(help="Folder for manifest.jsonl and audio/.")],
     split: Annotated[Literal["train", "dev", "test"], typer.Option(help="Which sentences; no sentence is in two splits.")],
     rows: Annotated[int, typer.Option(min=1, help="Number of clips.")],
-    voices: Annotated[Literal["training", "held-out"], typer.Option(help="held-out is for the test split alone.")] = "training",
+    voices: Annotated[
+        Literal["training", "held-out", "languages"],
+        typer.Option(help="held-out is for the test split alone; languages, other tongues reading English, for training detectors."),
+    ] = "training",
     seed: Annotated[int, typer.Option(help="Same seed, same bytes; another seed, other sentences.")] = 0,
     augmented: Annotated[bool, typer.Option("--augmented", help="Add noise, gain, band limits, reverberation, voice shifts.")] = False,
     questions: Annotated[float, typer.Option(min=0, max=1, help="Share of rows that ask who, where, when, how many, which colour.")] = 0.0,
@@ -81,6 +85,9 @@ def synthetic(
         )
     write_card(out, {"manifest": manifest}, None, n_read=rows, made_by={"source": "synthetic", **drawn})
     typer.echo(f"{rows} clips in {manifest}")
+
+
+app.command()(detection)
 
 
 def _source_command(source: type[Source]) -> Any:

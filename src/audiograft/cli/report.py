@@ -20,6 +20,8 @@ def report(
     slice_by: Annotated[list[str] | None, typer.Option(help="A further key of the rows to cut the figures by; repeatable.")] = None,
     terms: Annotated[Path | None, typer.Option(help="Words whose recall is measured, one a line.")] = None,
     baseline: Annotated[Path | None, typer.Option(help="Another run or predictions file of the same clips, for a column beside.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for one page about several detection runs, in place of a report of each.")] = None,
+    common: Annotated[bool, typer.Option("--common", help="With --out: the clips that all runs have, where they do not have the same.")] = False,
 ) -> None:
     """Write a run's report again; draw a training run's curves.
 
@@ -27,9 +29,22 @@ def report(
     option changes stays as it was. Another system's predictions need a folder of their own, as predictions.jsonl. Of a training run the curves of
     its log are drawn.
 
+    With --out, runs of detectors on the same clips are put side by side on one page: accuracy, errors, conditions and speed, with exact tests
+    against the first.
+
     Example: audiograft report runs/test --normaliser whisper-english
     """
     quiet_libraries()
+    if out is not None:
+        if normaliser or slice_by or terms or baseline:
+            raise typer.BadParameter("--out compares detections, which have no words: leave --normaliser, --slice-by, --terms and --baseline out")
+        from audiograft.evaluate.detection_comparison import write_comparison
+
+        for file in write_comparison(paths, out, common=common):
+            typer.echo(str(file))
+        return
+    if common:
+        raise typer.BadParameter("--common is for a page about several runs: name its folder with --out")
     from audiograft.evaluate.folder import METRICS_NAME
     from audiograft.evaluate.predictions import PREDICTIONS_NAME
     from audiograft.evaluate.report import write_reports

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from audiograft.bulk import EngineName, check_engine
-from audiograft.cli.listening import checked_decoding, find_clips, in_order, load_engine, with_terms, writable
+from audiograft.cli.listening import checked_decoding, find_clips, in_order, load_engine, with_manifests, with_terms, writable
 from audiograft.cli.options import (
     AddressOption,
     AllowOutsideOption,
@@ -80,7 +80,7 @@ def transcribe(
     quiet_libraries()
     decoding = checked_decoding({"num_beams": num_beams, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed})
     prompt = with_terms(prompt, context)
-    files, complete = find_clips(_with_manifests(paths, allow_outside))
+    files, complete = find_clips(with_manifests(paths, allow_outside))
     if files:
         if out:
             out.mkdir(parents=True, exist_ok=True)
@@ -91,21 +91,6 @@ def transcribe(
             complete &= _transcribe(decode, files, "json" if as_json else file_format, out, batch_size)
     if not complete:
         raise typer.Exit(1)
-
-
-def _with_manifests(paths: list[str], allow_outside: bool) -> list[str]:
-    """The paths, with the clips of a manifest in its place."""
-    from audiograft.data.manifest import iterate_rows, row_to_sample
-
-    found = []
-    for path in paths:
-        manifest = Path(path)
-        if manifest.suffix != ".jsonl" or not manifest.is_file():
-            found.append(path)
-            continue
-        for number, _, row in iterate_rows(manifest):
-            found += row_to_sample(row, number, manifest.parent, f"{path}:{number}", allow_outside).clips
-    return found
 
 
 def _decode_with(model: str, device: str, engine: EngineName, address: str | None, workers: int | None) -> Decode:

@@ -66,12 +66,12 @@ class Folder:
         return True
 
     @contextmanager
-    def opened(self, made_by: Mapping[str, Any], source: Source, overwrite: bool) -> Iterator[None]:
+    def opened(self, made_by: Mapping[str, Any], source: Any, overwrite: bool) -> Iterator[None]:
         """Have the folder for oneself, ready to be written to or to be gone on with.
 
         Args:
             made_by: from `made_by`.
-            source: must not lie in the folder where it is cleared.
+            source: a dataclass of options; what its paths name must not lie in the folder where it is cleared.
             overwrite: clear the folder of an earlier corpus first.
 
         Raises:
@@ -145,7 +145,7 @@ class Folder:
             if path.exists():
                 raise DataError(f"{path}: is there already, and `audiograft prepare` did not write it: choose another folder")
 
-    def _clear(self, state: Mapping[str, Any], source: Source) -> None:
+    def _clear(self, state: Mapping[str, Any], source: Any) -> None:
         """Remove what an earlier run wrote, its state last, so that this can be interrupted too."""
         inside = self.path.resolve()
         for item in declared_fields(source):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, islice
+from itertools import accumulate, cycle, islice
 from typing import TypeVar
 
 import numpy as np
@@ -36,3 +36,19 @@ def shuffle_clips(clips: Sequence[Sequence[Item]], seed: int) -> list[list[Item]
     others = iter(flat[longest:] + flat[:longest])
     drawn = {row: list(islice(others, len(clips[row]))) for row in cycle}
     return [drawn[row] for row in range(len(clips))]
+
+
+def swap_classes(clips: Sequence[Sequence[Item]], labels: Sequence[str], seed: int) -> list[list[Item]]:
+    """The clips of each row -> those of a row with another label.
+
+    Of two classes of one size each clip is given away once; else those of a rarer one come several times.
+
+    Args:
+        clips: of each row.
+        labels: of each row, two different ones at least.
+        seed: decides which.
+    """
+    order = np.random.default_rng(seed).permutation(len(clips)).tolist()
+    others = {label: cycle([row for row in order if labels[row] != label]) for label in sorted(set(labels))}
+    given = {row: next(others[labels[row]]) for row in order}
+    return [list(clips[given[row]]) for row in range(len(clips))]

@@ -85,7 +85,7 @@ def _not_shown(verdict: Verdict) -> str:
     rough = f" (by {_units(row, row['clusters'])}, so a rough figure)" if row["clusters"] < FEW_CLUSTERS else ""
     if verdict.too_few:
         text = f"no difference can be shown between {row['run']} and {verdict.base} ({_p(verdict)}): with {_units(row, row['clusters'])}"
-        more_clips = ", however many clips they have" if row["clustered_by"] == "speaker" else ""
+        more_clips = ", however many clips they have" if row["clustered_by"] != "clip" else ""
         text += f" p can't fall below {row['lowest_p']:.3f}{more_clips}; at least {_units(row, row['fewest_clusters'])} are needed"
         more = (row["needed_clusters"] or 0) > row["fewest_clusters"]
         return f"{text}, and about {row['needed_clusters']:,} like these to detect {point}{rough}" if more else text
@@ -96,9 +96,9 @@ def _not_shown(verdict: Verdict) -> str:
         alike = "the difference is the same" if verdict.gain else "both make as many errors"
         return f"{text}: {alike} in each clip, so what it takes to see one is not known"
     if row["needed_clips"] > row["n_clips"]:
-        by_speaker = row["clustered_by"] == "speaker"
-        speakers, here = (f" of {row['needed_clusters']:,} speakers", f" of {row['clusters']:,}") if by_speaker else ("", "")
-        need = f"you need about {row['needed_clips']:,} clips like these{speakers}{rough}"
+        by_clip = row["clustered_by"] == "clip"
+        units, here = ("", "") if by_clip else (f" of {_units(row, row['needed_clusters'])}", f" of {row['clusters']:,}")
+        need = f"you need about {row['needed_clips']:,} clips like these{units}{rough}"
         return f"{text}; to detect {point} {need}, and here are {row['n_clips']:,}{here}"
     return f"{text}; these {row['n_clips']:,} clips are enough to detect {point}, for which about {row['needed_clips']:,} would do"
 
@@ -112,6 +112,8 @@ def caveats(base: Run, run: Run, few: str | None) -> list[str]:
             found.append(f"but these data touch what {one.name} was trained on ({', '.join(leakage['touches'])}), so it is no claim about new data")
         if checkpoint.get("chosen_on_this_data"):
             found.append(f"but the checkpoint of {one.name} may have been chosen by these clips, so it is no claim about new data")
+        if (one.metrics.get("detection") or {}).get("chosen_on_this_data"):
+            found.append(f"but the threshold of {one.name} was chosen on these clips, so it is no claim about new data")
     return [*found, f"but {few}"] if few else found
 
 
@@ -120,7 +122,9 @@ def run_notes(base: Run, run: Run, few: str | None) -> list[str]:
     notes = [few] if few else []
     for key, what in _SETTINGS.items():
         both = [one.settings.get(key) for one in (base, run)]
-        if base.settings and run.settings and both[0] != both[1]:
+        # A voice activity detector has no prompt.
+        not_asked = key == "prompt" and any((one.settings.get("question") or {"prompt": ""})["prompt"] is None for one in (base, run))
+        if base.settings and run.settings and both[0] != both[1] and not not_asked:
             shown = "" if key == "manifest_sha256" else f": {both[0]!r} and {both[1]!r}"
             notes.append(f"{base.name} and {run.name} were evaluated with different {what}{shown}")
     notes += _context_note(base, run)

@@ -36,13 +36,18 @@ class ScoredClip:
 
     @property
     def is_answer(self) -> bool:
-        """Whether it is right or wrong as a whole."""
-        return self.prediction.task == "answer"
+        """Whether it is right or wrong as a whole, as answers and detections are."""
+        return self.prediction.task != "transcript"
+
+    @property
+    def is_detection(self) -> bool:
+        """Whether it is one of a few labels."""
+        return self.prediction.task == "detection"
 
     @property
     def right(self) -> bool:
-        """Whether hypothesis and reference are the same, both normalised."""
-        return self.reference == self.hypothesis
+        """Whether hypothesis and reference are the same, both normalised; labels as they are."""
+        return self.prediction.reference == self.prediction.hypothesis if self.is_detection else self.reference == self.hypothesis
 
     @property
     def error_rate(self) -> float:
@@ -69,7 +74,7 @@ def score_clips(predictions: Iterable[Prediction], normaliser: Normaliser) -> li
 
 
 def split_tasks(clips: Iterable[ScoredClip]) -> tuple[list[ScoredClip], list[ScoredClip]]:
-    """Transcripts, and answers."""
+    """Transcripts, and all that is right or wrong: answers, or detections, which never stand beside answers."""
     tasks: dict[bool, list[ScoredClip]] = {False: [], True: []}
     for clip in clips:
         tasks[clip.is_answer].append(clip)
@@ -102,7 +107,7 @@ def word_rate(
         "insertions": total.insertions,
         "deletions": total.deletions,
         "reference_length": total.reference_length,
-        "interval": as_dict(cluster_bootstrap(counts, _speakers(clips), confidence=confidence)) if with_interval and total.reference_length else None,
+        "interval": as_dict(cluster_bootstrap(counts, _clusters(clips), confidence=confidence)) if with_interval and total.reference_length else None,
     }
 
 
@@ -127,16 +132,21 @@ def answer_rate(clips: Sequence[ScoredClip], confidence: float = 0.95) -> dict[s
 def right_share(clips: Sequence[ScoredClip], confidence: float = 0.95) -> tuple[int, Interval]:
     """How many answers are right, and the interval of their share."""
     right = [clip.right for clip in clips]
-    return sum(right), cluster_share(right, _speakers(clips), confidence=confidence)
+    return sum(right), cluster_share(right, _clusters(clips), confidence=confidence, unit=cluster_unit(clips))
 
 
 def word_interval(clips: Sequence[ScoredClip]) -> Interval:
     """The interval of a corpus WER, clustered by speaker."""
-    return cluster_bootstrap([clip.words for clip in clips], _speakers(clips))
+    return cluster_bootstrap([clip.words for clip in clips], _clusters(clips))
 
 
-def _speakers(clips: Sequence[ScoredClip]) -> list[str | None]:
-    return [clip.prediction.speaker for clip in clips]
+def _clusters(clips: Sequence[ScoredClip]) -> list[str | None]:
+    return [clip.prediction.cluster for clip in clips]
+
+
+def cluster_unit(clips: Sequence[ScoredClip]) -> str:
+    """What a cluster of theirs is called."""
+    return "recording" if any(clip.is_detection for clip in clips) else "speaker"
 
 
 def as_dict(interval: Interval) -> dict[str, Any]:

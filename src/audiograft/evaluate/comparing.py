@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from audiograft.evaluate.claims import Verdict, caveats, run_notes, say
-from audiograft.evaluate.clips import ScoredClip, answer_rate, as_dict, word_rate
+from audiograft.evaluate.clips import ScoredClip, answer_rate, as_dict, cluster_unit, word_rate
 from audiograft.evaluate.pairing import Paired, Run, pair_runs, read_runs
 from audiograft.evaluate.planning import Expectation, measure_answers, measure_words, need_of_measured
+from audiograft.evaluate.slices import group_by
 from audiograft.metrics.intervals import count_clusters, few_clusters
 from audiograft.metrics.normalisers import get_normaliser
 from audiograft.metrics.paired import PairedDifference, holm, mapsswe, mcnemar, paired_difference
@@ -24,10 +25,14 @@ _LEAST_CLIPS = 2
 POWER = 0.8
 POINT = 0.01
 """What `needed_clips` is for: this difference, found with this power."""
+_OF_PARTS = ("run", "clusters", "wer_difference", "wer_interval", "accuracy_difference", "accuracy_interval", "p_value", "p_from", "mcnemar")
+"""What is told of the comparison of a part."""
 _RIGHT, _WRONG = ErrorCounts(hits=1), ErrorCounts(substitutions=1)
 
 
-def compare(paths: Sequence[Path], normaliser: str = "lower", *, common: bool = False, confidence: float = 0.95) -> dict[str, Any]:
+def compare(
+    paths: Sequence[Path], normaliser: str = "lower", *, common: bool = False, confidence: float = 0.95, by: str | None = None
+) -> dict[str, Any]:
     """Compare runs with the first of them, on the same clips.
 
     Three tests ask whether two runs differ, and a claim rests on the most careful of them, that with the largest p-value: a paired bootstrap that
@@ -39,14 +44,16 @@ def compare(paths: Sequence[Path], normaliser: str = "lower", *, common: bool = 
         normaliser: of all texts.
         common: compare the clips that all runs have, where they do not have the same.
         confidence: of the intervals; a claim wants an adjusted p-value below one less this.
+        by: a key of the rows, such as `duration_ms`: the runs are compared on the clips of each value alone too.
 
     Returns:
-        For JSON; `docs/evaluation.md` explains it key by key. `comparisons` has a row for each other run and task. With two runs its keys stand at
+        For JSON; `docs/evaluation.md` explains it key by key. `comparisons` has a row for each other run and task, and `parts`, where there is a
+        `by`, one for each value too, with p-values adjusted over all of them. With two runs its keys stand at
         the top as well, those of the transcripts where there are both transcripts and answers, and `claim` has all claims.
 
     Raises:
         ConfigError: an unknown normaliser.
-        DataError: see `read_runs` and `pair_runs`; or too few clips, or no word in the references.
+        DataError: see `read_runs` and `pair_runs`; or too few clips, no word in the references, or no row with the key of `by`.
     """
     chosen = get_normaliser(normaliser)
     paired = pair_runs(read_runs(paths), chosen, common)
@@ -67,6 +74,8 @@ def compare(paths: Sequence[Path], normaliser: str = "lower", *, common: bool = 
         "failed": paired.failed,
         "notes": _notes(paired),
         "comparisons": rows,
+        "by": by,
+        "parts": _compare_parts(paired, tasks, by, confidence) if by else [],
     }
     return _at_the_top(rows, len(paired.runs)) | found
 
@@ -87,16 +96,16 @@ def _comparable(paired: Paired) -> list[str]:
 def _compare_pair(paired: Paired, index: int, task: str, confidence: float) -> dict[str, Any]:
     """One run against the base, on its transcripts or its answers."""
     base, other = getattr(paired, task)[0], getattr(paired, task)[index]
-    speakers = [clip.prediction.speaker for clip in base]
+    clusters = [clip.prediction.cluster for clip in base]
     rights = [[clip.right if task == "answers" else not clip.words.errors for clip in clips] for clips in (base, other)]
     counts = [[_count(clip, task) for clip in clips] for clips in (base, other)]
-    measured = measure_answers(rights[0], rights[1], speakers) if task == "answers" else measure_words(counts[0], counts[1], speakers)
-    difference = paired_difference(counts[0], counts[1], speakers, confidence=confidence)
+    measured = measure_answers(rights[0], rights[1], clusters) if task == "answers" else measure_words(counts[0], counts[1], clusters)
+    difference = paired_difference(counts[0], counts[1], clusters, confidence=confidence)
     exact = mcnemar(rights[0], rights[1], confidence)
     errors = [[count.errors for count in side] for side in counts]
     p_values = {
         "bootstrap_p": difference.p_value,
-        "permutation_p": cluster_permutation([b - a for a, b in zip(*errors, strict=True)], speakers),
+        "permutation_p": cluster_permutation([b - a for a, b in zip(*errors, strict=True)], clusters),
         "mcnemar_p": exact.p_value,
     }
     if task == "transcripts":
@@ -108,18 +117,42 @@ def _compare_pair(paired: Paired, index: int, task: str, confidence: float) -> d
         "task": task,
         "n_clips": len(base),
         "clusters": difference.interval.n_clusters,
-        "clustered_by": "clip" if count_clusters(speakers) == len(base) else "speaker",
+        "clustered_by": "clip" if count_clusters(clusters) == len(base) else cluster_unit(base),
         **_effects(difference, counts, task, confidence),
         **p_values,
         "p_value": asked[p_from],
         "p_from": p_from.removesuffix("_p"),
         "mcnemar": {
-            "of": "answers" if task == "answers" else "clips without an error",
+            "of": ("detections" if base[0].is_detection else "answers") if task == "answers" else "clips without an error",
             **asdict(exact),
         },
         **_power(difference, measured, len(base), confidence),
         "same_texts": all(a.prediction.hypothesis == b.prediction.hypothesis for a, b in zip(base, other, strict=True)),
     }
+
+
+def _compare_parts(paired: Paired, tasks: Sequence[str], by: str, confidence: float) -> list[dict[str, Any]]:
+    """The runs on the clips of each value of a key alone; where these are too few, the row says so in place of figures."""
+    rows: list[dict[str, Any]] = []
+    for task in tasks:
+        groups = group_by([clips[0] for clips in zip(*getattr(paired, task), strict=True)], by)
+        for value, members in groups.items():
+            ids = {clip.prediction.id for clip in members}
+            own = [[clip for clip in clips if clip.prediction.id in ids] for clips in getattr(paired, task)]
+            part = replace(paired, **{task: own})
+            about = {"task": task, "value": value, "n_clips": len(ids)}
+            words = any(clip.words.reference_length for clip in own[0])
+            if len(ids) < _LEAST_CLIPS or (task == "transcripts" and not words):
+                rows.append(about | {"refused": "too few clips" if words else "no reference has a word"})
+                continue
+            for index in range(1, len(paired.runs)):
+                rates = [word_rate(clips) if task == "transcripts" else answer_rate(clips) for clips in (own[0], own[index])]
+                found = _compare_pair(part, index, task, confidence)
+                rows.append(about | {"rates": [rate["rate"] for rate in rates if rate], **{key: found[key] for key in _OF_PARTS if key in found}})
+    tested = [row for row in rows if "p_value" in row]
+    for row, adjusted in zip(tested, holm([row["p_value"] for row in tested]) if tested else (), strict=True):
+        row["adjusted_p"] = adjusted
+    return rows
 
 
 def _count(clip: ScoredClip, task: str) -> ErrorCounts:
@@ -175,7 +208,8 @@ def _limits(rows: Sequence[dict[str, Any]], row: dict[str, Any], alpha: float) -
 def _claim(paired: Paired, row: dict[str, Any], n_comparisons: int, confidence: float) -> dict[str, Any]:
     base = paired.runs[0]
     run = next(run for run in paired.runs if run.name == row["run"])
-    few = few_clusters([clip.prediction.speaker for clip in getattr(paired, row["task"])[0]])
+    clips = getattr(paired, row["task"])[0]
+    few = few_clusters([clip.prediction.cluster for clip in clips], cluster_unit(clips))
     interval = row["accuracy_interval" if row["task"] == "answers" else "wer_interval"]
     if interval["low"] is None:
         few = interval["warning"] if few else None
@@ -206,10 +240,10 @@ def _notes(paired: Paired) -> list[str]:
         failed = "; ".join(f"{run.name} failed on {len(run.failed)}" for run in paired.runs if run.failed)
         notes.append(f"{len(paired.failed)} clips are left out, since a run failed on them ({failed})")
     clips = paired.transcripts[0] + paired.answers[0]
-    unnamed = sum(clip.prediction.speaker is None for clip in clips)
+    unnamed = sum(clip.prediction.cluster is None for clip in clips)
     if unnamed:
         which = "no clip names" if unnamed == len(clips) else f"{unnamed} clips do not name"
-        notes.append(f"{which} a speaker: they are taken for independent, which makes intervals too narrow where they are not")
+        notes.append(f"{which} a {cluster_unit(clips)}: they are taken for independent, which makes intervals too narrow where they are not")
     for task, those in (("transcript", paired.transcripts[0]), ("answer", paired.answers[0])):
         if 0 < len(those) < _LEAST_CLIPS:
             notes.append(f"{len(those)} {task} is too few to compare and in no test")

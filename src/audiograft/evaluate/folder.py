@@ -19,7 +19,7 @@ DEAFNESS_NAME = "deafness.jsonl"
 VERDICTS_NAME = "verdicts.jsonl"
 _PART = f"{PREDICTIONS_NAME}.part"
 _FIGURES = (METRICS_NAME, *REPORT_NAMES)
-_DECIDES = ("model", "model_fingerprint", "manifest_sha256", "prompt", "language", "audio", "context")
+_DECIDES = ("model", "model_fingerprint", "manifest_sha256", "prompt", "question", "language", "audio", "context")
 """The keys of run.json that have to agree for a run to be the same one."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from audiograft.evaluate.predictions import Task
+from audiograft.inference.choices import ClosedQuestion
 from audiograft.metrics.normalisers import get_normaliser
 from audiograft.types import ConfigError, Sample
 
@@ -33,6 +34,8 @@ class EvaluateOptions(TypedDict, total=False):
     language: str | None
     allow_outside: bool
     overwrite: bool
+    threshold: float | None
+    question: Path | ClosedQuestion | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Options:
         language: of a stock Whisper, as an ISO 639-1 code; None lets it find out.
         allow_outside: also take clips that do not lie below the manifest's folder.
         overwrite: give up what another run left in the run folder.
+        threshold: of detections, in place of the model's own: SPEECH from this probability on.
+        question: of detections, in place of the model's own; or a folder with its detection.json.
 
     Raises:
         ConfigError: an unknown normaliser, or a number out of its range.
@@ -71,6 +76,8 @@ class Options:
     language: str | None = None
     allow_outside: bool = False
     overwrite: bool = False
+    threshold: float | None = None
+    question: Path | ClosedQuestion | None = None
 
     def __post_init__(self) -> None:
         get_normaliser(self.normaliser)  # an unknown name is to stop the run before the work, not after it
@@ -78,10 +85,14 @@ class Options:
             raise ConfigError(f"batch_size must be 1 or more, not {self.batch_size}")
         if self.deafness_clips < 0:
             raise ConfigError(f"deafness_clips must be 0 or more, not {self.deafness_clips}: 0 leaves the table out")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ConfigError(f"threshold must be a probability from 0 to 1, not {self.threshold}")
 
 
 def task(sample: Sample) -> Task:
-    """What a row wants: an answer where its `response` is another than its `text`."""
+    """What a row wants: an answer where its `response` is another than its `text`; its label where it has one and neither text."""
+    if sample.target is None and sample.label is not None:
+        return "detection"
     return "transcript" if sample.response in (None, sample.text) else "answer"
 
 

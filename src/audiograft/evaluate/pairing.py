@@ -15,6 +15,7 @@ from audiograft.metrics.normalisers import Normaliser
 from audiograft.types import DataError
 
 _SHOWN_CHARACTERS = 60
+_FIRST: tuple[Task, ...] = ("detection", "answer")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Paired:
     Attributes:
         runs: the base first.
         transcripts: of each run, in the same order of clips.
-        answers: of each run, in the same order of clips.
+        answers: of each run, in the same order of clips; or detections, which are right or wrong as answers are.
         not_shared: how many ids not all runs have.
         failed: ids that all runs have and at least one failed on; they are in no figure.
     """
@@ -76,7 +77,8 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
 def pair_runs(runs: Sequence[Run], normaliser: Normaliser, common: bool = False) -> Paired:
     """Bring runs together clip by clip.
 
-    A row is an answer where any run says so: another system's file need not name the task. The speaker is that of the first run that names one.
+    A row is an answer, or a detection, where any run says so: another system's file need not name the task. The speaker is that of the first run
+    that names one, and so is the recording.
 
     Args:
         runs: the base first.
@@ -86,7 +88,7 @@ def pair_runs(runs: Sequence[Run], normaliser: Normaliser, common: bool = False)
     Raises:
         DataError: ids that not all have, without `common`; a clip with two references; or no clip that all did.
     """
-    shared = _shared_ids(runs, common)
+    shared = shared_ids(runs, common)
     failed = dict.fromkeys(id_ for id_ in shared if any(run.predictions[id_].error is not None for run in runs))
     done = [id_ for id_ in shared if id_ not in failed]
     if not done:
@@ -107,13 +109,18 @@ def _score(runs: Sequence[Run], id_: str, normaliser: Normaliser) -> list[Scored
         if normaliser.apply(row.reference) != first:
             texts = f"{_cut(row.reference)}, and {runs[0].file} {_cut(rows[0].reference)}"
             raise DataError(f"{run.file}: id {id_!r} expects {texts}: compare runs of one manifest")
-    task: Task = "answer" if any(row.task == "answer" for row in rows) else "transcript"
-    speaker = next((row.speaker for row in rows if row.speaker is not None), None)
-    return [score_clip(replace(row, task=task, speaker=speaker), normaliser) for row in rows]
+    tasks = {row.task for row in rows}
+    task: Task = next((task for task in _FIRST if task in tasks), "transcript")
+    shared = {key: next((value for row in rows if (value := getattr(row, key)) is not None), None) for key in ("speaker", "recording")}
+    return [score_clip(replace(row, task=task, **shared), normaliser) for row in rows]
 
 
-def _shared_ids(runs: Sequence[Run], common: bool) -> list[str]:
-    """Ids that all have, in the order of the base."""
+def shared_ids(runs: Sequence[Run], common: bool) -> list[str]:
+    """Ids that all have, in the order of the base.
+
+    Raises:
+        DataError: ids that not all have, without `common`; or none that all have.
+    """
     base, *others = runs
     shared = [id_ for id_ in base.predictions if all(id_ in run.predictions for run in others)]
     for run in others:

@@ -208,7 +208,7 @@ def read_pilot(paths: Sequence[Path], expected: Expectation, normaliser: str = "
     clips = transcripts if len(transcripts[0]) > 1 else answers
     if len(clips[0]) < 2:
         raise DataError(f"{paths[0]}: two clips are the fewest that tell a spread: run the pilot over more")
-    speakers = [clip.prediction.speaker for clip in clips[0]]
+    speakers = [clip.prediction.cluster for clip in clips[0]]
     if clips is answers:
         return _pilot_answers([[clip.right for clip in run] for run in answers], speakers, expected, paths)
     counts = [[clip.words for clip in run] for run in transcripts]

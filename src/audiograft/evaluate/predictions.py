@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from audiograft.data.manifest import scan_rows
+from audiograft.inference.choices import NONSPEECH, SPEECH
 from audiograft.types import DataError, confidence
 
 PREDICTIONS_NAME = "predictions.jsonl"
-Task = Literal["transcript", "answer"]
-"""What a row wants: what was said, or an answer to a question."""
+Task = Literal["transcript", "answer", "detection"]
+"""What a row wants: what was said, an answer to a question, or one of a few labels."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,10 @@ class Prediction:
 
     Attributes:
         id: unique within the file; an integer there is taken as text.
-        reference: what was said, or the right answer, as the manifest has it.
-        hypothesis: what the model wrote, raw; empty where the row failed.
+        reference: what was said, the right answer or the label, as the manifest has it.
+        hypothesis: what the model wrote, raw, or the label that it chose; empty where the row failed.
         audio: the clip as the manifest names it, several clips as a tuple, None where there is none.
-        task: `transcript` or `answer`.
+        task: `transcript`, `answer` or `detection`.
         prompt: the instruction; None for conversations.
         duration_s: length of the clips in seconds.
         decode_s: the row's share of the wall time of its batch: features, encoder, decoding; not reading the file.
@@ -37,8 +38,11 @@ class Prediction:
         snr_db: signal-to-noise ratio, where the manifest states it.
         tokens: what the hypothesis consists of, the end token with it.
         token_logprobs: natural logarithm of the probability of each token.
-        reference_nats: negative log-likelihood of the reference, end of turn with it, summed over its tokens.
-        reference_tokens: their number.
+        reference_nats: negative log-likelihood of the reference, end of turn with it, summed over its tokens; of a detection that of its label
+            among the choices, before temperature.
+        reference_tokens: their number; a label counts as one.
+        speech_prob: of a detection, the probability of the first choice, behind the temperature.
+        scores: of a detection, the log-probability of each choice, before the temperature; the first choice first. None where they are not known.
         error: why there is no hypothesis, where there is none.
         extra: every other key of the row.
     """
@@ -61,6 +65,8 @@ class Prediction:
     token_logprobs: tuple[float, ...] = ()
     reference_nats: float | None = None
     reference_tokens: int | None = None
+    speech_prob: float | None = None
+    scores: Mapping[str, float] | None = None
     error: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -69,10 +75,20 @@ class Prediction:
         """See `audiograft.types.confidence`."""
         return confidence(self.token_logprobs)
 
+    @property
+    def cluster(self) -> str | None:
+        """The unit over which intervals are clustered: who speaks. Of a detection what the clip was cut from, since sounds have no speaker."""
+        return self.speaker if self.task != "detection" or self.recording is None else self.recording
+
     def as_row(self) -> dict[str, Any]:
         """For JSON, without what is empty."""
         known = {name: getattr(self, name) for name in _KINDS}
-        return {name: value for name, value in known.items() if value is not None and value != () or name in _ALWAYS} | self.extra
+        kept = {name: value for name, value in known.items() if value is not None and value != () or name in _ALWAYS}
+        if self.task != "detection":
+            return kept | self.extra
+        # A label's loss is that of the scores, and is not said twice.
+        own = {_AS_DETECTION.get(name, name): value for name, value in kept.items() if name not in ("reference_nats", "reference_tokens")}
+        return own | self.extra
 
 
 _TEXT = (str, "a string")
@@ -84,6 +100,10 @@ _ITEMS: Mapping[str, tuple[Any, str]] = {
     "tokens": (str, "a list of strings"),
     "token_logprobs": (int | float, "a list of numbers"),
 }
+_AS_DETECTION = {"reference": "label", "hypothesis": "predicted"}
+"""What texts are called in the rows of detections."""
+_AS_PREDICTION = {theirs: own for own, theirs in _AS_DETECTION.items()}
+_TASKS = f"{', '.join(get_args(Task)[:-1])} or {get_args(Task)[-1]}"
 _NOT_NEGATIVE = ("duration_s", "decode_s", "reference_nats", "reference_tokens")
 _KINDS: Mapping[str, tuple[Any, str]] = {
     "id": (str | int, "a string or an integer"),
@@ -104,6 +124,8 @@ _KINDS: Mapping[str, tuple[Any, str]] = {
     "token_logprobs": _LIST,
     "reference_nats": _OPTIONAL_NUMBER,
     "reference_tokens": (int | None, "a number or null"),
+    "speech_prob": _OPTIONAL_NUMBER,
+    "scores": (dict | None, "an object of log-probabilities by label, or null"),
     "error": _OPTIONAL_TEXT,
 }
 _NEEDED: Mapping[str, str] = {
@@ -112,6 +134,11 @@ _NEEDED: Mapping[str, str] = {
     "hypothesis": "write what was recognised, an empty string where that was nothing",
 }
 """Keys that no row can do without, and what to do where one is missing or wrong. The file may be another system's, so nothing is to be repeated."""
+_NEEDED_DETECTION: Mapping[str, str] = {
+    "id": _NEEDED["id"],
+    "label": "write what the clip is, such as SPEECH or NONSPEECH",
+    "predicted": "write what was detected, or the probability of speech as speech_prob",
+}
 _ALWAYS = ("id", "audio", "task", "reference", "hypothesis", "duration_s", "speaker")
 
 
@@ -133,7 +160,9 @@ def find_predictions(path: str | Path) -> Path:
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:
-    """Read a predictions file, ours or another system's: `id`, `reference` and `hypothesis` are enough.
+    """Read a predictions file, ours or another system's.
+
+    `id`, `reference` and `hypothesis` are enough; of a detection `id`, `label`, and `predicted` or `speech_prob`, which is SPEECH from 0.5 on.
 
     Args:
         path: the file, or its run folder.
@@ -171,27 +200,69 @@ def parse_prediction(row: Mapping[str, Any], place: str) -> Prediction:
     Raises:
         DataError: a key is missing or has the wrong type.
     """
+    is_detection = _is_detection(row)
+    if is_detection:
+        row = {_AS_PREDICTION.get(name, name): value for name, value in _decided(row, place).items()} | {"task": "detection"}
     values: dict[str, Any] = {}
-    for name, (kind, what) in _KINDS.items():
-        if name not in row:
-            if name in _NEEDED:
-                raise DataError(f'{place}: "{name}" is missing: {_NEEDED[name]}')
-            continue
-        value = row[name]
-        if isinstance(value, list):
-            item_kind, items = _ITEMS.get(name, (object, what))
-            fits, what = isinstance(value, kind) and all(_is_a(item, item_kind) for item in value), items
-        else:
-            fits = _is_a(value, kind)
-        if fits and name in _NOT_NEGATIVE and value is not None and value < 0:
-            fits, what = False, "0 or more"
-        if not fits:
-            raise DataError(f'{place}: "{name}" must be {what}: {_NEEDED.get(name, "correct it or leave the key out")}')
-        values[name] = tuple(value) if isinstance(value, list) else value
+    for name in _KINDS:
+        needed = (_NEEDED_DETECTION if is_detection else _NEEDED).get(named := _AS_DETECTION.get(name, name) if is_detection else name)
+        if name in row:
+            values[name] = _checked(name, row[name], f'{place}: "{named}"', needed or "correct it or leave the key out")
+        elif needed:
+            raise DataError(f'{place}: "{named}" is missing: {needed}')
     if values.get("task", "transcript") not in get_args(Task):
-        raise DataError(f'{place}: "task" must be transcript or answer, not {values["task"]!r}: correct it or leave the key out')
+        raise DataError(f'{place}: "task" must be {_TASKS}, not {values["task"]!r}: correct it or leave the key out')
     values["id"] = str(values["id"])
+    if is_detection:
+        values |= _label_loss(values, place)
     return Prediction(**values, extra={name: value for name, value in row.items() if name not in _KINDS})
+
+
+def _checked(name: str, value: Any, place: str, mend: str) -> Any:
+    """A value of the right type, lists as tuples."""
+    kind, what = _KINDS[name]
+    if isinstance(value, list):
+        item_kind, items = _ITEMS.get(name, (object, what))
+        fits, what = isinstance(value, kind) and all(_is_a(item, item_kind) for item in value), items
+    elif isinstance(value, dict):
+        fits = isinstance(value, kind) and bool(value) and all(_is_a(item, int | float) for item in value.values())
+    else:
+        fits = _is_a(value, kind)
+    if fits and name in _NOT_NEGATIVE and value is not None and value < 0:
+        fits, what = False, "0 or more"
+    if fits and name == "speech_prob" and value is not None and not 0 <= value <= 1:
+        fits, what = False, "from 0 to 1"
+    if not fits:
+        raise DataError(f"{place} must be {what}: {mend}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _is_detection(row: Mapping[str, Any]) -> bool:
+    """Whether a row says so, or names a label and neither text."""
+    return row.get("task") == "detection" or ("task" not in row and "label" in row and not row.keys() & {"reference", "hypothesis"})
+
+
+def _decided(row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """A detection with what was detected: of another system's probability of speech, speech from 0.5 on; of a failed row nothing."""
+    if row.get("error") is not None:
+        return {"predicted": "", **row}
+    probability = row.get("speech_prob")
+    if "predicted" in row or not _is_a(probability, int | float):
+        return dict(row)
+    if row.get("label") not in (SPEECH, NONSPEECH):
+        raise DataError(f'{place}: "predicted" is missing: only of {SPEECH} and {NONSPEECH} it follows from speech_prob')
+    return {**row, "predicted": SPEECH if float(probability) >= 0.5 else NONSPEECH}  # type: ignore[arg-type]
+
+
+def _label_loss(values: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """How unlikely the label of a detection is to the model, where its scores are known."""
+    scores = values.get("scores")
+    if scores is None or values.get("error") is not None:
+        return {}
+    for name, text in (("label", values["reference"]), ("predicted", values["hypothesis"])):
+        if text not in scores:
+            raise DataError(f'{place}: "{name}" {text!r} has no score among {", ".join(scores)}: correct it')
+    return {"reference_nats": max(-scores[values["reference"]], 0.0), "reference_tokens": 1}
 
 
 def _is_a(value: object, kind: Any) -> bool:

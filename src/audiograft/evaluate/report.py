@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from audiograft import __version__
 from audiograft.data.manifest import replace_text
 from audiograft.data.pages import page_environment, printable, render_page
-from audiograft.evaluate.clips import score_clips
+from audiograft.evaluate.clips import ScoredClip, score_clips
+from audiograft.evaluate.detection_report import build_detection_sections, detection_tiles
 from audiograft.evaluate.folder import METRICS_NAME, REPORT_NAMES, RUN_NAME
 from audiograft.evaluate.predictions import find_predictions, read_predictions
-from audiograft.evaluate.sections import build_sections, short
+from audiograft.evaluate.scoring import score
+from audiograft.evaluate.sections import Section, build_sections, short
 from audiograft.evaluate.tables import SPEED, Metrics, checkpoint_line, counted, deafness_line, leakage_line, percent, rounded, span
 from audiograft.metrics.normalisers import get_normaliser
 from audiograft.types import DataError
@@ -43,16 +45,49 @@ def write_reports(run: Path) -> list[Path]:
             "title": short(run.resolve().name),
             "model": short(str(about.get("model", "a model that is not named"))),
             "version": __version__,
-            "tiles": _tiles(metrics),
+            "tiles": detection_tiles(metrics) if metrics.get("detection") else _tiles(metrics),
             "checks": _checks(metrics),
-            "sections": list(build_sections(metrics, about, clips, str(run))),
+            "sections": list(_build(metrics, about, clips, run)),
+            "origin": "the same numbers are in metrics.json, and all of them come from predictions.jsonl",
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{run / METRICS_NAME}: is not as this version writes it ({error!r}): make it again with audiograft report {run}") from error
+    return render_reports(run, facts)
+
+
+def render_reports(folder: Path, facts: Mapping[str, Any]) -> list[Path]:
+    """Write `report.md` and `report.html` of what the templates want to know.
+
+    Returns:
+        The files.
+    """
     texts = {"report.md": _render_markdown(**facts), "report.html": render_page("report.html.jinja", **facts)}
     for name in REPORT_NAMES:
-        replace_text(run / name, texts[name])
-    return [run / name for name in REPORT_NAMES]
+        replace_text(folder / name, texts[name])
+    return [folder / name for name in REPORT_NAMES]
+
+
+def _build(metrics: Metrics, about: Mapping[str, Any], clips: Sequence[ScoredClip], run: Path) -> Iterator[Section]:
+    """The parts of a run's report."""
+    build = build_detection_sections if metrics.get("detection") else build_sections
+    return build(metrics, about, clips, str(run))
+
+
+def save_figures(run: Path, folder: Path) -> list[Path]:
+    """Write the plots of a run's report as pictures on white, `detection-grid.png` among them: for pages of documentation.
+
+    Args:
+        run: a folder with predictions.jsonl; it stays as it is.
+        folder: where to.
+
+    Raises:
+        DataError: the predictions can't be used.
+    """
+    metrics = score(run)
+    clips = score_clips(read_predictions(run), get_normaliser(metrics["normaliser"]["name"]))
+    prefix = "detection-" if metrics["detection"] else ""
+    drawings = [section.drawing for section in _build(metrics, {}, clips, run) if section.drawing]
+    return [drawing.save(folder / f"{prefix}{drawing.name}.png") for drawing in drawings]
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -95,6 +130,8 @@ def _checks(metrics: Metrics) -> list[tuple[str, str]]:
         (_state(bool(touches) if touches is not None else None, leakage.get("complete", False)), leakage_line(metrics)),
         (_state(chosen, True), checkpoint_line(metrics)),
     ]
+    if found := metrics.get("detection"):
+        checks.append((_state(found["chosen_on_this_data"], bool(found["chosen_on"])), found["choice"]))
     if deafness:
         checks.append((_state(deafness["deaf"], True), deafness_line(metrics)))
     return checks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,37 +18,44 @@ from audiograft.data.leakage import check_choice, check_model
 from audiograft.data.manifest import audio_as_given, find_manifest, read_manifest, read_rows
 from audiograft.evaluate.controls import deafness_ids, draw_deafness_rows
 from audiograft.evaluate.folder import DEAFNESS_NAME, METRICS_NAME, RunFolder, model_fingerprint, write_json
-from audiograft.evaluate.options import EvaluateOptions, Options, is_plain
+from audiograft.evaluate.options import EvaluateOptions, Options, is_plain, task
 from audiograft.evaluate.predictions import Prediction, find_predictions, read_predictions
 from audiograft.evaluate.report import write_reports
 from audiograft.evaluate.scoring import score
 from audiograft.evaluate.slices import FIXED_SLICES
+from audiograft.inference.vads import is_vad
 from audiograft.messages import conversation
 from audiograft.types import AudioError, ConfigError, DataError, Sample
 
 if TYPE_CHECKING:  # so that predictions can be scored without loading torch
+    from audiograft.evaluate.detecting import Asked
     from audiograft.inference.engine import Engine
+    from audiograft.inference.vads import Vad
     from audiograft.inference.whisper import WhisperEngine
+
+    Model = Engine | WhisperEngine | Vad | str | Path
 
 
 def evaluate(
-    model: Engine | WhisperEngine | str | Path,
+    model: Model,
     manifest: str | Path,
     out: Path,
     *,
     on_clip: Callable[[], None] = lambda: None,
     **options: Unpack[EvaluateOptions],
 ) -> dict[str, Any]:
-    """Transcribe and answer the rows of a manifest; write `predictions.jsonl`, `run.json`, `metrics.json`, `report.md` and `report.html`.
+    """Transcribe and answer the rows of a manifest, or detect their labels; write `predictions.jsonl`, `run.json`, `metrics.json` and the reports.
 
-    A row with a `response` other than its `text` wants an answer, others a transcript. A clip that can't be read has an `error` and an empty
-    hypothesis in the predictions, is listed under `failed` in the metrics, and is left out of every rate: how many errors are unknown.
+    A row with a `response` other than its `text` wants an answer, one with a `label` and neither text a detection, all others a transcript. A
+    clip that can't be read has an `error` and an empty hypothesis in the predictions, is listed under `failed` in the metrics, and is left out of
+    every rate: how many errors are unknown.
 
     The same call goes on where an interrupted one stopped. Where nothing is left to do it scores what is there, without opening the model.
 
     Args:
-        model: an open engine; or what `open_engine` takes, a stock Whisper too, opened where something is to be done.
-        manifest: a file, or a folder with `manifest.jsonl`; each row has a reference `text` or a `response`.
+        model: an open engine; or what `open_engine` takes, a stock Whisper too, opened where something is to be done. For detections also the
+            name of a voice activity detector, or one that is open.
+        manifest: a file, or a folder with `manifest.jsonl`; each row has a reference `text` or a `response`, or each has a `label` and neither.
         out: the run folder; made where it does not exist.
         on_clip: called after each clip, of those that are done already too.
         **options: see `Options`.
@@ -64,9 +71,10 @@ def evaluate(
     chosen = Options(**options)
     manifest = find_manifest(manifest)
     samples = _read(manifest, chosen)
-    name = str(model if isinstance(model, str | Path) else model.name)
-    folder = RunFolder(out, _settings(name, manifest, samples, chosen), overwrite=chosen.overwrite)
-    wall_s = _work(folder, samples, manifest, model, chosen, on_clip)
+    name = _name(model)
+    asked = _asked(model, manifest, samples, chosen)
+    folder = RunFolder(out, _settings(name, manifest, samples, chosen, asked), overwrite=chosen.overwrite)
+    wall_s = _work(folder, samples, manifest, model, chosen, asked, on_clip)
     deafness = out / DEAFNESS_NAME
     metrics = score(
         find_predictions(out),
@@ -91,29 +99,56 @@ def evaluate(
 def _read(manifest: Path, chosen: Options) -> list[Sample]:
     """The rows, each of which has something to be compared with and a conversation that fits. What can't be sliced stops here, not after the work."""
     samples = read_manifest(manifest, chosen.allow_outside)
-    without = next((sample for sample in samples if sample.target is None), None)
+    without = next((sample for sample in samples if sample.target is None and sample.label is None), None)
     if without is not None:
-        raise DataError(f'{manifest}: row {without.id!r} has no "text" and no "response": add its reference or leave the row out')
+        raise DataError(f'{manifest}: row {without.id!r} has no "text" and no "response": add its reference, or its label, or leave the row out')
     if chosen.prompt is not None:
         samples = [replace(sample, prompt=chosen.prompt) if sample.clips and not sample.messages else sample for sample in samples]
     for sample in samples:
         conversation(sample, chosen.audio != "none")
-    known = {*FIXED_SLICES, *Prediction.__dataclass_fields__, "label", *(key for sample in samples for key in sample.extra)}
+    known = {*FIXED_SLICES, *Prediction.__dataclass_fields__, "label", "predicted", *(key for sample in samples for key in sample.extra)}
     if unknown := [key for key in chosen.slice_by if key not in known]:
         raise DataError(f"{manifest}: no row has the key {unknown[0]!r}: take it out of --slice-by, or correct it")
     return samples
 
 
-def _settings(name: str, manifest: Path, samples: Sequence[Sample], chosen: Options) -> dict[str, Any]:
+def _name(model: Model) -> str:
+    return str(model if isinstance(model, str | Path) else model.name)
+
+
+def _asked(model: Model, manifest: Path, samples: Sequence[Sample], chosen: Options) -> Asked | None:
+    """The one question of a manifest of labels; None where texts are wanted.
+
+    Raises:
+        ConfigError: an option or a model that does not fit what is wanted.
+        DataError: rows of both kinds, or a label that can't be chosen.
+    """
+    if not any(task(sample) == "detection" for sample in samples):
+        if chosen.threshold is not None or chosen.question is not None:
+            raise ConfigError(f"{manifest} has no rows with a label alone: leave --threshold and --question out")
+        if is_vad(name := _name(model)):
+            raise ConfigError(f"{name} detects speech and writes no text: evaluate it on rows with a label and neither text nor response")
+        return None
+    from audiograft.evaluate.detecting import check_labels, check_rows, find_asked
+
+    check_rows(samples, manifest)
+    asked = find_asked(model, chosen)
+    check_labels(samples, asked, manifest)
+    return asked
+
+
+def _settings(name: str, manifest: Path, samples: Sequence[Sample], chosen: Options, asked: Asked | None) -> dict[str, Any]:
     """What run.json says: what the predictions come from."""
     prompts = {sample.prompt for sample in samples}
+    question = asked.as_dict() if asked else None
     return {
         "model": name,
         "model_fingerprint": model_fingerprint(name),
         "manifest": str(manifest.resolve()),
         "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
         # Rows without clips keep their own.
-        "prompt": chosen.prompt or (prompts.pop() if len(prompts) == 1 else None),
+        "prompt": question["prompt"] if question else chosen.prompt or (prompts.pop() if len(prompts) == 1 else None),
+        "question": question,
         "language": chosen.language,
         "audio": chosen.audio,
         "context": list(chosen.context),
@@ -128,8 +163,9 @@ def _work(
     folder: RunFolder,
     samples: Sequence[Sample],
     manifest: Path,
-    model: Engine | WhisperEngine | str | Path,
+    model: Model,
     chosen: Options,
+    asked: Asked | None,
     on_clip: Callable[[], None],
 ) -> float | None:
     """Do what is left to do, and say how long the predictions took, where they were made at once."""
@@ -139,22 +175,43 @@ def _work(
         on_clip()
     wall_s = _former_wall_s(folder.path)
     if todo or not folder.is_complete:
-        from audiograft.evaluate.work import clips_heard, open_warm, predict
-        from audiograft.inference.whisper import WhisperEngine
+        from audiograft.evaluate.work import clips_heard
 
-        model = open_warm(model, chosen) if isinstance(model, str | Path) else model
-        if isinstance(model, WhisperEngine):
-            _check_for_whisper(manifest, samples, chosen)
+        model = _open(model, chosen, asked)
+        _check_model(model, manifest, samples, chosen, asked)
         at_once = not folder.done
         folder.start()
         start_s = time.perf_counter()
         named = {sample.id: audio_as_given(row) for sample, (_, row) in zip(samples, read_rows(manifest), strict=True)}
-        for block in predict(model, todo, clips_heard(samples, chosen.audio), named, chosen, on_clip):
+        for block in _predict(model, todo, clips_heard(samples, chosen.audio), named, chosen, asked, on_clip):
             folder.append(block)
         wall_s = time.perf_counter() - start_s if at_once else None
         folder.finish(sample.id for sample in samples)
-    _hear_differently(folder.path, samples, model, chosen)
+    _hear_differently(folder.path, samples, model, chosen, asked)
     return wall_s
+
+
+def _open(model: Model, chosen: Options, asked: Asked | None) -> Any:
+    if not isinstance(model, str | Path):
+        return model
+    if asked is not None:
+        from audiograft.evaluate.detecting import open_detector
+
+        return open_detector(model, chosen)
+    from audiograft.evaluate.work import open_warm
+
+    return open_warm(model, chosen)
+
+
+def _predict(model: Any, samples: Sequence[Sample], heard: Any, named: Any, chosen: Options, asked: Asked | None, on_clip: Any) -> Iterator[Any]:
+    """Blocks of predictions."""
+    if asked is not None:
+        from audiograft.evaluate.detecting import detect
+
+        return detect(model, samples, heard, named, asked.question, chosen, on_clip)
+    from audiograft.evaluate.work import predict
+
+    return predict(model, samples, heard, named, chosen, on_clip)
 
 
 def _is_readable(sample: Sample) -> bool:
@@ -166,29 +223,41 @@ def _is_readable(sample: Sample) -> bool:
     return True
 
 
-def _hear_differently(run: Path, samples: Sequence[Sample], model: Engine | WhisperEngine | str | Path, chosen: Options) -> None:
-    """Make the deafness table, unless it is there already: of the rows that would be drawn now, and not of fewer."""
-    if not chosen.deafness_clips or chosen.audio != "true":
+def _hear_differently(run: Path, samples: Sequence[Sample], model: Model, chosen: Options, asked: Asked | None) -> None:
+    """Make the deafness table, unless it is there already: of the rows that would be drawn now, and not of fewer.
+
+    Of clips of one label there is none: with other clips of the same label a detector that hears is as good.
+    """
+    if not chosen.deafness_clips or chosen.audio != "true" or (asked and len({sample.label for sample in samples}) < 2):
         return
     by_id = {sample.id: sample for sample in samples if sample.clips}
     ids = draw_deafness_rows(read_predictions(run), by_id.keys(), chosen.deafness_clips)
     if not ids or deafness_ids(run / DEAFNESS_NAME) == set(ids):
         return
 
-    from audiograft.evaluate.work import hear_differently, open_warm
+    from audiograft.evaluate import detecting, work
     from audiograft.inference.engine import Engine
 
-    engine = open_warm(model, chosen) if isinstance(model, str | Path) else model
-    if isinstance(engine, Engine):
-        hear_differently(engine, [by_id[id_] for id_ in ids], run, chosen)
-
-
-def _check_for_whisper(manifest: Path, samples: Sequence[Sample], chosen: Options) -> None:
-    """A stock Whisper is no graft: it transcribes and takes no instruction."""
-    asked = next((sample for sample in samples if not is_plain(sample, sample.clips)), None)
+    engine = _open(model, chosen, asked)
+    rows = [by_id[id_] for id_ in ids]
+    if not isinstance(engine, Engine):
+        return
     if asked is not None:
+        detecting.hear_differently(engine, rows, asked.question, run, chosen)
+    else:
+        work.hear_differently(engine, rows, run, chosen)
+
+
+def _check_model(model: Any, manifest: Path, samples: Sequence[Sample], chosen: Options, asked: Asked | None) -> None:
+    """A stock Whisper is no graft: it transcribes and takes no instruction. A voice activity detector writes nothing."""
+    from audiograft.inference.whisper import WhisperEngine
+
+    if not isinstance(model, WhisperEngine):
+        return
+    wrong = next((sample for sample in samples if asked or not is_plain(sample, sample.clips)), None)
+    if wrong is not None:
         raise DataError(
-            f"{manifest}: row {asked.id!r} asks more than a transcript of one clip, and a stock Whisper can't be asked: leave such rows out"
+            f"{manifest}: row {wrong.id!r} asks more than a transcript of one clip, and a stock Whisper can't be asked: leave such rows out"
         )
     if chosen.context or chosen.prompt or chosen.audio == "none":
         raise ConfigError("a stock Whisper takes no instruction: leave --context, --prompt and --audio none out")

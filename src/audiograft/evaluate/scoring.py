@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from audiograft.evaluate.clips import MAX_IDS, ScoredClip, answer_rate, score_clips, split_tasks, word_rate
 from audiograft.evaluate.controls import check_deafness, compare_baseline
+from audiograft.evaluate.detection_scoring import run_question, score_detections
 from audiograft.evaluate.folder import DEAFNESS_NAME, METRICS_NAME, write_json
 from audiograft.evaluate.predictions import find_predictions, read_predictions
 from audiograft.evaluate.slices import count_without, further_slices, group_clips, score_answers, score_transcripts
@@ -58,7 +59,7 @@ def score(
 
     Raises:
         ConfigError: an unknown normaliser.
-        DataError: a file or row that can't be used, a key of `slice_by` that no row has, or no clip to score.
+        DataError: a file or row that can't be used, detections beside texts, a key of `slice_by` that no row has, or no clip to score.
     """
     chosen = get_normaliser(normaliser)
     rows = read_predictions(predictions)
@@ -66,6 +67,7 @@ def score(
     clips = score_clips(rows, chosen)
     if not clips:
         raise DataError(f"{predictions}: all {len(failed)} clips failed, so there is nothing to score; the first: {failed[0]['error']}")
+    is_detection = _all_detections(clips, predictions)
     transcripts, answers = split_tasks(clips)
     groups = group_clips(clips, slice_by)
     accuracy = answer_rate(answers)
@@ -74,12 +76,13 @@ def score(
         "cer": word_rate(transcripts, "characters"),
         "utterance_mean_wer": math.fsum(clip.words.rate for clip in transcripts) / len(transcripts) if transcripts else None,
         "matches": _matches(transcripts),
-        "normalisers": _side_by_side(clips, chosen),
+        "normalisers": {} if is_detection else _side_by_side(clips, chosen),
         "slices": score_transcripts(groups),
-        "detectors": _detect(clips),
+        "detectors": {} if is_detection else _detect(clips),
         "accuracy": accuracy | {"slices": score_answers(groups)} if accuracy else None,
-        "answers": _answer_texts(answers),
-        "loss": _loss(clips),
+        "answers": None if is_detection else _answer_texts(answers),
+        "loss": None if is_detection else _loss(clips),
+        "detection": score_detections([clip.prediction for clip in clips], *run_question(find_predictions(predictions))) if is_detection else None,
         "terms": _terms(transcripts, terms, chosen) if terms else None,
         "empty_references": _empty_references(transcripts),
         "n_clips": len(clips),
@@ -90,6 +93,15 @@ def score(
         "baseline": compare_baseline(predictions, baseline, chosen) if baseline else None,
         "deafness": check_deafness(clips, deafness, chosen) if deafness else None,
     }
+
+
+def _all_detections(clips: Sequence[ScoredClip], predictions: Path) -> bool:
+    """Whether the rows are detections. Texts have nothing in common with them but the file."""
+    n_detections = sum(clip.is_detection for clip in clips)
+    if 0 < n_detections < len(clips):
+        other = next(clip.prediction.id for clip in clips if not clip.is_detection)
+        raise DataError(f"{predictions}: {n_detections} rows are detections, and others such as {other!r} texts: keep them in two files")
+    return bool(n_detections)
 
 
 def score_again(
@@ -235,7 +247,13 @@ def _rows_without(clips: Sequence[ScoredClip]) -> dict[str, int]:
     return {
         "duration_s": sum(row.duration_s is None for row in rows),
         "decode_s": sum(row.decode_s is None for row in rows),
-        "token_logprobs": sum(row.confidence is None for row in rows),
+        **(_stated_by_texts(clips) if not clips[0].is_detection else {"speech_prob": sum(row.speech_prob is None for row in rows)}),
+    }
+
+
+def _stated_by_texts(clips: Sequence[ScoredClip]) -> dict[str, int]:
+    return {
+        "token_logprobs": sum(clip.prediction.confidence is None for clip in clips),
         "reference_nats": sum(clip.nats_per_token is None for clip in clips),
     }
 

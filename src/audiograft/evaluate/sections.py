@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from audiograft.evaluate import tables
 from audiograft.evaluate.clips import ScoredClip, split_tasks
-from audiograft.evaluate.plots import Bar, Bin, draw_confidence, draw_histogram
+from audiograft.evaluate.plots import Bar, Bin, Drawing, draw_confidence, draw_histogram
 from audiograft.evaluate.slices import further_slices
 from audiograft.evaluate.tables import Metrics, Table, counted
+from audiograft.inference.choices import DEFAULT_QUESTION
 from audiograft.metrics.alignment import WordEdit, diff_words
 from audiograft.metrics.patterns import error_patterns
 from audiograft.metrics.word_errors import corpus
@@ -71,7 +73,7 @@ class Section:
         title: its heading.
         notes: sentences.
         tables: of plain text.
-        svg: a plot, for pages alone; the tables say the same.
+        drawing: a plot, for pages alone; the tables say the same.
         alt: what it shows, in words.
         clips: with their differences.
         code: a command.
@@ -80,7 +82,7 @@ class Section:
     title: str
     notes: Sequence[str] = ()
     tables: Sequence[Table] = ()
-    svg: str | None = None
+    drawing: Drawing | None = None
     alt: str = ""
     clips: Sequence[Diffed] = ()
     code: str | None = None
@@ -100,16 +102,17 @@ def build_sections(metrics: Metrics, about: Mapping[str, Any], clips: Sequence[S
     yield Section("Normalisers side by side", ["One transcript, several readings of what counts as an error."], [tables.normalisers(metrics)])
     if transcripts:
         yield _histogram(transcripts)
-    yield from _slices(metrics)
+    yield from slice_sections(metrics)
     if found := _confidences(transcripts or answers, bool(transcripts)):
         yield found
-    yield from _controls(metrics)
-    yield from _suspicious(metrics)
+    yield from controls(metrics)
+    yield _suspicious(metrics)
+    yield from failures(metrics)
     if transcripts:
         yield from _worst(transcripts)
     if wrong := [clip for clip in answers if not clip.right]:
         yield _wrong_answers(wrong)
-    yield from _settings(metrics, about, out)
+    yield settings(metrics, about, out)
 
 
 def short(text: str) -> str:
@@ -155,13 +158,17 @@ def _histogram(transcripts: Sequence[ScoredClip]) -> Section:
     return Section("WER clip by clip", [], [table], draw_histogram(bars, "WER of a clip (%)"), told)
 
 
-def _slices(metrics: Metrics) -> Iterator[Section]:
+def slice_sections(metrics: Metrics, without: Collection[str] = ()) -> Iterator[Section]:
+    """A part for each key that the rates are cut by, but for those `without`."""
     for key, table in tables.slices(metrics).items():
+        if key.removesuffix(tables.OF_ANSWERS) in without:
+            continue
         notes = ["The worst first."] if len(table.rows) > tables.IN_ORDER_ROWS else []
-        without = metrics["rows_without"].get(key.removesuffix(tables.OF_ANSWERS), 0)
-        notes += [f"{counted(without, 'row')} without it."] if without else []
+        unstated = metrics["rows_without"].get(key.removesuffix(tables.OF_ANSWERS), 0)
+        notes += [f"{counted(unstated, 'row')} without it."] if unstated else []
         notes += [f"{tables.SMALL_NOTE}."] if any(tables.SMALL in row[1] for row in table.rows[:_MAX_ROWS]) else []
-        title = f"By {table.columns[0]}{tables.OF_ANSWERS if key.endswith(tables.OF_ANSWERS) else ''}"
+        of_answers = key.endswith(tables.OF_ANSWERS) and not metrics.get("detection")
+        title = f"By {table.columns[0]}{tables.OF_ANSWERS if of_answers else ''}"
         yield Section(title, [*notes, *_more(table)], _present(table))
 
 
@@ -196,7 +203,7 @@ def _bin(part: Sequence[tuple[float | None, ScoredClip]], are_transcripts: bool)
     return Bin(confidences[0], confidences[-1], sum(confidences) / len(clips), correct, flawless, len(clips))
 
 
-def _controls(metrics: Metrics) -> Iterator[Section]:
+def controls(metrics: Metrics) -> Iterator[Section]:
     """What the figures are held against."""
     if metrics["deafness"]:
         left = metrics["deafness"]["left_out"]
@@ -207,12 +214,16 @@ def _controls(metrics: Metrics) -> Iterator[Section]:
         yield Section("Beside the baseline", [f"{tables.baseline_line(metrics)}."], _present(tables.baseline(metrics)))
 
 
-def _suspicious(metrics: Metrics) -> Iterator[Section]:
+def _suspicious(metrics: Metrics) -> Section:
     found = tables.detectors(metrics)
     about = "Hypotheses that say nothing, repeat themselves or refuse, where the reference does not."
-    yield Section(
+    return Section(
         "Empty, repeating, refusing", [about] if found else ["None of the hypotheses is empty, repeats itself or refuses."], _present(found)
     )
+
+
+def failures(metrics: Metrics) -> Iterator[Section]:
+    """The clips that no rate is of."""
     if failed := metrics["failed"]:
         table = Table(("clip", "error"), [(row["id"], row["error"]) for row in failed])
         yield Section(
@@ -281,9 +292,11 @@ def _confidence(clip: ScoredClip) -> str:
     return "-" if confidence is None else f"{confidence:.2f}"
 
 
-def _settings(metrics: Metrics, about: Mapping[str, Any], out: str) -> Iterator[Section]:
+def settings(metrics: Metrics, about: Mapping[str, Any], out: str) -> Section:
     """What was run, and how to run it again."""
-    told = {**about, "normaliser": f"{metrics['normaliser']['name']} {metrics['normaliser']['version']}"}
+    told = dict(about)
+    if not metrics.get("detection"):
+        told["normaliser"] = f"{metrics['normaliser']['name']} {metrics['normaliser']['version']}"
     if "commit" in told:
         told["commit"] = told["commit"] or "not known: audiograft was not in a git checkout"
     rows = [(key.replace("_", " "), _told(value)) for key, value in told.items() if key != "versions" and value not in (None, [])]
@@ -298,7 +311,7 @@ def _settings(metrics: Metrics, about: Mapping[str, Any], out: str) -> Iterator[
     )
     if terms and terms != context:
         notes.append(f"Recall is of {counted(len(terms), 'term')}: to repeat it, write them from metrics.json into a file and add --terms FILE.")
-    yield Section("How it was made", notes, _present(*found), code=_command(metrics, about, out))
+    return Section("How it was made", notes, _present(*found), code=_command(metrics, about, out))
 
 
 def _told(value: Any) -> str:
@@ -311,9 +324,25 @@ def _command(metrics: Metrics, about: Mapping[str, Any], out: str) -> str | None
     """The command that makes the run again; None where its model and data are not known."""
     if not {"model", "manifest"} <= about.keys():
         return None
-    options = {"--model": about["model"], "--data": about["manifest"], "--out": out, "--normaliser": metrics["normaliser"]["name"]}
-    options |= {f"--{key.replace('_', '-')}": about[key] for key in ("batch_size", "prompt", "audio", "language") if about.get(key) is not None}
+    options = {"--model": about["model"], "--data": about["manifest"], "--out": out}
+    kept = {key: about.get(key) for key in ("batch_size", "prompt", "audio", "language")}
+    if question := about.get("question"):
+        kept |= {"prompt": None} | _of_question(question, str(about["model"]))
+    else:
+        options["--normaliser"] = metrics["normaliser"]["name"]
+    options |= {f"--{key.replace('_', '-')}": value for key, value in kept.items() if value is not None}
     if baseline := metrics["baseline"]:
         options["--baseline"] = baseline["path"]
     pairs = [*options.items(), *(("--slice-by", key) for key in further_slices(metrics))]
     return shlex.join(["audiograft", "evaluate", *(str(word) for pair in pairs for word in pair)])
+
+
+def _of_question(question: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """The options that make a closed question again: none where it is the model's own, or the default."""
+    source = question["threshold_from"]
+    if source == "by hand":
+        return {"threshold": question["threshold"]}
+    if source == "default":
+        return {"prompt": question["prompt"] if question["prompt"] != DEFAULT_QUESTION.prompt else None}
+    folder = str(Path(source).parent)
+    return {"question": folder if folder != model.rstrip("/") else None}

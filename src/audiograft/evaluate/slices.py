@@ -21,6 +21,8 @@ _SMALL_WORDS = 100
 _SMALL_ANSWERS = 20
 """In fewer, one error more or less is a whole point (five points): such slices are marked, not hidden."""
 _QUARTILES = (0.25, 0.5, 0.75)
+_MOST_LEVELS, _CLIPS_OF_LEVEL = 12, 10
+"""So few different numbers with so many clips each are levels that somebody chose, such as the durations of a bench, and are left as they are."""
 Groups = dict[str, dict[str, list[ScoredClip]]]
 """By key and value: the clips."""
 
@@ -52,7 +54,8 @@ def group_clips(clips: Sequence[ScoredClip], slice_by: Sequence[str] = ()) -> Gr
 
     Args:
         clips: of one run.
-        slice_by: more keys of the rows; where all values are numbers, more than four of them, they are cut into quartiles.
+        slice_by: more keys of the rows; where all values are numbers, more than four of them and not levels of a bench, they are cut
+            into quartiles.
 
     Returns:
         By key and value, in order; a key that no row states is left out, and so are, key by key, the clips that do not state it.
@@ -67,9 +70,17 @@ def group_clips(clips: Sequence[ScoredClip], slice_by: Sequence[str] = ()) -> Gr
         if found:
             groups[key] = {name: found[name] for name in order if name in found}
     if more := [key for key in slice_by if key not in _FIXED]:
-        rows = [clip.prediction.as_row() for clip in clips]
-        groups |= {key: _by_key(clips, [row.get(key) for row in rows], key) for key in more}
+        groups |= {key: group_by(clips, key) for key in more}
     return groups
+
+
+def group_by(clips: Sequence[ScoredClip], key: str) -> dict[str, list[ScoredClip]]:
+    """Clips by the value of a key of their rows, as `slice_by` of `group_clips` has them.
+
+    Raises:
+        DataError: no row has it.
+    """
+    return _by_key(clips, [clip.prediction.as_row().get(key) for clip in clips], key)
 
 
 def further_slices(metrics: Mapping[str, Any]) -> list[str]:
@@ -134,11 +145,14 @@ def _collect(clips: Sequence[ScoredClip], values: Sequence[str | None]) -> dict[
 def _by_key(clips: Sequence[ScoredClip], values: Sequence[Any], key: str) -> dict[str, list[ScoredClip]]:
     known = [value for value in values if value is not None]
     if not known:
-        raise DataError(f"no row has the key {key!r} to slice by: correct --slice-by or add the key to the manifest")
-    if all(map(_is_number, known)) and len(set(known)) > len(_QUARTILES) + 1:
+        raise DataError(f"no row has the key {key!r} to slice by: correct the key, or add it to the manifest")
+    numeric = all(map(_is_number, known))
+    n_values = len({_name(value) for value in known})
+    are_levels = n_values <= _MOST_LEVELS and len(known) >= n_values * _CLIPS_OF_LEVEL
+    if numeric and n_values > len(_QUARTILES) + 1 and not are_levels:
         return _quartiles(clips, values)
     found = _collect(clips, [None if value is None else _name(value) for value in values])
-    return {name: found[name] for name in sorted(found)}
+    return {name: found[name] for name in sorted(found, key=float if numeric else None)}
 
 
 def _quartiles(clips: Sequence[ScoredClip], values: Sequence[float | None]) -> dict[str, list[ScoredClip]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from audiograft.data.leakage import summary_line
 from audiograft.data.pages import printable
+from audiograft.evaluate.slices import FIXED_SLICES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +31,10 @@ SMALL_NOTE = f"{SMALL} few words or answers: one error more or less moves the ra
 SPEED = "s of audio a second: decoding alone, one run on one machine"
 """What RTFx is; a second run on a busy machine may say several times more or less."""
 _LOSS = "loss (nats a token)"
+_SHARES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+_AREAS = {"roc_auc": "ROC AUC", "pr_auc": "PR AUC", "eer": "equal error rate"}
+_MEANS = {"brier": "Brier score", "nll": "loss (nats a clip)", "ece": "ECE (10 bins)"}
+_LEVEL_HEADS = {"duration_ms": "duration (ms)", "target_snr_db": "signal to noise (dB)"}
 Metrics = Mapping[str, Any]
 
 
@@ -103,13 +108,51 @@ def _word_errors(metrics: Metrics) -> int:
 
 
 def answers(metrics: Metrics) -> Table | None:
-    """Right answers, in all and by kind of question."""
+    """Right answers, in all and by kind of question; detections have tables of their own."""
     accuracy = metrics["accuracy"]
-    if not accuracy:
+    if not accuracy or metrics.get("detection"):
         return None
     rows = [("all", percent(accuracy["rate"]), str(accuracy["answers"]), span(accuracy["interval"]))]
     rows += [(kind, percent(row["rate"]), str(row["answers"]), "") for kind, row in accuracy["by_question"].items()]
     return Table(("answers", "right", "of", "95 % interval"), rows)
+
+
+def detection_tables(found: Metrics) -> list[Table]:
+    """The figures of detections, of `detection` in metrics.json: in all, by class, by duration and by noise."""
+    return [_detection_headline(found), *(table for table in (_per_class(found), *map(_by_level(found), _LEVEL_HEADS)) if table)]
+
+
+def _detection_headline(found: Metrics) -> Table:
+    rows = [(name, percent(found[key]["rate"]), span(found[key]["interval"])) for key, name in _SHARES.items()]
+    for key, name in _AREAS.items():
+        interval = found[key]["interval"] or {"low": None, "high": None}
+        ends = "-" if interval["low"] is None else f"{_digits(interval['low'])} to {_digits(interval['high'])}"
+        rows.append((name, _digits(found[key]["value"]), ends))
+    rows += [(name, _digits(found[key]), "") for key, name in _MEANS.items()]
+    return Table(("detection", "", "95 % interval"), [row for row in rows if row[1] != "-"])
+
+
+def _digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _per_class(found: Metrics) -> Table:
+    rows = [
+        (label, percent(row["rate"]), span(row["wilson"]), f"{row['n']:,}", *(f"{found['confusion'][label][said]:,}" for said in found["classes"]))
+        for label, row in found["per_class"].items()
+    ]
+    return Table(("class", "right", "95 % (Wilson)", "of", *(f"called {label}" for label in found["classes"])), rows)
+
+
+def _by_level(found: Metrics) -> Callable[[str], Table | None]:
+    def table(key: str) -> Table | None:
+        rows = [
+            (f"{row[key]:g}", *map(percent, (row["accuracy"], row["hit_rate"], row["false_alarm_rate"])), span(row["wilson"]), f"{row['n']:,}")
+            for row in found["conditions"].get(key, ())
+        ]
+        return Table((_LEVEL_HEADS[key], "right", "hits", "false alarms", "right, 95 % (Wilson)", "of"), rows) if len(rows) > 1 else None
+
+    return table
 
 
 def answer_texts(metrics: Metrics) -> Table | None:
@@ -251,7 +294,8 @@ def clips_line(metrics: Metrics) -> str:
     """What was scored, what was not, and how fast it was."""
     failed = f", {len(metrics['failed']):,} failed and left out of every rate" if metrics["failed"] else ""
     speed = "" if metrics["rtfx"] is None else f"; RTFx {rounded(metrics['rtfx'])} ({SPEED})"
-    return f"{counted(metrics['n_clips'], 'row')}{failed}; normaliser {metrics['normaliser']['name']} {metrics['normaliser']['version']}{speed}"
+    normaliser = "" if metrics.get("detection") else f"; normaliser {metrics['normaliser']['name']} {metrics['normaliser']['version']}"
+    return f"{counted(metrics['n_clips'], 'row')}{failed}{normaliser}{speed}"
 
 
 def empty_line(metrics: Metrics) -> str | None:
@@ -291,15 +335,20 @@ def print_metrics(metrics: Metrics, console: Console) -> None:
         metrics: of `score`, with those keys of the run that are known.
         console: without markup, since names of speakers and files are printed as they are.
     """
-    few = [table for table in slices(metrics).values() if 1 < len(table.rows) <= _MAX_SLICES_SHOWN]
-    normalised = normalisers(metrics)
+    found = metrics.get("detection")
+    own = {key: table for key, table in slices(metrics).items() if not found or key.removesuffix(OF_ANSWERS) not in FIXED_SLICES}
+    few = [table for table in own.values() if 1 < len(table.rows) <= _MAX_SLICES_SHOWN]
     parts = (headline, answers, answer_texts, loss, matches, detectors, terms, deafness, baseline)
     tables = [table for part in parts if (table := part(metrics))]
-    for table in (*tables[:1], normalised, *tables[1:], *few):
+    if found:
+        tables = [*detection_tables(found), *tables]
+    else:
+        tables.insert(1, normalisers(metrics))
+    for table in (*tables, *few):
         _print(table, console)
     if any(SMALL in cell for table in few for row in table.rows for cell in row[1:2]):
         console.print(SMALL_NOTE)
-    lines = [clips_line(metrics), interval_line(metrics), empty_line(metrics)]
+    lines = [clips_line(metrics), interval_line(metrics), empty_line(metrics), *([*found["notes"], found["choice"]] if found else [])]
     lines += [line(metrics) for key, line in (("deafness", deafness_line), ("baseline", baseline_line)) if metrics[key]]
     for line in (*lines, leakage_line(metrics), checkpoint_line(metrics)):
         if line:

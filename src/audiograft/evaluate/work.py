@@ -28,10 +28,10 @@ from audiograft.inference.whisper import WhisperEngine, open_engine
 from audiograft.messages import Message, conversation
 from audiograft.types import WINDOW_S, WINDOW_SAMPLES, Answer, AudioError, Sample, Transcript
 
-_SHUFFLE_SEED = 0
+SHUFFLE_SEED = 0
 _DIGITS = 5
 """Of log-probabilities: more would make the file longer and nothing else."""
-_OWN = frozenset(Prediction.__dataclass_fields__)
+_OWN = frozenset({*Prediction.__dataclass_fields__, "predicted"})
 """Keys of a prediction, which no key of a manifest may overwrite."""
 _ANSWER_TOKENS = 64
 """Budget of what is said without the right sound: enough to be wrong."""
@@ -85,7 +85,7 @@ def clips_heard(samples: Sequence[Sample], audio: Audio) -> dict[str, Sequence[s
     """The clips that each row of a manifest is heard with, by its id: of all rows, so that what is left of a run is shuffled as the whole was."""
     clips: Sequence[Sequence[str]] = [() if audio == "none" else sample.clips for sample in samples]
     if audio == "shuffled":
-        clips = shuffle_clips(clips, _SHUFFLE_SEED)
+        clips = shuffle_clips(clips, SHUFFLE_SEED)
     return {sample.id: own for sample, own in zip(samples, clips, strict=True)}
 
 
@@ -139,23 +139,7 @@ def _reference_scores(
 
 
 def _prediction(sample: Sample, audio: str | list[str] | None, result: Result, score: TokenScores | None) -> Prediction:
-    extra = sample.extra | {"label": sample.label}
-    row = Prediction(
-        id=sample.id,
-        reference=sample.target or "",
-        hypothesis="",
-        audio=tuple(audio) if isinstance(audio, list) else audio,
-        task=task(sample),
-        prompt=None if sample.messages else sample.prompt,
-        duration_s=sample.duration_s,
-        speaker=sample.speaker,
-        recording=sample.recording,
-        source=sample.source,
-        language=sample.language,
-        question=_text_or_none(sample.extra.get("question")),
-        snr_db=_snr_db(sample),
-        extra={key: value for key, value in extra.items() if isinstance(value, str | int | float | bool) and key not in _OWN},
-    )
+    row = base_row(sample, audio)
     if isinstance(result, AudioError):
         return replace(row, error=str(result))
     return replace(
@@ -167,6 +151,28 @@ def _prediction(sample: Sample, audio: str | list[str] | None, result: Result, s
         token_logprobs=tuple(round(value, _DIGITS) for value in result.token_logprobs),
         reference_nats=None if score is None else round(score.nats, _DIGITS),
         reference_tokens=None if score is None else score.n_tokens,
+    )
+
+
+def base_row(sample: Sample, audio: str | list[str] | None) -> Prediction:
+    """What a row of the manifest says of its prediction, before the model says anything; `audio` as the manifest names it."""
+    is_detection = task(sample) == "detection"
+    extra = sample.extra if is_detection else sample.extra | {"label": sample.label}
+    return Prediction(
+        id=sample.id,
+        reference=(sample.label if is_detection else sample.target) or "",
+        hypothesis="",
+        audio=tuple(audio) if isinstance(audio, list) else audio,
+        task=task(sample),
+        prompt=None if sample.messages or is_detection else sample.prompt,
+        duration_s=sample.duration_s,
+        speaker=sample.speaker,
+        recording=sample.recording,
+        source=sample.source,
+        language=sample.language,
+        question=_text_or_none(sample.extra.get("question")),
+        snr_db=_snr_db(sample),
+        extra={key: value for key, value in extra.items() if isinstance(value, str | int | float | bool) and key not in _OWN},
     )
 
 
@@ -193,7 +199,7 @@ def hear_differently(engine: Engine, rows: Sequence[Sample], run: Path, chosen: 
         chosen: prompt, context and batch size.
     """
     own = [row.clips for row in rows]
-    heard: dict[str, Sequence[Sequence[str]]] = {"shuffled": shuffle_clips(own, _SHUFFLE_SEED), "silence": own}
+    heard: dict[str, Sequence[Sequence[str]]] = {"shuffled": shuffle_clips(own, SHUFFLE_SEED), "silence": own}
     lines = []
     block = chosen.batch_size * BATCHES_IN_FLIGHT
     for condition, named in heard.items():

@@ -5,22 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
 import torch
 
 from audiograft.audio import AudioInput, load_audio
 from audiograft.inference.batching import in_flight
+from audiograft.inference.choices import ClosedQuestion, question_for
 from audiograft.inference.chunking import split_into_chunks
 from audiograft.inference.decoding import GREEDY, Decoding, DecodingOptions, Request, Waveform, write_answers
+from audiograft.inference.detection import Detector, HearingOptions
 from audiograft.inference.questions import Asked, Question, prepare, refer
 from audiograft.inference.teacher_forcing import TokenScores, score_references
 from audiograft.inference.transcribing import Budgets, Job, a_second_of_noise, join_texts, transcript_tokens
 from audiograft.messages import Message, audio_messages
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, load_model
-from audiograft.types import TRANSCRIBE_PROMPT, Answer, AudioError, ConfigError, Transcript
+from audiograft.types import TRANSCRIBE_PROMPT, Answer, AudioError, ConfigError, Detection, Transcript
 
 log = logging.getLogger(__name__)
+Heard = TypeVar("Heard", Transcript, Detection)
 
 
 class Engine:
@@ -261,6 +264,64 @@ class Engine:
                 round(answer.decode_s, 6),
             )
 
+    @overload
+    def detect(self, audio: AudioInput, question: ClosedQuestion | None = ..., **hearing: Unpack[HearingOptions]) -> Detection: ...
+    @overload
+    def detect(self, audio: list[AudioInput], question: ClosedQuestion | None = ..., **hearing: Unpack[HearingOptions]) -> list[Detection]: ...
+
+    def detect(
+        self, audio: AudioInput | list[AudioInput], question: ClosedQuestion | None = None, **hearing: Unpack[HearingOptions]
+    ) -> Detection | list[Detection]:
+        """Say whether there is speech in one clip or in each of a list, how sure that is, and in clips of more than a second where it is.
+
+        Args:
+            audio: a path, bytes of a file, a file object or (samples, rate); or a list of these.
+            question: what is asked; the model's own by default, see `audiograft.inference.choices`.
+            **hearing: as for `choose_many`; here clips of more than a second are cut by default.
+
+        Raises:
+            AudioError: a clip can't be used.
+            ConfigError: the answers don't fit the model's vocabulary.
+        """
+        sources = audio if isinstance(audio, list) else [audio]
+        options: HearingOptions = {"cut": None, **hearing}
+        results = [_raised(result) for result in self.choose_many(sources, question or question_for(self.name), **options)]
+        return results if isinstance(audio, list) else results[0]
+
+    def choose_many(
+        self,
+        sources: Sequence[AudioInput],
+        question: ClosedQuestion,
+        *,
+        on_result: Callable[[int, Detection | AudioError], None] = lambda index, result: None,
+        **hearing: Unpack[HearingOptions],
+    ) -> list[Detection | AudioError]:
+        """Answer a closed question about many clips; one that can't be used gives its error and the others go on.
+
+        Args:
+            sources: clips as `detect` takes them.
+            question: what is asked, and what may be answered.
+            on_result: called with the index and result of each clip as it is done, which need not be in order.
+            **hearing: see `HearingOptions`; by default each clip is heard whole.
+
+        Returns:
+            One result per source, in order.
+
+        Raises:
+            ConfigError: the answers don't fit the model's vocabulary.
+            DataError: its chat template refuses the conversation.
+        """
+        batch_size = hearing.get("batch_size", 64)
+        detector = Detector(self, question, hearing.get("cut", False), hearing.get("segmentation"))
+        return in_flight(
+            len(sources),
+            lambda index: detector.hear(sources[index]),
+            lambda heard: detector.answer(heard, batch_size),
+            lambda heard: len(heard.windows),
+            batch_size,
+            on_result,
+        )
+
     def score_references(
         self,
         questions: Sequence[Question],
@@ -312,7 +373,7 @@ def find_device(name: str = "auto") -> torch.device:
     return device
 
 
-def _raised(result: Transcript | AudioError) -> Transcript:
+def _raised(result: Heard | AudioError) -> Heard:
     if isinstance(result, AudioError):
         raise result
     return result

@@ -147,7 +147,7 @@ def _distances(totals: Array, statistic: Statistic, value: float, error: float, 
     products = (totals[:, :, None] * totals[:, None, :]).reshape(n_clusters, -1)
     block = max(1, _BLOCK_DRAWS // n_clusters)
     for start in range(0, resamples, block):
-        times = _draw(n_clusters, min(block, resamples - start), rng)
+        times = draw_clusters(n_clusters, min(block, resamples - start), rng)
         drawn = times @ totals
         # Rates of draws without a word, or logarithms of none, are not finite, and count as infinitely far.
         with np.errstate(all="ignore"):
@@ -159,7 +159,7 @@ def _distances(totals: Array, statistic: Statistic, value: float, error: float, 
         yield distances
 
 
-def _draw(n_clusters: int, count: int, rng: np.random.Generator) -> Array:
+def draw_clusters(n_clusters: int, count: int, rng: np.random.Generator) -> Array:
     """How often each cluster is drawn (count, n_clusters), as floats."""
     drawn = rng.integers(0, n_clusters, size=(count, n_clusters)) + n_clusters * np.arange(count)[:, None]
     return np.bincount(drawn.ravel(), minlength=count * n_clusters).reshape(count, n_clusters).astype(float)

@@ -72,14 +72,21 @@ def cluster_bootstrap(
     if not words:
         return Interval(None, None, confidence, "none", len(counts), "no reference has a word, so there is no rate")
     if not errors:
-        return _clusters_as_trials(0, clusters, confidence)
+        return clusters_as_trials(0, clusters, confidence)
     drawn = bootstrap(sums, clusters, sums[:, 1], _LOG_RATE, resamples, seed)
     if drawn.degrees >= FEW_DEGREES:
         return make_interval(drawn, confidence, clusters, np.exp)
     return make_interval(bootstrap(sums, clusters, sums[:, 1], _RATE, resamples, seed), confidence, clusters, lambda ends: np.maximum(ends, 0))
 
 
-def cluster_share(right: Sequence[bool], clusters: Sequence[str | None], resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
+def cluster_share(
+    right: Sequence[bool],
+    clusters: Sequence[str | None],
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    unit: str = "speaker",
+) -> Interval:
     """Interval of a share, such as an accuracy, by the bootstrap of `cluster_bootstrap`, on the logit of the share.
 
     Args:
@@ -88,6 +95,7 @@ def cluster_share(right: Sequence[bool], clusters: Sequence[str | None], resampl
         resamples: bootstrap samples.
         confidence: how often such intervals are to hold the truth.
         seed: same seed, same interval.
+        unit: what a cluster is called in warnings.
 
     Returns:
         The interval, between 0 and 1. Where each answer is a cluster of its own it is Wilson's; where all are right, or none is, it is Wilson's
@@ -100,9 +108,9 @@ def cluster_share(right: Sequence[bool], clusters: Sequence[str | None], resampl
     n_right = int(sum(right))
     n_clusters = count_clusters(clusters)
     if n_right in (0, len(right)) or n_clusters == len(right):
-        return _clusters_as_trials(min(n_right, n_clusters), clusters, confidence)
+        return clusters_as_trials(min(n_right, n_clusters), clusters, confidence, unit)
     sums = np.column_stack([np.asarray(right, dtype=float), np.ones(len(right))])
-    return make_interval(bootstrap(sums, clusters, sums[:, 1], _LOGIT_SHARE, resamples, seed), confidence, clusters, special.expit)
+    return make_interval(bootstrap(sums, clusters, sums[:, 1], _LOGIT_SHARE, resamples, seed), confidence, clusters, special.expit, unit)
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -152,23 +160,26 @@ _LOG_RATE = Statistic(_log_rate, _log_rate_gradient)
 _LOGIT_SHARE = Statistic(_logit, _logit_gradient)
 
 
-def _clusters_as_trials(successes: int, clusters: Sequence[str | None], confidence: float) -> Interval:
-    return replace(wilson(successes, count_clusters(clusters), confidence), warning=few_clusters(clusters))
+def clusters_as_trials(successes: int, clusters: Sequence[str | None], confidence: float, unit: str = "speaker") -> Interval:
+    """Wilson's interval for as many trials as there are clusters: where all are alike, nobody knows how errors would cluster."""
+    return replace(wilson(successes, count_clusters(clusters), confidence), warning=few_clusters(clusters, unit))
 
 
-def make_interval(drawn: Bootstrap, confidence: float, clusters: Sequence[str | None], back: Callable[[Array], Array]) -> Interval:
+def make_interval(
+    drawn: Bootstrap, confidence: float, clusters: Sequence[str | None], back: Callable[[Array], Array], unit: str = "speaker"
+) -> Interval:
     """The interval of what was drawn, its ends brought `back` from the scale of the statistic; without ends where no spread is known."""
     if not drawn.error:
-        return Interval(None, None, confidence, "none", drawn.n_clusters, _no_spread(clusters))
+        return Interval(None, None, confidence, "none", drawn.n_clusters, _no_spread(clusters, unit))
     low, high = back(np.array(drawn.ends(confidence)))
     method = f"{'utterance' if drawn.n_clusters == len(clusters) else 'cluster'}{'-bootstrap' if len(drawn.distances) else ''}-t"
-    return Interval(float(low), float(high), confidence, method, drawn.n_clusters, few_clusters(clusters))
+    return Interval(float(low), float(high), confidence, method, drawn.n_clusters, few_clusters(clusters, unit))
 
 
-def _no_spread(clusters: Sequence[str | None]) -> str:
+def _no_spread(clusters: Sequence[str | None], unit: str) -> str:
     if len(clusters) == 1:
         return "one utterance: its spread can't be known, so there is no interval"
-    return f"all {count_clusters(clusters)} {_unit(clusters)} are alike: their spread can't be known, so there is no interval"
+    return f"all {count_clusters(clusters)} {_units(clusters, unit)} are alike: their spread can't be known, so there is no interval"
 
 
 def count_clusters(clusters: Sequence[str | None]) -> int:
@@ -176,16 +187,16 @@ def count_clusters(clusters: Sequence[str | None]) -> int:
     return int(as_units(clusters).max()) + 1
 
 
-def few_clusters(clusters: Sequence[str | None]) -> str | None:
+def few_clusters(clusters: Sequence[str | None], unit: str = "speaker") -> str | None:
     """What to say of an interval of so few clusters; None where they are enough."""
     if len(set(clusters)) == 1 and None not in clusters:
-        return "all of one speaker: it says nothing about other speakers"
+        return f"all of one {unit}: it says nothing about other {unit}s"
     n_clusters = count_clusters(clusters)
-    return f"{n_clusters} {_unit(clusters)} only: the interval is wide and rough" if n_clusters < FEW_CLUSTERS else None
+    return f"{n_clusters} {_units(clusters, unit)} only: the interval is wide and rough" if n_clusters < FEW_CLUSTERS else None
 
 
-def _unit(clusters: Sequence[str | None]) -> str:
-    return "utterances" if count_clusters(clusters) == len(clusters) else "speakers"
+def _units(clusters: Sequence[str | None], unit: str) -> str:
+    return "utterances" if count_clusters(clusters) == len(clusters) else f"{unit}s"
 
 
 def _check(n_rows: int, n_clusters: int, name: str) -> None:

@@ -22,7 +22,7 @@ from audiograft.model.load import Bases, find_adapter, load_model, locate_bases
 from audiograft.model.lora import lora_disabled, merge_lora
 from audiograft.model.published.system_b import find_system_b, system_b_sources
 from audiograft.model.records import MERGE_NAME
-from audiograft.types import SAMPLE_RATE_HZ, TRAINING_TRACES, TRANSCRIBE_PROMPT, VALIDATION_TRACES, ConfigError
+from audiograft.types import DETECTION_FILE, SAMPLE_RATE_HZ, TRAINING_TRACES, TRANSCRIBE_PROMPT, VALIDATION_TRACES, ConfigError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.3}
@@ -113,9 +113,12 @@ def merge_adapter(folder: str | Path, out: Path, dtype: str | None = None, bases
 
 
 def _carry_traces(folder: str | Path, out: Path) -> None:
-    """The records of the training go along, so that test data can still be compared with them; those of an earlier merge into `out` do not stay."""
+    """The records of the training go along, so that test data can still be compared with them; those of an earlier merge into `out` do not stay.
+
+    So does the question that was taught.
+    """
     adapter_folder = find_adapter(folder)
-    for record in (TRAINING_TRACES, VALIDATION_TRACES):
+    for record in (TRAINING_TRACES, VALIDATION_TRACES, DETECTION_FILE):
         (out / record).unlink(missing_ok=True)
         if adapter_folder is not None and (adapter_folder / record).is_file():
             shutil.copyfile(adapter_folder / record, out / record)

@@ -18,13 +18,13 @@ from audiograft.model.card import CardOptions, build_card, is_ours
 from audiograft.model.checkpoint import SHIPPED, one_line
 from audiograft.model.load import Bases, locate_bases
 from audiograft.model.records import ADAPTER_NAME, CONFIG_NAME, read_evaluation
-from audiograft.types import AudiograftError, ConfigError
+from audiograft.types import DETECTION_FILE, AudiograftError, ConfigError
 
 CARD_NAME = "README.md"
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "projector.safetensors", "adapter_model.safetensors")
 _WANTED = (
-    *_WEIGHTS, "model.safetensors.index.json", "config.json", "generation_config.json", "adapter.json", "adapter_config.json",
+    *_WEIGHTS, "model.safetensors.index.json", "config.json", "generation_config.json", "adapter.json", "adapter_config.json", DETECTION_FILE,
     "processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "chat_template.jinja",
     "chat_template.json",

@@ -16,8 +16,8 @@ class Collator:
 
     The batch has `input_ids`, `attention_mask` and `labels` (rows, positions); of all clips of all rows, one behind the other, `feature_lengths`
     (clips,) and `input_features` (clips, channels, frames) or, from cached features, `encoder_states` (clips, encoder frames, width), all of which
-    a batch of text alone lacks; besides, for the trainer and not for the model, `ids` and `audio_s`, and `lost` where there are rows of which nothing
-    can be read any more.
+    a batch of text alone lacks; besides, for the trainer and not for the model, `ids` and `audio_s`; `classes` (the label of each row, or None) where
+    there are rows to be classified; and `lost` where there are rows of which nothing can be read any more.
     """
 
     def __init__(self, processor: AudioGraftProcessor) -> None:
@@ -29,6 +29,8 @@ class Collator:
             "ids": [item["id"] for item in items],
             "audio_s": sum(item["audio_s"] for item in items),
         }
+        if any(classes := [item.get("label") for item in items]):
+            batch["classes"] = classes
         if lost := [item["lost"] for item in items if "lost" in item]:
             batch["lost"] = lost
         lengths = [frames for item in items for frames in item["feature_frames"]]

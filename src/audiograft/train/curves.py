@@ -42,7 +42,7 @@ class _Panel:
 
 _PANELS = (
     _Panel("loss (nats per token)", {"loss": "training", "eval_loss": "validation"}, "log"),
-    _Panel("validation word error rate", {"eval_wer": "validation"}),
+    _Panel("validation", {"eval_wer": "word error rate", "eval_accuracy": "accuracy"}),
     _Panel("learning rate", {"learning_rate": "learning rate"}),
     _Panel("norm of the gradient, before it is clipped", {"grad_norm": "gradient"}, "log"),
     _Panel("tokens a second", {"tokens_per_s": "tokens"}),
@@ -106,7 +106,7 @@ def _draw(panel: _Panel, axes: Axes, log: Sequence[Mapping[str, float]]) -> None
         axes.set_yscale("log")
     elif min(drawn) >= 0:
         axes.set_ylim(bottom=0)
-    if len(axes.lines) > 1 or any("not finite" in str(line.get_label()) for line in axes.lines):
+    if len(panel.curves) > 1 or any("not finite" in str(line.get_label()) for line in axes.lines):
         axes.legend(fontsize="x-small")
 
 

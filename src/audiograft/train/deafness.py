@@ -12,22 +12,24 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from audiograft.data.shuffling import shuffle_clips
+from audiograft.data.shuffling import shuffle_clips, swap_classes
+from audiograft.inference.choices import ClosedQuestion
 from audiograft.metrics.permutation import permutation_p_value
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
 from audiograft.train.recipe import DEAF_P, MIN_DEAFNESS_CLIPS
-from audiograft.train.rows import Row, load_clips
-from audiograft.train.validation import score
+from audiograft.train.rows import Row, Waveform, load_clips
+from audiograft.train.validation import asks, score
 from audiograft.types import DataError
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One row of the table: mean loss per answer token in nats, averaged over clips, and corpus WER."""
+    """One row of the table: mean loss per answer token in nats, averaged over clips; corpus WER, and accuracy on rows to be classified."""
 
     audio: str
     loss: float
-    wer: float
+    wer: float | None
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class DeafnessReport:
     @property
     def deaf(self) -> bool:
         true, shuffled, _ = self.conditions
-        return self.p_value >= DEAF_P or shuffled.wer <= true.wer
+        no_worse = [other <= own for own, other in ((true.wer, shuffled.wer), (shuffled.accuracy, true.accuracy)) if None not in (own, other)]
+        return self.p_value >= DEAF_P or any(no_worse)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"deaf": self.deaf}
@@ -60,9 +63,10 @@ class DeafnessReport:
 
     def table(self) -> Table:
         """For the terminal."""
-        table = Table("audio", "loss", "WER")
+        shares = {name: key for name, key in (("WER", "wer"), ("accuracy", "accuracy")) if getattr(self.conditions[0], key) is not None}
+        table = Table("audio", "loss", *shares)
         for condition in self.conditions:
-            table.add_row(condition.audio, f"{condition.loss:.3f}", f"{condition.wer:.1%}")
+            table.add_row(condition.audio, f"{condition.loss:.3f}", *(f"{getattr(condition, key):.1%}" for key in shares.values()))
         return table
 
 
@@ -89,8 +93,12 @@ def check_deafness(
     source: str,
     permutations: int,
     seed: int,
+    question: ClosedQuestion | None = None,
 ) -> DeafnessReport:
     """Score rows on their own audio, on each other's, and on zeros of the same length.
+
+    Rows that are answers to a closed question get the clip of a row with another answer: of clips that keep their answer, half of all where there are
+    two, neither loss nor accuracy could show anything.
 
     Args:
         model: in any mode; it is put in evaluation mode meanwhile.
@@ -99,14 +107,28 @@ def check_deafness(
         source: where they come from, for the report.
         permutations: draws of the permutation test.
         seed: of the shuffling and of the test.
+        question: closed, that labels answer; see `audiograft.train.validation.score`.
     """
     true = [load_clips(row) for row in rows]
-    shuffled = shuffle_clips(true, seed)
+    shuffled = _shuffled(true, [row.label if asks(row, question) else None for row in rows], seed)
     silence = [[np.zeros_like(clip) for clip in clips] for clips in true]
-    scores = {name: score(model, processor, rows, audio) for name, audio in (("true", true), ("shuffled", shuffled), ("silence", silence))}
+    scores = {name: score(model, processor, rows, audio, question) for name, audio in (("true", true), ("shuffled", shuffled), ("silence", silence))}
     return DeafnessReport(
-        conditions=tuple(Condition(name, float(np.mean(item.losses)), item.wer) for name, item in scores.items()),
+        conditions=tuple(Condition(name, float(np.mean(item.losses)), item.wer, item.accuracy) for name, item in scores.items()),
         p_value=permutation_p_value(scores["true"].losses, scores["shuffled"].losses, permutations, seed),
         clips=len(rows),
         source=source,
     )
+
+
+def _shuffled(clips: Sequence[Sequence[Waveform]], labels: Sequence[str | None], seed: int) -> list[list[Waveform]]:
+    """The clips of each row given to another one: rows with a label among themselves, so that the label is another, and the others likewise."""
+    shuffled: dict[int, list[Waveform]] = {}
+    named = [label for label in labels if label is not None]
+    for classed in (True, False):
+        rows = [number for number, label in enumerate(labels) if (label is not None) == classed]
+        own = [clips[number] for number in rows]
+        # Where there is one class alone, no clip has another answer.
+        others = swap_classes(own, named, seed) if classed and len(set(named)) > 1 else shuffle_clips(own, seed)
+        shuffled.update(zip(rows, others, strict=True))
+    return [shuffled[number] for number in range(len(clips))]

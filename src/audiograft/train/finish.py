@@ -14,11 +14,13 @@ from transformers.trainer_callback import TrainerState
 
 from audiograft import provenance
 from audiograft.data.manifest import replace_text
+from audiograft.inference.choices import ClosedQuestion
 from audiograft.model.adapters import save_adapter
 from audiograft.model.checkpoint import one_line, save_graft
 from audiograft.model.merge import merge_adapter
 from audiograft.train.curves import CURVES_NAME, draw_curves
 from audiograft.train.deafness import DeafnessReport
+from audiograft.train.question import write_question
 from audiograft.train.recipe import Recipe
 from audiograft.train.setup import DTYPES, Start, other_kind
 from audiograft.train.stages import ParameterCounts
@@ -26,7 +28,7 @@ from audiograft.train.stages import ParameterCounts
 
 def summary(recipe: Recipe, start: Start, counts: ParameterCounts, state: TrainerState, deafness: DeafnessReport) -> dict[str, Any]:
     """What stands in train.json, without what is known of the data."""
-    validations = [line for line in state.log_history if "eval_wer" in line]
+    validations = [line for line in state.log_history if "eval_loss" in line]
     accelerator = torch.accelerator.is_available()
     return {
         "deaf": deafness.deaf,
@@ -45,7 +47,7 @@ def summary(recipe: Recipe, start: Start, counts: ParameterCounts, state: Traine
     }
 
 
-def export(start: Start, recipe: Recipe, result: dict[str, Any], console: Console) -> None:
+def export(start: Start, recipe: Recipe, result: dict[str, Any], question: ClosedQuestion | None, console: Console) -> None:
     """Write the model, whole or as an adapter, then train.json, whose presence says that the run is complete.
 
     Where an earlier run ended in the same folder, what it left of the other kind of output goes.
@@ -54,6 +56,7 @@ def export(start: Start, recipe: Recipe, result: dict[str, Any], console: Consol
         start: the trained model.
         recipe: of the run.
         result: what `summary` gave; `merge_failed` is set where merging changed what the model says.
+        question: that was taught, for detection.json.
         console: where is said what was merged.
 
     Raises:
@@ -65,11 +68,12 @@ def export(start: Start, recipe: Recipe, result: dict[str, Any], console: Consol
     elif start.quantised:
         # First, since a folder with an adapter is opened as one, and what was merged is opened again to be compared.
         _remove_other_kind(recipe)
-        _merge_into_base(start, recipe, result, output_dir, console)
+        _merge_into_base(start, recipe, result, question, console)
     else:
         torch.nn.Module.to(start.model, DTYPES[recipe.save_dtype])
         save_graft(start.model, start.processor, output_dir)
     _remove_other_kind(recipe)
+    write_question(question, output_dir)
     replace_text(output_dir / "train.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
 
 
@@ -89,8 +93,9 @@ def _save_adapter(start: Start, recipe: Recipe, result: dict[str, Any], folder: 
     save_adapter(start.model, start.processor, folder, start.base, recipe.as_dict(), origin, start.quantised)
 
 
-def _merge_into_base(start: Start, recipe: Recipe, result: dict[str, Any], output_dir: Path, console: Console) -> None:
+def _merge_into_base(start: Start, recipe: Recipe, result: dict[str, Any], question: ClosedQuestion | None, console: Console) -> None:
     """After training on 4-bit weights: the base as it was before, opened again, with the adapter merged. One that can't be merged is kept."""
+    output_dir = Path(recipe.output_dir)
     with tempfile.TemporaryDirectory(dir=output_dir, prefix="adapter-to-merge-") as folder:
         _save_adapter(start, recipe, result, Path(folder))
         console.print("opening the base again, without quantisation, to merge into it")
@@ -103,6 +108,7 @@ def _merge_into_base(start: Start, recipe: Recipe, result: dict[str, Any], outpu
     if kept.exists():  # of whatever run
         kept = Path(tempfile.mkdtemp(dir=output_dir, prefix="adapter-"))
     _save_adapter(start, recipe, result, kept)
+    write_question(question, kept)
     console.print(
         f"merging changed what the model says, or lost what LoRA had learnt: use {kept}, not the whole model in {output_dir}; "
         f"try audiograft merge {kept} --out DIR --dtype fp32",

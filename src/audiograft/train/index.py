@@ -155,6 +155,7 @@ class RowIndex(Sequence[Row]):
             padded=bool(entry["padded"]),
             feature_frames=tuple(clips["feature_frames"].tolist()),
             positions=int(entry["positions"]),
+            answer_only=self.wording.answer_only,
         )
 
     @property
@@ -207,7 +208,9 @@ class Rules:
     def check(self, sample: Sample, known: Sequence[ClipTrace] | None = None) -> Row | Rejection:
         """See `check_row`."""
         row = check_row(self.wording.apply(sample), self.processor, self.pad_share, self.seed, known)
-        return row if isinstance(row, Rejection) else self.useless(row) or row
+        if isinstance(row, Rejection):
+            return row
+        return self.useless(row) or replace(row, answer_only=self.wording.answer_only)
 
 
 class Traces:

@@ -13,6 +13,7 @@ from audiograft.data.augment.chain import AugmentRecipe
 from audiograft.data.declarations import OpenSection, build, convert, unknown_key, wrong_value
 from audiograft.data.prompts import find_prompts
 from audiograft.data.sources import find_source
+from audiograft.train.detection import DetectionRecipe, check_detection
 from audiograft.types import ConfigError
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -110,7 +111,10 @@ class GraftRecipe:
 
 @dataclass(frozen=True)
 class LoraRecipe:
-    """Low-rank adapters of the stage `finetune`. Each scope names linear layers of one component, by the end of their name."""
+    """Low-rank adapters of the stage `finetune`.
+
+    Each scope names linear layers of one component: by the end of their name, or as the groups attention, mlp and all.
+    """
 
     rank: int = 16
     """Rank of the two matrices."""
@@ -119,9 +123,9 @@ class LoraRecipe:
     dropout: float = 0.0
     """Share of the adapter's inputs dropped in training, 0 to 1."""
     language_model: tuple[str, ...] = ALL_LINEAR
-    """Linear layers of the language model's decoder; [] for none."""
+    """Linear layers of the language model's decoder, such as attention or [q_proj, v_proj]; [] for none."""
     audio_tower: tuple[str, ...] = ()
-    """Linear layers of the encoder, such as q_proj and v_proj; none by default."""
+    """Linear layers of the encoder likewise; none by default."""
     projector: tuple[str, ...] = ()
     """Linear layers of the projector, for train_projector: false."""
     rslora: bool = False
@@ -156,6 +160,8 @@ class Recipe:
     """The parts that the model is made of; where `model` is named too, it has to be made of these."""
     prompt: str | None = None
     """Instruction for all rows; each row's own where it is left out."""
+    detection: DetectionRecipe | None = None
+    """How rows that have a label and no text are learnt."""
     epochs: float = 1.0
     """Passes over the training rows."""
     max_steps: int | None = None
@@ -319,6 +325,7 @@ def _check_values(recipe: Recipe, source: str) -> None:
         raise ConfigError(f"{source}: data.prompts: {recipe.data.prompts}: no such file: write instructions into it, one a line")
     _check_parts(recipe, source)
     _check_stage(recipe, source)
+    check_detection(recipe, source)
     parts = () if recipe.graft is None else (recipe.graft.audio_encoder, recipe.graft.language_model)
     folders = {Path(name).expanduser().resolve() for name in (recipe.model, *parts) if name}
     if Path(recipe.output_dir).expanduser().resolve() in folders:

@@ -18,8 +18,11 @@ from audiograft.data.manifest import find_manifest, iterate_rows, row_to_sample
 from audiograft.data.prompts import drawn, read_prompts, with_drawn_prompt
 from audiograft.data.text import text_fault
 from audiograft.data.traces import ClipTrace, audio_digest
+from audiograft.inference.choices import SPEECH
 from audiograft.messages import conversation
 from audiograft.model import AudioGraftProcessor
+from audiograft.model.outputs import IGNORE_INDEX
+from audiograft.train.detection import DetectionRecipe
 from audiograft.types import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, AudioError, DataError, Rejection, Sample
 
 Waveform = npt.NDArray[np.float32]
@@ -38,6 +41,7 @@ class Row:
         positions: it takes in the language model in training, prompt and answer included.
         audio: the bytes of its clip, where that is no file of its own but came with a stream.
         window: of the stream that it came in.
+        answer_only: whether the end of turn behind the answer carries no loss.
     """
 
     sample: Sample
@@ -48,12 +52,18 @@ class Row:
     positions: int
     audio: bytes | None = None
     window: int = 0
+    answer_only: bool = False
 
     @property
     def target(self) -> str:
         """What the model should answer."""
         assert self.sample.target is not None
         return self.sample.target
+
+    @property
+    def label(self) -> str | None:
+        """Its class, where the answer to be learnt stands for that."""
+        return class_of(self.sample)
 
     @property
     def duration_s(self) -> float:
@@ -69,30 +79,58 @@ class Wording:
         prompt: for all rows with clips; conversations and rows of text alone keep theirs.
         prompts: each row with clips draws one of them, where it has none of its own.
         seed: of the draws.
+        detection: what is answered for a label, and the system turn.
     """
 
     prompt: str | None = None
     prompts: tuple[str, ...] = ()
     seed: int = 0
+    detection: DetectionRecipe | None = None
+
+    @property
+    def answer_only(self) -> bool:
+        """Whether the end of turn carries no loss."""
+        return self.detection is not None and self.detection.loss_on == "answer"
 
     @classmethod
-    def read(cls, prompt: str | None, prompts: str | None, seed: int) -> Self:
+    def read(cls, prompt: str | None, prompts: str | None, seed: int, detection: DetectionRecipe | None = None) -> Self:
         """Args are those of the class, but `prompts` is a text file of instructions, one a line.
 
         Raises:
             DataError: the file is missing, no text, or empty.
         """
-        return cls(prompt, () if prompts is None else tuple(read_prompts(prompts)), seed)
+        return cls(prompt, () if prompts is None else tuple(read_prompts(prompts)), seed, detection)
 
     def apply(self, sample: Sample) -> Sample:
-        """The row with its instruction."""
+        """The row with its instruction and, where it has a label alone, the answer that stands for it."""
+        sample = self._instructed(sample)
+        if self.detection is None:
+            return sample
+        if sample.target is None and sample.label is not None:
+            sample = replace(sample, response=self.detection.answers.get(sample.label))
+        if self.detection.system is not None and sample.clips and not sample.messages:
+            turns = ({"role": "system", "content": self.detection.system}, {"role": "user", "content": sample.prompt})
+            sample = replace(sample, messages=turns)
+        return sample
+
+    def _instructed(self, sample: Sample) -> Sample:
         if self.prompt is not None:
             return replace(sample, prompt=self.prompt) if sample.clips and not sample.messages else sample
         return with_drawn_prompt(sample, self.prompts, self.seed) if self.prompts else sample
 
 
+def class_of(sample: Sample) -> str | None:
+    """The label of a row that is to be classified: what is said in it is not known, or of no account."""
+    return sample.label if sample.text is None else None
+
+
 def read_samples(
-    manifests: Sequence[str], prompt: str | None = None, prompts: str | None = None, seed: int = 0, allow_outside: bool = False
+    manifests: Sequence[str],
+    prompt: str | None = None,
+    prompts: str | None = None,
+    seed: int = 0,
+    allow_outside: bool = False,
+    detection: DetectionRecipe | None = None,
 ) -> Iterator[Sample]:
     """All rows of some manifests, one at a time.
 
@@ -102,11 +140,12 @@ def read_samples(
         prompts: text file of instructions, one a line.
         seed: of the draws.
         allow_outside: also take clips that do not lie below the manifest's folder.
+        detection: see `Wording`.
 
     Raises:
         DataError: a file of instructions, or when its place is reached a manifest, that is missing, broken or empty.
     """
-    wording = Wording.read(prompt, prompts, seed)
+    wording = Wording.read(prompt, prompts, seed, detection)
     paths = map(find_manifest, manifests)
     rows = ((path, number, row) for path in paths for number, _, row in iterate_rows(path))
     return (wording.apply(row_to_sample(row, number, path.parent, f"{path}:{number}", allow_outside)) for path, number, row in rows)
@@ -125,6 +164,8 @@ def check_row(
         known: what decoding its clips gave before; where there is none they are decoded, since NaN samples and cut files show no earlier.
     """
     reject = partial(Rejection, sample.id, sample.audio or sample.id)
+    if sample.target is None and sample.label is not None:
+        return reject(f"the label {sample.label!r} has no answer: add it to detection.answers, or a text or response to the row", "label")
     if sample.target is None:
         return reject("no text or response to learn: add one to its row", "text")
     for key, written in (("text", sample.text), ("prompt", sample.prompt), ("response", sample.response)):
@@ -136,8 +177,8 @@ def check_row(
         clips = _listen(sample.clips) if known is None else [(clip.digest, clip.n_samples) for clip in known]
     except AudioError as error:
         return reject(str(error), error.kind)
-    if sample.target and clips and all(digest is None for digest, _ in clips):
-        return reject("silence with a transcript: correct the clip, or give it an empty text", "silence")
+    if clips and all(digest is None for digest, _ in clips) and (fault := _wrong_silence(sample)):
+        return reject(fault, "silence")
     n_samples = tuple(n for _, n in clips)
     if problem := _wrong_length(sample, n_samples):
         return reject(*problem)
@@ -156,6 +197,13 @@ def _listen(paths: Sequence[str]) -> list[tuple[str | None, int]]:
     """The digest and the number of samples of each clip."""
     waveforms = (load_audio(path).waveform for path in paths)
     return [(audio_digest(waveform), len(waveform)) for waveform in waveforms]
+
+
+def _wrong_silence(sample: Sample) -> str | None:
+    """Why a row's clips can't be silent; as the class of a clip, silence is as good as any other sound, unless it is to be speech."""
+    if class_of(sample) is None:
+        return "silence with a transcript: correct the clip, or give it an empty text" if sample.target else None
+    return f"silence with the label {SPEECH}: correct the clip or its label" if class_of(sample) == SPEECH else None
 
 
 def _wrong_length(sample: Sample, n_samples: Sequence[int]) -> tuple[str, str] | None:
@@ -212,10 +260,12 @@ def load_clips(row: Row) -> list[Waveform]:
 
 
 def tokens(row: Row, feature_frames: Sequence[int], processor: AudioGraftProcessor) -> dict[str, Any]:
-    """A row's text with clips of so many feature frames: `id`, `input_ids`, `labels`, `feature_frames`.
+    """A row's text with clips of so many feature frames: `id`, `input_ids`, `labels`, `feature_frames`, and its class as `label`.
 
     Raises:
         DataError: markers and clips differ in number, or the chat template refuses the conversation.
     """
     ids, labels = processor.training_ids(conversation(row.sample), row.target, feature_frames)
-    return {"id": row.sample.id, "input_ids": ids, "labels": labels, "feature_frames": list(feature_frames)}
+    if row.answer_only:
+        labels[-1] = IGNORE_INDEX
+    return {"id": row.sample.id, "input_ids": ids, "labels": labels, "feature_frames": list(feature_frames), "label": row.label}

@@ -19,6 +19,7 @@ from transformers.trainer_callback import TrainerState
 
 from audiograft.data.augment.chain import Augmenter
 from audiograft.inference.caching import fill_cache, open_cache
+from audiograft.inference.choices import ClosedQuestion
 from audiograft.model.lora import merge_lora
 from audiograft.train.batching import TokenBatchSampler, partition
 from audiograft.train.callbacks import LogLine
@@ -32,6 +33,7 @@ from audiograft.train.kl import RESPONSES, DistillationCollator, DistillationDat
 from audiograft.train.lost import LostRows
 from audiograft.train.parallel import check_parallel, is_main_process, join_processes, process_count, require_same_checkpoint, shards
 from audiograft.train.preview import draw_batch
+from audiograft.train.question import alike, trained_question
 from audiograft.train.recipe import Recipe
 from audiograft.train.rows import Row
 from audiograft.train.setup import DTYPES, Start, check_output, open_model, open_processor, prepare, training_device
@@ -40,6 +42,7 @@ from audiograft.train.stages import frozen_parts
 from audiograft.train.streaming import StreamedDataset
 from audiograft.train.trainer import GraftTrainer
 from audiograft.train.validation import Validator
+from audiograft.train.weighting import class_weights
 from audiograft.types import ConfigError, DataError
 
 
@@ -72,6 +75,9 @@ def train(recipe: Recipe, on_log: Callable[[LogLine], None] = lambda line: None,
     tell_touches(leakage, console)
     start = open_model(recipe, console)
     processor = start.processor
+    question = trained_question(recipe, processor)
+    if question is not None and (warning := alike(question, start.model, processor)):
+        console.print(warning, soft_wrap=True, markup=False)
     with _main_process_first():
         data = open_data(recipe, processor, manifests, console, newest)
     identity = run_identity(recipe, data.fingerprint)
@@ -82,10 +88,10 @@ def train(recipe: Recipe, on_log: Callable[[LogLine], None] = lambda line: None,
     counts = prepare(start, recipe, console)
     join_processes(training_device())
     lost = LostRows(output_dir / REJECTED, recipe.data.max_rejected)
-    trainer = _build_trainer(recipe, start.model, processor, data, identity, lost, console, on_log)
+    trainer = _build_trainer(recipe, start.model, processor, data, identity, lost, question, console, on_log)
     _train_or_resume(trainer, checkpoint, console)
     with torch.compiler.set_stance("force_eager"):
-        start, deafness = _finish(trainer, start, data)
+        start, deafness = _finish(trainer, start, data, question)
     result = summary(recipe, start, counts, trainer.state, deafness) | {
         "rows": data.counts(len(lost)),
         "leakage": leakage,
@@ -93,7 +99,7 @@ def train(recipe: Recipe, on_log: Callable[[LogLine], None] = lambda line: None,
         "wall_time_s": round(time.perf_counter() - started, 1),
     }
     if trainer.is_world_process_zero():
-        export(start, recipe, result, console)
+        export(start, recipe, result, question, console)
         draw(output_dir, console)
         conclude(console, deafness, output_dir)
     # A launcher ends all processes when one fails, and a deaf model counts as a failure: not before it is written.
@@ -112,6 +118,7 @@ def dry_run(recipe: Recipe, colour: bool = False) -> str:
             "--dry-run draws a batch of what is indexed, and data.streaming indexes nothing: set it to false, and a manifest of a few rows"
         )
     processor = open_processor(recipe)
+    trained_question(recipe, processor)
     console = Console(stderr=True)
     rows = index_training_rows(recipe, processor, training_manifests(recipe, console), console)
     sampler = _sampler(recipe, rows)
@@ -159,6 +166,7 @@ def _build_trainer(
     data: RunData,
     identity: dict[str, Any],
     lost: LostRows,
+    question: ClosedQuestion | None,
     console: Console,
     on_log: Callable[[LogLine], None],
 ) -> GraftTrainer:
@@ -177,7 +185,8 @@ def _build_trainer(
         frozen=frozen_parts(model),
         identity=identity,
         lost=lost,
-        validator=Validator(processor, data.validation) if data.validation else None,
+        validator=Validator(processor, data.validation, question) if data.validation else None,
+        class_weights=class_weights(recipe.detection, data.train) if recipe.detection is not None else {},
         console=console,
         on_log=on_log,
     )
@@ -194,11 +203,11 @@ def _build_trainer(
     return trainer
 
 
-def _finish(trainer: GraftTrainer, start: Start, data: RunData) -> tuple[Start, DeafnessReport]:
+def _finish(trainer: GraftTrainer, start: Start, data: RunData, question: ClosedQuestion | None) -> tuple[Start, DeafnessReport]:
     """The trained model as it is to be saved, and what the deafness check says of it. A model in shards is checked before it is put together."""
     recipe = trainer.recipe
     check = partial(check_deafness, processor=start.processor, rows=data.scored, source=data.scored_source)
-    check = partial(check, permutations=recipe.deafness.permutations, seed=recipe.seed)
+    check = partial(check, permutations=recipe.deafness.permutations, seed=recipe.seed, question=question)
     # Whole, it may be larger than what a process can compute with.
     deafness = check(trainer.model) if trainer.sharded else None
     start = replace(start, model=trainer.gathered_model() if trainer.sharded else trainer.finished_model())

@@ -187,6 +187,8 @@ class _Indexer:
         self._resuming = resuming
         self._folder = Path(recipe.output_dir) / _FOLDER
         self._settings = [recipe.prompt, recipe.seed, recipe.loss, provenance.versions(), _settings_of(processor)] if keep else []
+        if keep and recipe.detection is not None:
+            self._settings += [dict(recipe.detection.answers), recipe.detection.system]
         self.n_rejected = 0
         self.rejected: list[Path] = []
 
@@ -198,10 +200,12 @@ class _Indexer:
             DataError: no row is usable, or too few are.
         """
         recipe = self._recipe
-        if recipe.prompt is not None and self._processor.audio_token in recipe.prompt:
-            raise ConfigError(f"prompt contains {self._processor.audio_token}, which stands for a clip: take it out of the recipe")
+        system = None if recipe.detection is None else recipe.detection.system
+        for key, written in (("prompt", recipe.prompt), ("detection.system", system)):
+            if written is not None and self._processor.audio_token in written:
+                raise ConfigError(f"{key} contains {self._processor.audio_token}, which stands for a clip: take it out of the recipe")
         manifests = [ManifestFile.open(path, recipe.data.allow_outside) for path in paths]
-        wording = Wording.read(recipe.prompt, recipe.data.prompts, recipe.seed)
+        wording = Wording.read(recipe.prompt, recipe.data.prompts, recipe.seed, recipe.detection)
         useless = can_be_taught if recipe.loss == "kl" else lambda row: None
         rules = Rules(self._processor, wording, pad_share, recipe.seed, useless)
         if not self._keep:
@@ -324,7 +328,7 @@ def _open_stream(recipe: Recipe, processor: Any, console: Console, checkpoint: P
         _save_traces(recipe, [])
     traces = output_dir / TRAINING_TRACES
     cursor = Cursor(n_traces=sum(1 for _ in read_traces(traces))) if checkpoint is None else Cursor.read(checkpoint)
-    wording = Wording.read(recipe.prompt, data.prompts, recipe.seed)
+    wording = Wording.read(recipe.prompt, data.prompts, recipe.seed, recipe.detection)
     gates = {path: hold_out(path, allow_outside=data.allow_outside) for path in data.held_out}
     sampler = StreamSampler(
         streams,

@@ -16,6 +16,16 @@ from audiograft.types import ConfigError
 
 SCOPES = {"language_model": "the language model's decoder", "audio_tower": "the audio tower", "projector": "the projector"}
 """Scopes of LoRA, with how an error calls them."""
+ALL = "all"
+"""In a scope: every linear layer of the component."""
+GROUPS = {
+    "attention": (
+        "q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "qkv_proj", "query_key_value", "linear_q", "linear_k", "linear_v", "linear_out", "to_q",
+        "to_kv", "to_out", "query", "key", "value",
+    ),
+    "mlp": ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "intermediate_dense", "output_dense"),
+}  # fmt: skip
+"""In a scope: those of these layers that the component has. They are named as in Qwen, Llama, Phi, Whisper, WavLM, Wav2Vec2-BERT, Granite Speech."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ def lora_targets(model: Any, lora: LoraRecipe) -> list[str]:
     targets: dict[str, None] = {}
     for scope, own in linears.items():
         for wanted in getattr(lora, scope):
-            matched = [name for name in own if _ends(name, wanted)]
+            matched = own if wanted == ALL else [name for name in own if any(_ends(name, member) for member in GROUPS.get(wanted, (wanted,)))]
             if not matched:
                 raise _no_match(scope, wanted, own, {name: place for name, place in everywhere.items() if _ends(name, wanted)})
             targets |= dict.fromkeys(matched)
@@ -99,13 +109,15 @@ def _ends(name: str, wanted: str) -> bool:
 
 
 def _no_match(scope: str, wanted: str, own: list[str], elsewhere: dict[str, str]) -> ConfigError:
+    endings = ", ".join(sorted({name.rpartition(".")[2] for name in own})) or "none"
+    if wanted in GROUPS:
+        return ConfigError(f"lora.{scope}: {SCOPES[scope]} has no linear layer of the group {wanted}, but {endings}: name layers, or {ALL}")
     if elsewhere:
         name, place = next(iter(elsewhere.items()))
         mend = f"list it under lora.{place}" if place else "the head and a vision tower are never adapted; leave it out"
         where = SCOPES.get(place, "another part of the model")
         return ConfigError(f"lora.{scope}: {wanted} reaches {where} ({name}), not {SCOPES[scope]}: {mend}")
-    endings = sorted({name.rpartition(".")[2] for name in own})
-    return ConfigError(f"lora.{scope}: {wanted} matches no linear layer of {SCOPES[scope]}, which has {', '.join(endings) or 'none'}")
+    return ConfigError(f"lora.{scope}: {wanted} matches no linear layer of {SCOPES[scope]}, which has {endings}")
 
 
 def frozen_parts(model: Any) -> list[nn.Module]:

@@ -43,6 +43,7 @@ from audiograft.train.recipe import Recipe
 from audiograft.train.stages import checkpointed_layers
 from audiograft.train.streaming import StreamSampler, StreamShare
 from audiograft.train.validation import Validator
+from audiograft.train.weighting import weighed
 from audiograft.types import AudiograftError, ConfigError
 
 
@@ -111,6 +112,7 @@ class GraftTrainer(Trainer):
         identity: Mapping[str, Any],
         lost: LostRows,
         validator: Validator | None,
+        class_weights: Mapping[str, float],
         console: Console,
         on_log: Callable[[LogLine], None],
     ) -> None:
@@ -123,6 +125,7 @@ class GraftTrainer(Trainer):
         self._identity = identity
         self._lost = lost
         self._validator = validator
+        self._class_weights = class_weights
         self._staging: Path | None = None
         self._skeleton: nn.Module | None = None
         self._step_ids: list[str] = []
@@ -185,7 +188,7 @@ class GraftTrainer(Trainer):
         Raises:
             AudiograftError: it is not finite; the ids of the batch are then in bad-batch.json.
         """
-        ids, audio_s = inputs.pop("ids"), inputs.pop("audio_s")
+        ids, audio_s, classes = inputs.pop("ids"), inputs.pop("audio_s"), inputs.pop("classes", None)
         if "lost" in inputs:
             n_rows = self._sampler.n_rows if isinstance(self._sampler, StreamSampler) else len(self.train_dataset)  # type: ignore[arg-type]
             self._lost.add(inputs.pop("lost"), n_rows)
@@ -201,6 +204,10 @@ class GraftTrainer(Trainer):
         if self.recipe.loss == "kl":
             student: Any = taught(model, self.model, inputs, self.recipe.kl_temperature)
             model = student
+        detection = self.recipe.detection
+        if detection is not None and not detection.is_plain and classes is not None:
+            weighing: Any = weighed(model, classes, self._class_weights, detection.focal_gamma)
+            model = weighing
         loss = super().compute_loss(model, inputs, return_outputs=False, num_items_in_batch=num_items_in_batch)
         assert isinstance(loss, Tensor)
         bad = not torch.isfinite(loss)
@@ -240,17 +247,18 @@ class GraftTrainer(Trainer):
         raise AudiograftError(f"the {name} is {first} at step {step}: lower learning_rate or max_grad_norm, or drop the clips in {path}")
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Validation loss and WER; prints some transcripts."""
+        """Validation loss, WER of what was transcribed and accuracy of what was classified; prints some answers."""
         assert self._validator is not None
         started = time.perf_counter()
         # Compiled layers would be compiled anew for each length of a growing cache.
         with torch.compiler.set_stance("force_eager"):
             result = self._validator(self.model)  # type: ignore[arg-type]
         reshard(self.model)  # type: ignore[arg-type]
-        metrics = {"eval_loss": result.loss, "eval_wer": result.wer}
+        found = {"eval_loss": result.loss, "eval_wer": result.wer, "eval_accuracy": result.accuracy}
+        metrics = {name: value for name, value in found.items() if value is not None}
         self.log(metrics)
         if self.is_world_process_zero():
-            self.console.print(f"validation at step {self.state.global_step}: loss {result.loss:.4f}, WER {result.wer:.1%}")
+            self.console.print(f"validation at step {self.state.global_step}: {result}")
             for row, hypothesis in list(zip(self._validator.rows, result.hypotheses, strict=True))[: self.recipe.sample_transcripts]:
                 for line in (f"  reference:  {row.target}", f"  hypothesis: {hypothesis}"):
                     self.console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")

@@ -1,14 +1,17 @@
-"""Loss and WER on clips, during a run and at its end."""
+"""Loss, WER and accuracy on clips, during a run and at its end."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from audiograft.inference.choices import ClosedQuestion, score_choices
 from audiograft.inference.decoding import Request, write_answers
 from audiograft.inference.teacher_forcing import Referenced, score_references
 from audiograft.inference.transcribing import transcript_tokens
@@ -27,19 +30,25 @@ class Score:
     Attributes:
         losses: mean loss per answer token of each clip, in nats.
         answer_tokens: that carried loss, of each clip.
-        wer: corpus word error rate of greedy answers, on words as they are written, without a normaliser.
+        wer: corpus word error rate of greedy answers, on words as they are written, without a normaliser; None where all rows are to be classified.
         hypotheses: the answers.
+        accuracy: share of the rows that are to be classified whose own answer is the likeliest one; None where there are none.
     """
 
     losses: list[float]
     answer_tokens: list[int]
-    wer: float
+    wer: float | None
     hypotheses: list[str]
+    accuracy: float | None = None
 
     @property
     def loss(self) -> float:
         """Mean over all answer tokens of all clips."""
         return float(np.average(self.losses, weights=self.answer_tokens))
+
+    def __str__(self) -> str:
+        shares = {"WER": self.wer, "accuracy": self.accuracy}
+        return ", ".join([f"loss {self.loss:.4f}", *(f"{name} {share:.1%}" for name, share in shares.items() if share is not None)])
 
 
 def draw(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
@@ -49,18 +58,53 @@ def draw(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
 
 
 def score(
-    model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, rows: Sequence[Row], clips: Sequence[Sequence[Waveform]]
+    model: AudioGraftForConditionalGeneration,
+    processor: AudioGraftProcessor,
+    rows: Sequence[Row],
+    clips: Sequence[Sequence[Waveform]],
+    question: ClosedQuestion | None = None,
 ) -> Score:
-    """Loss and WER of each row's answer, given as many clips as it has, which may be its own or not."""
+    """Loss of each row's answer, given as many clips as it has, which may be its own or not; and what the model answers.
+
+    Args:
+        model: in any mode.
+        processor: its processor.
+        rows: what should be answered.
+        clips: of each row.
+        question: that rows with a class are answers to. They are answered by their log-odds, all others by greedy decoding.
+    """
     with evaluating(model):
         pairs = list(zip(rows, clips, strict=True))
         items = [Referenced(conversation(row.sample), own, row.target) for row, own in pairs]
         scored = score_references(model, processor, items, _BATCH_CLIPS)
-        requests = [Request(conversation(row.sample), own, _budget(row, own, processor)) for row, own in pairs]
-        hypotheses = [answer.text for answer in write_answers(model, processor, requests, batch_size=_BATCH_CLIPS)]
-    errors = corpus(word_errors(row.target, hypothesis) for row, hypothesis in zip(rows, hypotheses, strict=True))
-    counts = [item.n_tokens for item in scored]
-    return Score([item.nats / item.n_tokens for item in scored], counts, errors.rate, hypotheses)
+        classed = [number for number, row in enumerate(rows) if asks(row, question)]
+        hypotheses = [""] * len(pairs)
+        written = [number for number in range(len(pairs)) if number not in set(classed)]
+        requests = [Request(conversation(row.sample), own, _budget(row, own, processor)) for row, own in (pairs[number] for number in written)]
+        for number, answer in zip(written, write_answers(model, processor, requests, batch_size=_BATCH_CLIPS), strict=True):
+            hypotheses[number] = answer.text
+        if question is not None and classed:
+            chosen = _choose(model, processor, question, [clips[number][0] for number in classed])
+            for number, text in zip(classed, chosen, strict=True):
+                hypotheses[number] = text
+    errors = corpus(word_errors(rows[number].target, hypotheses[number]) for number in written) if written else None
+    right = [hypotheses[number] == rows[number].target for number in classed]
+    kept = [item.logprobs[: -1 if row.answer_only else None] for row, item in zip(rows, scored, strict=True)]
+    losses = [-math.fsum(logprobs) / len(logprobs) for logprobs in kept]
+    return Score(losses, list(map(len, kept)), errors.rate if errors else None, hypotheses, float(np.mean(right)) if right else None)
+
+
+def asks(row: Row, question: ClosedQuestion | None) -> bool:
+    """Whether a row is the question about one clip, answered by the label of the clip."""
+    if question is None or row.label is None or question.answers.get(row.label) != row.target:
+        return False
+    return len(row.n_samples) == 1 and conversation(row.sample) == question.messages()
+
+
+def _choose(model: Any, processor: Any, question: ClosedQuestion, waveforms: Sequence[Waveform]) -> list[str]:
+    """The likeliest answer about each clip."""
+    answers = list(question.answers.values())
+    return [answers[column] for column in score_choices(model, processor, question, waveforms).argmax(axis=1)]
 
 
 def _budget(row: Row, clips: Sequence[Waveform], processor: AudioGraftProcessor) -> int:
@@ -84,9 +128,10 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 class Validator:
     """Scores a fixed set of clips again and again."""
 
-    def __init__(self, processor: AudioGraftProcessor, rows: Sequence[Row]) -> None:
+    def __init__(self, processor: AudioGraftProcessor, rows: Sequence[Row], question: ClosedQuestion | None = None) -> None:
         self.processor = processor
         self.rows = rows
+        self.question = question
 
     def __call__(self, model: AudioGraftForConditionalGeneration) -> Score:
-        return score(model, self.processor, self.rows, [load_clips(row) for row in self.rows])
+        return score(model, self.processor, self.rows, [load_clips(row) for row in self.rows], self.question)

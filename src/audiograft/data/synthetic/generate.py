@@ -82,7 +82,7 @@ def prepare_synthetic(
     Args:
         out: a folder that is made where it does not exist.
         split: train, dev or test.
-        voices: training or held-out; held-out voices may not be combined with the train split.
+        voices: training, held-out (for the test split alone) or languages (for the train split alone).
         rows: number of clips.
         seed: any whole number; another seed gives other sentences of the same split.
         augmented: apply `augment` to each clip.
@@ -103,6 +103,10 @@ def prepare_synthetic(
         raise DataError(f"rows must be 1 or more, not {rows}")
     if voices == "held-out" and split != "test":
         raise DataError(f"held-out voices are for the test split alone, not for {split}: use --voices training")
+    if voices == "languages" and split != "train":
+        raise DataError(
+            f"voices of other languages are for training detectors, not for {split}: their texts are not what they say: use --split train"
+        )
     require_engines()
     (out / "audio").mkdir(parents=True, exist_ok=True)
     key = f"{split}/{voices}/{seed}" + ("/augmented" if augmented else "")

@@ -20,7 +20,7 @@ import soundfile
 
 from audiograft.types import SAMPLE_RATE_HZ, AudiograftError
 
-VOICE_SETS = ("training", "held-out")
+VOICE_SETS = ("training", "held-out", "languages")
 INSTALL_HINT = "install them with: apt-get install espeak-ng flite (Debian, Ubuntu) or: brew install espeak-ng flite (macOS)"
 
 
@@ -37,6 +37,14 @@ _VARIANTS = _words(
     "quincy rob robert sandro shelby steph steph2 steph3 travis victor zac"
 )
 """espeak-ng's variants used in training. Left out: f5 and m8 (held out) and the effects (whisper, robosoft, Demonic, UniRobot and the like)."""
+DETECTOR_DEV_VARIANTS = frozenset({"f2", "m3", "john", "linda", "victor", "belinda", "miguel", "anika"})
+"""Variants of espeak-ng, in any accent, that dev splits of detectors have to themselves."""
+_LANGUAGES = _words(
+    "af az be bg bs ca cs cv cy da de el eo es es-419 et eu fi fr-be fr-ch fr-fr ga gd hr ht hu hy ia id io is it jbo kl ku la lb lfn lt "
+    "ltg lv mi mk ms mt nb nci nl nog om pap pl pt pt-br py quc ro ru sk sl smj sq sr sv sw tk tn tr tt uk uz vi"
+)
+"""Languages of espeak-ng that read Latin letters. They pronounce English sentences by their own rules: sounds of speech, but not these words."""
+_LANGUAGE_VARIANTS = tuple(variant for variant in _VARIANTS if variant not in DETECTOR_DEV_VARIANTS)
 _FLITE_TRAINING = ("kal", "kal16", "awb", "rms")
 _FLITE_SHARE = 0.3
 
@@ -67,14 +75,17 @@ class Delivery:
 
 
 def draw_voice(voices: str, row: int, rng: random.Random) -> Voice:
-    """The voice of a row: held-out voices in turn, so that each has an equal share; training voices at random."""
+    """The voice of a row: held-out voices in turn, so that each has an equal share; others at random."""
     if voices == "held-out":
         return HELD_OUT[row % len(HELD_OUT)]
-    if rng.random() < _FLITE_SHARE:
+    if voices == "languages":
+        accent, variants = rng.choice(_LANGUAGES), _LANGUAGE_VARIANTS
+    elif rng.random() < _FLITE_SHARE:
         return Voice("flite", rng.choice(_FLITE_TRAINING))
-    accent = rng.choice(_ACCENTS)
+    else:
+        accent, variants = rng.choice(_ACCENTS), _VARIANTS
     # One clip in twelve has the accent's own voice, without a variant.
-    return Voice("espeak-ng", accent if rng.random() < 1 / 12 else f"{accent}+{rng.choice(_VARIANTS)}")
+    return Voice("espeak-ng", accent if rng.random() < 1 / 12 else f"{accent}+{rng.choice(variants)}")
 
 
 def draw_delivery(rng: random.Random) -> Delivery:

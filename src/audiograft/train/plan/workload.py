@@ -107,7 +107,7 @@ def read(anatomy: Anatomy, recipe: Recipe, manifests: Sequence[tuple[str, float]
     manifest_of: list[int] = []
     n_left_out = 0
     for number, (manifest, _) in enumerate(manifests):
-        for sample in read_samples([manifest], recipe.prompt, allow_outside=recipe.data.allow_outside):
+        for sample in read_samples([manifest], recipe.prompt, allow_outside=recipe.data.allow_outside, detection=recipe.detection):
             lengths = _lengths(sample)
             if lengths is not None and sample.target is not None:
                 padded = drawn(recipe.seed, sample.id) < recipe.pad_to_window_share

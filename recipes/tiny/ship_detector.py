@@ -1,0 +1,31 @@
+"""Copy a finished detector into the package: what was trained, its question, and how to find `tiny` beneath it.
+
+python recipes/tiny/ship_detector.py runs/detection/tiny-detect
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+ASSETS = Path(__file__).resolve().parents[2] / "src" / "audiograft" / "assets"
+FILES = (
+    "adapter.json", "projector.safetensors", "detection.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+)  # fmt: skip
+"""Not the traces of the training clips: 30,000 of them take more room than the weights."""
+
+
+def main(run: Path) -> None:
+    out = ASSETS / "tiny-detect"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    for name in FILES:
+        shutil.copy(run / name, out)
+    for folder in sorted(run.glob("lora-*")):
+        shutil.copytree(folder, out / folder.name, ignore=shutil.ignore_patterns("README.md"))
+    print(f"{out}: {sum(path.stat().st_size for path in out.rglob('*') if path.is_file()) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,205 @@
+"""`audiograft detect`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from audiograft.cli.listening import find_clips, in_order, load_engine, with_manifests, writable
+from audiograft.cli.options import AllowOutsideOption, DeviceOption
+from audiograft.cli.terminal import print_error, progress, quiet_libraries
+from audiograft.inference.choices import DEFAULT_DETECTOR, DEFAULT_QUESTION, ClosedQuestion, choice_question, find_question
+from audiograft.inference.segments import Segmentation
+from audiograft.types import AudioError, Detection
+
+if TYPE_CHECKING:
+    from audiograft.inference.engine import Engine
+
+Format = Literal["text", "jsonl", "csv"]
+_SEGMENTS = "Segments of long clips"
+_DEFAULTS = Segmentation()
+
+DetectorOption = Annotated[str, typer.Option("--model", "-m", help="The shipped detector, tiny, a model folder, or a hub id.")]
+ThresholdOption = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="SPEECH from this probability on; by default the model's own.")]
+FlatteningOption = Annotated[float | None, typer.Option("--temperature", help="Divides the log-odds; by default the model's own.")]
+ChoicesOption = Annotated[
+    str | None, typer.Option(help="Ask which of these is in each clip in place of speech: words with commas between, as dog,car,rain.")
+]
+QuestionOption = Annotated[
+    str | None, typer.Option("--prompt", help="The question, in place of the model's own; with --choices what stands in front of them.")
+]
+SegmentsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--segments/--whole", help="Say where the speech is, or hear each clip at once; by default by its length.", rich_help_panel=_SEGMENTS
+    ),
+]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Clips or windows at once. More is faster and takes more memory.")]
+WindowOption = Annotated[float, typer.Option(help="Length of the windows that are heard.", rich_help_panel=_SEGMENTS)]
+HopOption = Annotated[float, typer.Option(help="Between their starts.", rich_help_panel=_SEGMENTS)]
+MinSpeechOption = Annotated[float, typer.Option(help="Shorter segments are left out.", rich_help_panel=_SEGMENTS)]
+MinSilenceOption = Annotated[float, typer.Option(help="Shorter gaps are filled.", rich_help_panel=_SEGMENTS)]
+SpeechPadOption = Annotated[float, typer.Option(help="Added at both ends of a segment.", rich_help_panel=_SEGMENTS)]
+MaxSpeechOption = Annotated[float, typer.Option(help="Longer segments are parted where speech is least likely.", rich_help_panel=_SEGMENTS)]
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def detect(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Audio files, folders (searched for audio files), globs, manifests (.jsonl).")],
+    model: DetectorOption = DEFAULT_DETECTOR,
+    threshold: ThresholdOption = None,
+    temperature: FlatteningOption = None,
+    file_format: Annotated[Format, typer.Option("--format", "-f", help="What to print: text, JSON lines, or CSV.")] = "text",
+    choices: ChoicesOption = None,
+    prompt: QuestionOption = None,
+    segments: SegmentsOption = None,
+    window_ms: WindowOption = _DEFAULTS.window_ms,
+    hop_ms: HopOption = _DEFAULTS.hop_ms,
+    min_speech_ms: MinSpeechOption = _DEFAULTS.min_speech_ms,
+    min_silence_ms: MinSilenceOption = _DEFAULTS.min_silence_ms,
+    speech_pad_ms: SpeechPadOption = _DEFAULTS.speech_pad_ms,
+    max_speech_s: MaxSpeechOption = _DEFAULTS.max_speech_s,
+    batch_size: BatchOption = 64,
+    device: DeviceOption = "auto",
+    allow_outside: AllowOutsideOption = False,
+) -> None:
+    """Say of each clip whether there is speech, and how sure that is.
+
+    A clip of up to a second is heard at once. In a longer one segments with speech are looked for: it is SPEECH where there is one, and its
+    probability is that of its likeliest window. A clip that can't be used gives an error line, the others are still done, and the exit code is 1.
+
+    \b
+    Example: audiograft detect clip.wav recordings/ --threshold 0.7 --format jsonl
+             audiograft detect meeting.mp3 --min-silence-ms 500
+             audiograft detect sounds/ --choices "dog,car,rain"
+    """
+    segmentation = Segmentation(window_ms, hop_ms, None, min_speech_ms, min_silence_ms, speech_pad_ms, max_speech_s)
+    labels = None if choices is None else _labels(choices, threshold, segments)
+    quiet_libraries()
+    files, complete = find_clips(with_manifests(paths, allow_outside))
+    if files:
+        question = None if labels else _own_question(model, prompt)
+        engine = load_engine(model, device)
+        question = question or choice_question(labels or (), engine.processor.tokenizer, prompt)
+        if threshold is not None:
+            question = replace(question, threshold=threshold)
+        if temperature is not None:
+            question = replace(question, temperature=temperature)
+        cut = False if labels else segments
+        complete &= _detect(engine, question, files, file_format, {"batch_size": batch_size, "cut": cut, "segmentation": segmentation})
+    if not complete:
+        raise typer.Exit(1)
+
+
+def _labels(choices: str, threshold: float | None, segments: bool | None) -> list[str]:
+    labels = [choice.strip() for choice in choices.split(",")]
+    if len(labels) < 2 or not all(labels):
+        raise typer.BadParameter(f"--choices {choices!r}: give two words or more with commas between, as dog,car,rain")
+    if threshold is not None and len(labels) > 2:
+        raise typer.BadParameter("--threshold is between two answers, and of more the likeliest is taken: leave it out")
+    if segments:
+        raise typer.BadParameter("--segments are of speech: leave out --choices")
+    return labels
+
+
+def _own_question(model: str, prompt: str | None) -> ClosedQuestion:
+    """What the model is asked, and on stderr what a user should know about that."""
+    own = find_question(model)
+    question = own or DEFAULT_QUESTION
+    if prompt is not None:
+        question = replace(question, prompt=prompt, temperature=1.0, threshold=0.5, chosen_on=None)
+    if model == "tiny":
+        _note(f"tiny was never trained to detect speech, so that its answers mean nothing: use --model {DEFAULT_DETECTOR}", "warning")
+    if own is None:
+        _note(f'{model} has no detection.json: it is asked "{" ".join(question.prompt.split())}", and the probability is not calibrated')
+    elif question.chosen_on is None:
+        why = "with another prompt than its own" if prompt is not None else "before `audiograft calibrate`"
+        _note(f"{model}: {why} the probability is not calibrated")
+    return question
+
+
+def _note(text: str, kind: str = "note") -> None:
+    typer.echo(writable(f"{kind}: {text}"), err=True)
+
+
+def _detect(engine: Engine, question: ClosedQuestion, files: list[str], file_format: Format, hearing: Any) -> bool:
+    """Print each result as soon as those before it are there; whether all went well."""
+    header, line = _writer(question, files, file_format)
+    complete, begun = True, False
+
+    def show(result: Detection | AudioError) -> None:
+        nonlocal complete
+        if isinstance(result, AudioError):
+            print_error(str(result))
+            complete = False
+        else:
+            typer.echo(writable(line(result)))
+
+    show_in_order = in_order(show)
+
+    def finish(index: int, result: Detection | AudioError) -> None:
+        nonlocal begun
+        # Not before, so that a question that doesn't fit the model leaves standard output empty.
+        if header and not begun:
+            typer.echo(header)
+        begun = True
+        advance()
+        show_in_order(index, result)
+
+    # On a terminal the lines themselves show how far it is.
+    with progress("detecting", 0 if sys.stdout.isatty() else len(files)) as advance:
+        engine.choose_many(files, question, on_result=finish, **hearing)
+    return complete
+
+
+def _writer(question: ClosedQuestion, files: list[str], file_format: Format) -> tuple[str, Callable[[Detection], str]]:
+    """The first line, empty where there is none, and what writes a result."""
+    if file_format == "jsonl":
+        return "", lambda result: json.dumps(_row(result, question), ensure_ascii=False)
+    if file_format == "csv":
+        probs = ["speech_prob"] if question.about_speech else [f"prob_{label}" for label in question.labels]
+        spans = ["segments"] if len(question.labels) == 2 else []
+        return _csv(["audio", "predicted", *probs, "duration_s", *spans]), lambda result: _csv(_cells(result, question))
+    name_width, label_width = max(map(len, files)), max(map(len, question.labels))
+
+    def text(result: Detection) -> str:
+        prob = result.speech_prob if question.about_speech else result.probabilities[result.predicted]
+        spans = [f"\n  {span.start_s:9.2f} - {span.end_s:.2f} s  {span.speech_prob:.3f}" for span in result.segments or ()]
+        return f"{result.audio:<{name_width}}  {result.predicted:<{label_width}}  {prob:.3f}{''.join(spans)}"
+
+    return "", text
+
+
+def _row(result: Detection, question: ClosedQuestion) -> dict[str, Any]:
+    """For users, as JSON."""
+    row: dict[str, Any] = {"audio": result.audio, "predicted": result.predicted}
+    if question.about_speech:
+        row["speech_prob"] = round(result.speech_prob, 6)
+    else:
+        row["probabilities"] = {label: round(prob, 6) for label, prob in result.probabilities.items()}
+    row["duration_s"] = result.duration_s
+    if result.segments is not None:
+        row["segments"] = [asdict(span) for span in result.segments]
+    return row
+
+
+def _cells(result: Detection, question: ClosedQuestion) -> list[Any]:
+    row = _row(result, question)
+    probs = [row["speech_prob"]] if question.about_speech else list(row["probabilities"].values())
+    spans = [" ".join(f"{span.start_s:g}-{span.end_s:g}" for span in result.segments or ())] if len(question.labels) == 2 else []
+    return [result.audio, result.predicted, *probs, result.duration_s, *spans]
+
+
+def _csv(cells: list[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(cells)
+    return line.getvalue()

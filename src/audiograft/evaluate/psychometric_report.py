@@ -1,0 +1,181 @@
+"""Psychometric curves and the mixed model in the report of a detection run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import Any
+
+from audiograft.evaluate.plots import Share
+from audiograft.evaluate.psychometric_plots import Panel, draw_psychometric
+from audiograft.evaluate.sections import Section
+from audiograft.evaluate.tables import Table, percent
+from audiograft.metrics.curves import PsychometricFit
+
+_NOTE_LETTERS = 30
+"""Of a line within a small plot."""
+Found = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Curves that are drawn together.
+
+    Attributes:
+        title: of the section.
+        all: the key of the curve of all clips.
+        over: what its levels are.
+        of: what its shares are of.
+        mark: what the level is called that is looked for.
+        unit: of the levels.
+        where_unit: of what the clips of one curve have in common.
+        xlabel: of the plot.
+        about: what to know.
+    """
+
+    title: str
+    all: str
+    over: str
+    of: str
+    mark: str
+    unit: str
+    where_unit: str
+    xlabel: str
+    about: str
+
+
+_FAMILIES = (
+    _Family(
+        "Accuracy by duration",
+        "accuracy_by_duration",
+        "duration_ms",
+        "accuracy",
+        "DT75",
+        "ms",
+        "dB",
+        "duration (ms, logarithmic)",
+        "DT75 is the duration at which 75 % of the clips are right; half of them are right by chance.",
+    ),
+    _Family(
+        "Accuracy by signal-to-noise ratio",
+        "accuracy_by_snr",
+        "snr_db",
+        "accuracy",
+        "SNR-75",
+        "dB",
+        "ms",
+        "signal-to-noise ratio (dB)",
+        "SNR-75 is the ratio at which 75 % of the clips are right; half of them are right by chance.",
+    ),
+    _Family(
+        "Hits by duration",
+        "hit_rate_by_duration",
+        "duration_ms",
+        "hit_rate",
+        "DT50",
+        "ms",
+        "dB",
+        "duration (ms, logarithmic)",
+        "DT50 is the duration at which half of the positive clips are found. The curve starts from the share of false alarms.",
+    ),
+)
+_METHOD = (
+    "Fitted by maximum likelihood with a lapse rate (Wichmann and Hill 2001); points have Wilson's intervals. No curve is followed beyond the "
+    "levels that were measured."
+)
+
+
+def psychometric_sections(found: Found) -> Iterator[Section]:
+    """Accuracy by duration and by SNR, and hits by duration, each with the curves that were fitted."""
+    curves = found["psychometric"]["curves"]
+    for family in _FAMILIES:
+        own = [curves[family.all]]
+        own += [curve for key, curve in curves.items() if key != family.all and (curve["over"], curve["of"]) == (family.over, family.of)]
+        yield _section(family, own)
+
+
+def _section(family: _Family, curves: Sequence[Found]) -> Section:
+    fitted = [curve for curve in curves if "refused" not in curve]
+    refused: dict[str, list[str]] = {}
+    for curve in curves:
+        if "refused" in curve:
+            refused.setdefault(curve["refused"], []).append(_where(curve, family))
+    notes = [f"No curve of {', '.join(names)}: {why}." for why, names in refused.items()]
+    left_out = curves[0]["left_out"]
+    notes += [f"{left_out:,} clips do not state the {'duration' if family.unit == 'ms' else 'ratio'} and are left out."] if left_out else []
+    if not fitted:
+        return Section(family.title, notes)
+    unfit = [_where(curve, family) for curve in fitted if curve["goodness"]["unfit"]]
+    notes = [f"{family.about} {_METHOD}", *notes]
+    notes += [f"The points lie farther from the curve than chance allows in {', '.join(unfit)}."] if unfit else []
+    notes += [f"{note[:1].upper()}{note[1:]}." for note in dict.fromkeys(note for curve in fitted for note in curve["notes"]) if not unfit]
+    panels = [_panel(curve, family) for curve in fitted]
+    name = "clips right" if family.of == "accuracy" else "hits"
+    drawing = draw_psychometric(panels, family.xlabel, name, f"psychometric-{family.all.replace('_', '-')}", logarithmic=family.unit == "ms")
+    alt = f"{_where(fitted[0], family)}: {'; '.join(_mark_lines(fitted[0]['level'], family))}."
+    return Section(family.title, notes, [_table(fitted, family), *_points(fitted, family)], drawing, alt)
+
+
+def _where(curve: Found, family: _Family) -> str:
+    return ", ".join(f"{value:g} {family.where_unit}" for value in curve["where"].values()) or "all clips"
+
+
+def _panel(curve: Found, family: _Family) -> Panel:
+    fit, level = PsychometricFit(**curve["fit"]), curve["level"]
+    points = [Share(f"{point['level']:.4g}", point["rate"], point["low"], point["high"], point["n"]) for point in curve["points"]]
+    ends = (level["low"], level["high"])
+    interval = None
+    if level["value"] is not None:
+        low, high = fit.lowest if ends[0] is None else ends[0], fit.highest if ends[1] is None else ends[1]
+        interval = (low, high)
+    notes = [line for told in _mark_lines(level, family) for line in wrap(told, _NOTE_LETTERS)]
+    levels = [point["level"] for point in curve["points"]]
+    return Panel(
+        _where(curve, family), levels, points, fit.predict, level["value"], interval, level["performance"], fit.guess, [*notes, f"n {fit.n:,}"]
+    )
+
+
+def _mark_lines(level: Found, family: _Family) -> list[str]:
+    """Where the curve reaches the performance, with its interval, or why that is not known."""
+    told = [] if level["value"] is None else [f"{family.mark} {_number(level['value'], family)} {family.unit} ({_interval(level, family)})"]
+    return [*told, *([f"{family.mark}: {level['reason']}"] if level["reason"] else [])]
+
+
+def _number(level: float, family: _Family) -> str:
+    return f"{level:,.0f}" if family.unit == "ms" else f"{level:.1f}"
+
+
+def _interval(level: Found, family: _Family) -> str:
+    """The ends, where they lie within the levels that were measured."""
+    low, high = (None if level[end] is None else _number(level[end], family) for end in ("low", "high"))
+    if low is None or high is None:
+        return f"up to {high}" if high else f"{low} or more" if low else "no interval"
+    return f"{low} to {high}"
+
+
+def _table(curves: Sequence[Found], family: _Family) -> Table:
+    rows = []
+    for curve in curves:
+        fit, level, slope, goodness = curve["fit"], curve["level"], curve["slope"], curve["goodness"]
+        value = level["reason"] if level["value"] is None else f"{_number(level['value'], family)} {family.unit}"
+        ends = "-" if level["value"] is None else _interval(level, family)
+        p_value = "-" if goodness["p_value"] is None else f"{goodness['p_value']:.3f}"
+        numbers = (f"{slope['value']:.3g}", percent(fit["lapse"]), percent(fit["guess"]), f"{goodness['deviance']:.2f}", p_value, f"{fit['n']:,}")
+        rows.append((_where(curve, family), value, ends, *numbers))
+    return Table(("clips", family.mark, "95 %", "slope", "lapses", "guesses", "deviance", "p of the fit", "clips"), rows)
+
+
+def _points(curves: Sequence[Found], family: _Family) -> list[Table]:
+    rows = [
+        (
+            _where(curve, family),
+            f"{point['level']:.4g}",
+            percent(point["rate"]),
+            f"{percent(point['low'])} to {percent(point['high'])}",
+            f"{point['n']:,}",
+        )
+        for curve in curves
+        for point in curve["points"]
+    ]
+    return [Table(("clips", family.unit, "right" if family.of == "accuracy" else "found", "95 % (Wilson)", "of"), rows)]

@@ -1,0 +1,173 @@
+"""Where speech is in a long clip: probabilities of overlapping windows -> segments with start and end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil, inf, isnan
+
+import numpy as np
+import numpy.typing as npt
+
+from audiograft.types import ConfigError, SpeechSegment
+
+_LEAVE_BELOW = 0.15
+"""So far below the threshold a window has to fall to end a segment, as silero-vad has it."""
+_LOWEST = 0.01
+"""Where the threshold is so low that there is no 0.15 below it."""
+_ROUNDING_S = 1e-9
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """How a long clip is cut into windows, and their probabilities into segments; the names and defaults of the last five are silero-vad's.
+
+    Attributes:
+        window_ms: length of the windows that are scored.
+        hop_ms: between their starts.
+        neg_threshold: a segment ends where the probability falls below it; None for 0.15 below the threshold at which it begins.
+        min_speech_ms: shorter segments are left out, unless they are the whole clip.
+        min_silence_ms: shorter gaps are filled.
+        speech_pad_ms: added at both ends of a segment; where there is no room for that, the gap is shared.
+        max_speech_s: longer segments are parted where speech is least likely.
+
+    Raises:
+        ConfigError: a value out of its range.
+    """
+
+    window_ms: float = 500.0
+    hop_ms: float = 100.0
+    neg_threshold: float | None = None
+    min_speech_ms: float = 250.0
+    min_silence_ms: float = 100.0
+    speech_pad_ms: float = 30.0
+    max_speech_s: float = inf
+
+    def __post_init__(self) -> None:
+        # Below 20 ms nothing is scored; above 30 s Whisper hears nothing.
+        for name, value, low, high in (
+            ("window_ms", self.window_ms, 20, 30_000),
+            ("hop_ms", self.hop_ms, 10, self.window_ms),
+            ("neg_threshold", 0 if self.neg_threshold is None else self.neg_threshold, 0, 1),
+            ("min_speech_ms", self.min_speech_ms, 0, inf),
+            ("min_silence_ms", self.min_silence_ms, 0, inf),
+            ("speech_pad_ms", self.speech_pad_ms, 0, inf),
+            # So that there is always a window between the two parts, and neither part is too short.
+            ("max_speech_s", self.max_speech_s, 2 * max(self.window_ms, self.min_speech_ms + self.hop_ms) / 1000, inf),
+        ):
+            if isnan(value) or not low <= value <= high:
+                raise ConfigError(f"{name} must be {f'between {low:g} and {high:g}' if high < inf else f'{low:g} or more'}, not {value:g}")
+
+
+def window_starts(duration_s: float, window_s: float, hop_s: float) -> npt.NDArray[np.float64]:
+    """(windows,) start of each in seconds. The last one ends with the clip; a clip that is no longer than a window has one at 0."""
+    last_s = max(0.0, duration_s - window_s)
+    starts_s: npt.NDArray[np.float64] = np.minimum(np.arange(ceil(round(last_s / hop_s, 9)) + 1) * hop_s, last_s)
+    return starts_s
+
+
+def segments(
+    probs: Sequence[float] | npt.NDArray[np.float64], hop_s: float, window_s: float, duration_s: float, threshold: float, options: Segmentation
+) -> list[SpeechSegment]:
+    """Segments of speech: hysteresis, then gaps filled, short ones left out, long ones parted, padded.
+
+    A window stands for the time about its middle, as far as half-way to the middles of its neighbours; the first and the last one also for what lies
+    outside. So an edge is found to about a hop, though a window is longer.
+
+    Args:
+        probs: (windows,) probability of speech in each window, at the starts of `window_starts`.
+        hop_s: between the starts of windows.
+        window_s: length of a window.
+        duration_s: length of the clip.
+        threshold: a segment begins where the probability reaches it.
+        options: the durations, and where a segment ends.
+
+    Returns:
+        In order of time, apart from each other, inside the clip.
+
+    Raises:
+        ConfigError: `neg_threshold` above the threshold.
+        ValueError: another number of probabilities than windows.
+    """
+    values = np.asarray(probs, dtype=np.float64)
+    starts_s = window_starts(duration_s, window_s, hop_s)
+    if len(values) != len(starts_s):
+        raise ValueError(f"{len(values)} probabilities for {len(starts_s)} windows")
+    middles_s = starts_s + min(window_s, duration_s) / 2
+    edges_s = np.concatenate([[0.0], (middles_s[1:] + middles_s[:-1]) / 2, [duration_s]])
+    spans = _without_gaps(_hysteresis(values, threshold, _leave_at(threshold, options)), edges_s, options.min_silence_ms / 1000)
+    min_speech_s = min(options.min_speech_ms / 1000, duration_s)
+    spans = [span for span in spans if _length_s(span, edges_s) >= min_speech_s - _ROUNDING_S]
+    parted = [part for span in spans for part in _parted(span, values, edges_s, min_speech_s, options.max_speech_s)]
+    return _padded(parted, values, edges_s, options.speech_pad_ms / 1000)
+
+
+Span = tuple[int, int]
+"""First window and the one behind the last."""
+
+
+def _leave_at(threshold: float, options: Segmentation) -> float:
+    if options.neg_threshold is None:
+        return max(threshold - _LEAVE_BELOW, min(threshold, _LOWEST))
+    if options.neg_threshold > threshold:
+        raise ConfigError(f"neg_threshold is {options.neg_threshold:g}, above the threshold of {threshold:g}: lower it")
+    return options.neg_threshold
+
+
+def _hysteresis(values: npt.NDArray[np.float64], enter: float, leave: float) -> Iterator[Span]:
+    """Runs that begin at `enter` or above and go on until a value is below `leave`."""
+    start: int | None = None
+    for number, value in enumerate(values):
+        if start is None and value >= enter:
+            start = number
+        elif start is not None and value < leave:
+            yield start, number
+            start = None
+    if start is not None:
+        yield start, len(values)
+
+
+def _length_s(span: Span, edges_s: npt.NDArray[np.float64]) -> float:
+    return float(edges_s[span[1]] - edges_s[span[0]])
+
+
+def _without_gaps(spans: Iterator[Span], edges_s: npt.NDArray[np.float64], min_silence_s: float) -> list[Span]:
+    """Neighbours with too short a gap become one."""
+    joined: list[Span] = []
+    for start, end in spans:
+        if joined and edges_s[start] - edges_s[joined[-1][1]] < min_silence_s - _ROUNDING_S:
+            joined[-1] = joined[-1][0], end
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _parted(
+    span: Span, values: npt.NDArray[np.float64], edges_s: npt.NDArray[np.float64], min_speech_s: float, max_speech_s: float
+) -> Iterator[Span]:
+    """Parts of at most `max_speech_s`, each cut where speech is least likely between the half of that and the whole of it."""
+    start, end = span
+    while (length_s := _length_s((start, end), edges_s)) > max_speech_s + _ROUNDING_S:
+        lengths_s = edges_s[start + 1 : end] - edges_s[start]
+        latest_s = min(max_speech_s, length_s - min_speech_s) + _ROUNDING_S
+        allowed = np.flatnonzero((lengths_s >= max_speech_s / 2 - _ROUNDING_S) & (lengths_s <= latest_s)) + start + 1
+        cut = int(allowed[np.argmin(values[allowed])])
+        yield start, cut
+        start = cut
+    yield start, end
+
+
+def _padded(spans: Sequence[Span], values: npt.NDArray[np.float64], edges_s: npt.NDArray[np.float64], pad_s: float) -> list[SpeechSegment]:
+    """With some time at both ends, as far as the file and half of each gap go."""
+    found = []
+    for number, (start, end) in enumerate(spans):
+        before_s = edges_s[start] - (edges_s[spans[number - 1][1]] if number else -edges_s[start])
+        behind_s = (edges_s[spans[number + 1][0]] if number + 1 < len(spans) else 2 * edges_s[-1] - edges_s[end]) - edges_s[end]
+        found.append(
+            SpeechSegment(
+                round(float(edges_s[start] - min(pad_s, before_s / 2)), 4),
+                round(float(edges_s[end] + min(pad_s, behind_s / 2)), 4),
+                round(float(values[start:end].mean()), 4),
+            )
+        )
+    return found
