@@ -232,6 +232,15 @@ def test_memory_knows_the_same_rows_in_each_way(bench: ModuleType, monkeypatch: 
     assert memory.growth_bytes([*lines, *more], "index") == pytest.approx(200)
 
 
+def test_detect_speed_measures_all_ways_and_generate_answers_as_the_log_odds_do() -> None:
+    """At a size that shows nothing but that all of it runs."""
+    speed = load("detect_speed")
+    found = speed.measure("tiny", rounds=1, count=3)
+    assert set(found["clips_per_s"]) == {speed.OURS, *found["times_as_fast"]} == {speed.OURS, speed.PADDED, speed.SINGLE, speed.TRIMMED}
+    assert all(rate > 0 for rate in found["clips_per_s"].values())
+    assert found["same_label"][speed.TRIMMED] == 1  # the same input
+
+
 @pytest.mark.parametrize("script", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
 def test_no_script_takes_the_name_of_a_package(script: Path) -> None:
     """A script's folder comes first in the path of each other one there: `coverage.py` broke the import of numba."""

@@ -53,6 +53,12 @@ def rows(**changes: Any) -> list[Row]:
     ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports are tested elsewhere, and take longer than all else here."""
+    monkeypatch.setattr("audiograft.evaluate.run.write_reports", lambda run: [])
+
+
 @pytest.fixture(scope="module")
 def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Speech is loud here."""
@@ -248,9 +254,7 @@ def test_figures_come_from_the_predictions_alone(engine: Engine, bench: Path, tm
         ({}, {"question": Path("nowhere")}, "nowhere/detection.json: can't be read"),
     ],
 )
-def test_what_does_not_fit_is_told_in_a_line(
-    changes: Row, options: dict[str, Any], error: str, sounds: Path, tmp_path: Path, engine: Engine
-) -> None:
+def test_what_does_not_fit_is_told_in_a_line(changes: Row, options: dict[str, Any], error: str, sounds: Path, tmp_path: Path, engine: Engine) -> None:
     manifest = sounds / "strange.jsonl"
     write_manifest(manifest, rows(**changes))
     with pytest.raises((ConfigError, DataError)) as told:

@@ -22,7 +22,7 @@ from audiograft.types import SAMPLE_RATE_HZ, ConfigError
 pytest.importorskip("onnxruntime")
 pytest.importorskip("webrtcvad")
 
-NAMES = ("silero-vad", "webrtc-vad", "webrtc-vad:3", "energy-vad")
+NAMES = ("silero-vad", "silero-vad:loud", "webrtc-vad", "webrtc-vad:3", "energy-vad")
 SPEECH = [load_audio(path).waveform for path in sorted((Path(__file__).parents[2] / "examples").glob("*.wav"))]
 
 
@@ -86,8 +86,8 @@ def test_silero_is_used_without_its_package_and_without_torch() -> None:
 def test_webrtc_leaves_a_part_of_a_frame_out_and_pads_what_is_shorter_than_one() -> None:
     vad = open_vad("webrtc-vad")
     clip = SPEECH[0][4000:]
-    assert vad.speech_probs([clip[:1400]])[0] == vad.speech_probs([clip[: 2 * 480]])[0]
-    assert vad.speech_probs([clip[:100]])[0] == vad.speech_probs([np.pad(clip[:100], (0, 380))])[0]
+    assert vad.speech_probs([clip[:470]])[0] == vad.speech_probs([clip[: 2 * 160]])[0]
+    assert vad.speech_probs([clip[:100]])[0] == vad.speech_probs([np.pad(clip[:100], (0, 60))])[0]
 
 
 def test_webrtc_says_speech_less_often_the_more_aggressive_it_is() -> None:
@@ -96,6 +96,13 @@ def test_webrtc_says_speech_less_often_the_more_aggressive_it_is() -> None:
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > shares[3]
     assert open_vad("webrtc-vad").speech_probs(clips).mean() == shares[0]
+
+
+def test_silero_hears_quiet_clips_as_loud_ones_where_it_is_to() -> None:
+    quiet = [np.float32(0.003) * (clip[:6400] + noise(6400, rms=0.02)) for clip in SPEECH]
+    loud = open_vad("silero-vad:loud").speech_probs(quiet)
+    assert loud.mean() > open_vad("silero-vad").speech_probs(quiet).mean() + 0.1
+    np.testing.assert_allclose(loud, open_vad("silero-vad:loud").speech_probs([np.float32(100) * clip for clip in quiet]), atol=1e-4)
 
 
 @pytest.mark.parametrize("gain", [0.01, 10.0])
@@ -113,7 +120,7 @@ def test_names_are_known_and_others_are_refused() -> None:
         ("silero", "silero-vad, webrtc-vad, energy-vad"),
         ("webrtc-vad:4", "webrtc-vad:0"),
         ("energy-vad:2", "leave :2 out"),
-        ("silero-vad:max", "out"),
+        ("silero-vad:max", "silero-vad:loud"),
     ):
         with pytest.raises(ConfigError, match=mend) as refusal:
             open_vad(name)

@@ -12,7 +12,7 @@ import pytest
 from searched import WordScorer
 
 from audiograft.data.manifest import read_rows
-from audiograft.evaluate.run import evaluate
+from audiograft.evaluate import run as evaluate_run
 from audiograft.inference.choices import DEFAULT_QUESTION, ClosedQuestion
 from audiograft.prompt_search import held_out
 from audiograft.prompt_search.clips import read_dev
@@ -33,6 +33,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     graft.save_pretrained(folder)
     processor.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def _without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the two test runs: a dozen plots, which are no concern of a search."""
+    monkeypatch.setattr(evaluate_run, "write_reports", lambda folder: None)
 
 
 def fake(manifest: Path, **options: Any) -> Hooks:
@@ -81,7 +87,8 @@ def test_test_clips_are_heard_once(make_bench: Callable[..., Path], tmp_path: Pa
     right = {name: [row["predicted"] == row["label"] for row in rows] for name, rows in runs.items()}
     assert figures["clips"] == 24
     assert figures["winner"]["accuracy"] == sum(right["winner"]) / 24
-    assert {row["prompt"] for row in runs["winner"]} <= {None, result["best"]["prompt"]}
+    for name, prompt in (("start", DEFAULT_QUESTION.prompt), ("winner", result["best"]["prompt"])):
+        assert json.loads((out / "test" / name / "run.json").read_text())["prompt"] == prompt
     assert figures["mcnemar"]["only_winner"] == sum(b and not a for a, b in zip(right["start"], right["winner"], strict=True))
     assert figures["difference"]["balanced_accuracy"] == pytest.approx(figures["winner"]["balanced_accuracy"] - figures["start"]["balanced_accuracy"])
     assert "favour" in (out / "report.html").read_text()
@@ -108,7 +115,7 @@ def test_a_test_that_died_goes_on_with_the_same_clips_alone(
     monkeypatch.setattr(held_out, "evaluate", die)
     with pytest.raises(KeyboardInterrupt):
         run_search(model, dev, out, Plan(limits=SHORT), test=test, hooks=fake(dev))
-    monkeypatch.setattr(held_out, "evaluate", evaluate)
+    monkeypatch.setattr(held_out, "evaluate", evaluate_run.evaluate)
     with pytest.raises(DataError, match="already"):
         run_search(model, dev, out, Plan(limits=SHORT), test=make_bench("other", 8, seed=500, split="test"), hooks=fake(dev))
     assert run_search(model, dev, out, Plan(limits=SHORT), test=test, hooks=fake(dev, die_after=0))["test"]["measured"]

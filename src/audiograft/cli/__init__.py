@@ -48,7 +48,13 @@ VERBS = {
 }
 """Each verb with its summary, which is also the first line of its own help."""
 
-_GOING_ON = {"prepare": "from here", "cache-features": "from here", "evaluate": "from here", "train": "from its last checkpoint"}
+_GOING_ON = {
+    "prepare": "from here",
+    "cache-features": "from here",
+    "evaluate": "from here",
+    "train": "from its last checkpoint",
+    "repeat": "from here",
+}
 """Where verbs go on that can be interrupted."""
 _INTERRUPTED = 130
 

@@ -55,28 +55,14 @@ def detection(
     from audiograft.data.detection.grid import Design
 
     design = Design(
-        durations_ms=_listed(durations_ms, int, "--durations-ms"),
-        snrs_db=_listed(snrs_db, float, "--snrs-db"),
-        clips_per_cell=clips_per_cell,
-        noises=_listed(noises, str, "--noises"),
-        bands=_listed(bands, str, "--bands"),
-        t60s_s=_listed(t60_s, float, "--t60-s"),
-        cross=cross,
-        normalisation=normalisation,
-        splits=splits,
-        seed=seed,
-    )
+        durations_ms=_listed(durations_ms, int, "--durations-ms"), snrs_db=_listed(snrs_db, float, "--snrs-db"), clips_per_cell=clips_per_cell,
+        noises=_listed(noises, str, "--noises"), bands=_listed(bands, str, "--bands"), t60s_s=_listed(t60_s, float, "--t60-s"), cross=cross,
+        normalisation=normalisation, splits=splits, seed=seed,
+    )  # fmt: skip
     summary = prepare_detection(
-        out,
-        design,
-        speech=speech or ["synthetic"],
-        negatives=negatives or ["synthetic"],
-        clips_per_recording=clips_per_recording,
-        allow_leaks=allow_leaks,
-        workers=workers,
-        overwrite=overwrite,
-        progress=progress,
-    )
+        out, design, speech=speech or ["synthetic"], negatives=negatives or ["synthetic"], clips_per_recording=clips_per_recording,
+        allow_leaks=allow_leaks, workers=workers, overwrite=overwrite, progress=progress,
+    )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(summary.card, indent=1, ensure_ascii=False))
     else:

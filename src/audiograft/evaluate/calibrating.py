@@ -18,7 +18,7 @@ from audiograft.data.manifest import find_manifest, read_manifest
 from audiograft.evaluate.folder import RUN_NAME
 from audiograft.evaluate.options import EvaluateOptions
 from audiograft.evaluate.predictions import Prediction, find_predictions, read_predictions
-from audiograft.inference.choices import DEFAULT_QUESTION, ClosedQuestion
+from audiograft.inference.choices import DEFAULT_QUESTION, SOUNDLESS_SCORE, ClosedQuestion
 from audiograft.metrics import calibration
 from audiograft.metrics.calibration import LEAST_PROB, Criterion, choose_threshold, fit_temperature
 from audiograft.types import DETECTION_FILE, ConfigError, DataError
@@ -100,8 +100,8 @@ def calibrate(
     fitted = {"clips": len(done), "criterion": criterion if with_threshold else None}
     chosen = replace(question, temperature=temperature, threshold=threshold, chosen_on={**chosen_on, **fitted})
     target.mkdir(parents=True, exist_ok=True)
-    figures = [_figures(odds, positive, one) for one in (question, chosen)]
-    return Calibrated(chosen.write(target), chosen, question, *figures, len(rows) - len(done))
+    before, after = (_figures(odds, positive, one) for one in (question, chosen))
+    return Calibrated(chosen.write(target), chosen, question, before, after, len(rows) - len(done))
 
 
 def _writable(model: str | Path, folder: Path | None) -> Path:

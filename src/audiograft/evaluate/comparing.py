@@ -139,7 +139,7 @@ def _compare_parts(paired: Paired, tasks: Sequence[str], by: str, confidence: fl
         for value, members in groups.items():
             ids = {clip.prediction.id for clip in members}
             own = [[clip for clip in clips if clip.prediction.id in ids] for clips in getattr(paired, task)]
-            part = replace(paired, **{task: own})
+            part = replace(paired, transcripts=own) if task == "transcripts" else replace(paired, answers=own)
             about = {"task": task, "value": value, "n_clips": len(ids)}
             words = any(clip.words.reference_length for clip in own[0])
             if len(ids) < _LEAST_CLIPS or (task == "transcripts" and not words):

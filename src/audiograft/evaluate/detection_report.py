@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from audiograft.evaluate.detection_errors import confident_errors, error_breakdo
 from audiograft.evaluate.detection_scoring import CELLS
 from audiograft.evaluate.plots import Share, plain
 from audiograft.evaluate.predictions import Prediction
-from audiograft.evaluate.psychometric_report import psychometric_sections
+from audiograft.evaluate.psychometric_report import cell_grid, psychometric_sections
 from audiograft.evaluate.sections import Section, controls, failures, settings, slice_sections
 from audiograft.evaluate.tables import Metrics, Table, counted, percent, rounded, span
 from audiograft.metrics.curve_bands import curve_bands
@@ -106,6 +105,7 @@ def _headline(found: Found, about: Mapping[str, Any], rows: Sequence[Prediction]
     n_recordings = len({row.cluster for row in rows if row.cluster is not None})
     data += f"; {counted(n_recordings, 'recording')}, which are what the intervals draw" if n_recordings else "; no recordings named"
     notes = [f"{data}.", f"{_sentence(found['choice'])}."]
+    notes += [f"{_sentence(note)}." for note in found["notes"]]
     warning = found["accuracy"]["interval"]["warning"]
     notes += [f"{_sentence(warning)}."] if warning else []
     figures: list[tuple[str, ...]] = [("accuracy", percent(found["accuracy"]["rate"]), span(found["accuracy"]["interval"]))]
@@ -144,7 +144,7 @@ def _ends(interval: Found | None) -> str:
 def _probability_sections(found: Found, rows: Sequence[Prediction]) -> Iterator[Section]:
     """What the probabilities are worth; nothing where they are not known, or not of two classes."""
     if found["reliability"] is None:
-        yield Section("Probabilities", [f"No curves and no calibration: {found['no_probabilities']}."])
+        yield Section("Probabilities", [f"No curves and no calibration: {found['roc_auc']['reason']}."])
         return
     positive, others = found["positive"], found["classes"][1]
     truth = np.array([row.reference == positive for row in rows])
@@ -203,7 +203,7 @@ def _reliability(found: Found, probs: np.ndarray) -> Section:
 def _curves(found: Found, truth: np.ndarray, probs: np.ndarray, recordings: Sequence[str | None]) -> Section:
     title, share = "ROC and precision-recall", float(truth.mean())
     if truth.all() or not truth.any():
-        return Section(title, [f"All clips are of one class, {found['positive'] if share else 'and none of them ' + found['positive']}: no curves."])
+        return Section(title, [f"No curves: {found['roc_auc']['reason']}."])
     bands = curve_bands(truth, probs, recordings)
     areas = [
         f"{name} {found[key]['value']:.3f} ({_ends(found[key]['interval'])})" for key, name in (("roc_auc", "area"), ("pr_auc", "average precision"))
@@ -252,18 +252,12 @@ def _grid(found: Found) -> Iterator[Section]:
     cells = found["conditions"].get(" x ".join(CELLS))
     if not cells:
         return
-    durations, snrs = (sorted({cell[key] for cell in cells}) for key in CELLS)
-    grids = {name: np.full((len(durations), len(snrs)), np.nan) for name in ("accuracy", "hit_rate", "false_alarm_rate")}
-    counts = {name: np.zeros((len(durations), len(snrs)), dtype=np.int64) for name in grids}
-    for cell in cells:
-        place = durations.index(cell["duration_ms"]), snrs.index(cell["target_snr_db"])
-        for name, size in (("accuracy", "n"), ("hit_rate", "n_positive"), ("false_alarm_rate", "n_negative")):
-            grids[name][place] = math.nan if cell[name] is None else cell[name]
-            counts[name][place] = cell[size]
-    names = {"accuracy": "clips right"}
+    rates = {"accuracy": ("n", "clips right")}
     if len(found["classes"]) == 2:
-        names |= {"hit_rate": f"hits: {plain(found['positive'], 16)} found", "false_alarm_rate": "false alarms"}
-    drawn = [plots.Grid(title, grids[name], counts[name], name != "false_alarm_rate") for name, title in names.items()]
+        rates |= {"hit_rate": ("n_positive", f"hits: {plain(found['positive'], 16)} found"), "false_alarm_rate": ("n_negative", "false alarms")}
+    grids = {name: cell_grid(found, name, size) for name, (size, _) in rates.items()}
+    drawn = [plots.Grid(rates[name][1], grid[2], grid[3], name != "false_alarm_rate") for name, grid in grids.items()]
+    durations, snrs, *_ = grids["accuracy"]
     rows = [
         (value_name(cell["duration_ms"]), value_name(cell["target_snr_db"]), percent(cell["accuracy"]), span(cell["wilson"]), f"{cell['n']:,}",
          percent(cell["hit_rate"]), f"{cell['n_positive']:,}", percent(cell["false_alarm_rate"]), f"{cell['n_negative']:,}")

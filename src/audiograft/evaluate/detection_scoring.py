@@ -64,7 +64,7 @@ def describe_detections(predictions: Sequence[Prediction], question: Mapping[str
         "positive": positive,
         "classes": list(classes),
         "n_clips": len(predictions),
-        "without_probability": sum(row.speech_prob is None for row in predictions),
+        "no_probabilities": unknown,
         **_choice(question, manifest_sha256),
         "conditions": _conditions(predictions, labels, predicted, positive),
     }
@@ -155,8 +155,9 @@ def _choice(question: Mapping[str, Any] | None, manifest_sha256: str | None) -> 
         unknown = dict.fromkeys(("threshold", "temperature", "threshold_from", "chosen_on", "chosen_on_this_data"))
         return unknown | {"choice": UNKNOWN_CHOICE}
     told = {key: question.get(key) for key in ("threshold", "temperature", "threshold_from", "chosen_on")}
-    chosen_on, by_hand = told["chosen_on"], told["threshold_from"] == "by hand"
-    here = chosen_on is not None and manifest_sha256 is not None and chosen_on.get("sha256") == manifest_sha256
+    chosen_on: Mapping[str, Any] = told["chosen_on"] or {}
+    by_hand = told["threshold_from"] == "by hand"
+    here = manifest_sha256 is not None and chosen_on.get("sha256") == manifest_sha256
     if here:
         why = f"not a test result: temperature and threshold were chosen on these clips ({chosen_on.get('manifest')})"
     elif by_hand:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from audiograft import provenance
 from audiograft.evaluate.calibrating import log_odds
@@ -23,6 +24,7 @@ from audiograft.evaluate.report import write_reports
 from audiograft.evaluate.scoring import score
 from audiograft.types import ConfigError, DataError
 
+Array = npt.NDArray[np.float64]
 _DIGITS = 6
 _EVEN = 0.5
 
@@ -79,14 +81,13 @@ def _classes(runs: Sequence[Run]) -> tuple[str, ...]:
     return own[0]
 
 
-def _weigher(run: Run, classes: Sequence[str]) -> Callable[[Prediction], np.ndarray]:
+def _weigher(run: Run, classes: Sequence[str]) -> Callable[[Prediction], Array]:
     """From a row to its tempered log-probabilities (n_choices,)."""
     temperature = (run.settings.get("question") or {}).get("temperature", 1.0)
 
-    def weigh(row: Prediction) -> np.ndarray:
+    def weigh(row: Prediction) -> Array:
         if row.scores is not None:
-            scores = np.array([row.scores[label] for label in classes]) / temperature
-            return scores - np.logaddexp.reduce(scores)
+            return _normalised(np.array([row.scores[label] for label in classes]) / temperature)
         if row.speech_prob is None or len(classes) != 2:
             raise DataError(f"{run.file}: row {row.id!r} has neither scores nor a probability of two choices: leave the run out")
         odds = log_odds(row.speech_prob)
@@ -95,8 +96,14 @@ def _weigher(run: Run, classes: Sequence[str]) -> Callable[[Prediction], np.ndar
     return weigh
 
 
+def _normalised(scores: Array) -> Array:
+    """Log-probabilities that sum to 1."""
+    own: Array = scores - np.logaddexp.reduce(scores)
+    return own
+
+
 def _join(
-    rows: Sequence[Prediction], runs: Sequence[Run], weigh: Sequence[Callable[[Prediction], np.ndarray]], classes: Sequence[str], threshold: float
+    rows: Sequence[Prediction], runs: Sequence[Run], weigh: Sequence[Callable[[Prediction], Array]], classes: Sequence[str], threshold: float
 ) -> Prediction:
     """One clip: the first run's row with the choice of all."""
     first = rows[0]
@@ -108,8 +115,7 @@ def _join(
     base = replace(first, decode_s=round(sum(times), _DIGITS) if len(times) == len(rows) else None, prompt=None, reference_nats=None)
     if failed := [f"{run.name}: {row.error}" for run, row in zip(runs, rows, strict=True) if row.error is not None]:
         return replace(base, hypothesis="", speech_prob=None, scores=None, error="; ".join(failed))
-    averaged = np.mean([own(row) for own, row in zip(weigh, rows, strict=True)], axis=0)
-    averaged -= np.logaddexp.reduce(averaged)
+    averaged = _normalised(np.mean([own(row) for own, row in zip(weigh, rows, strict=True)], axis=0))
     probability = float(np.exp(averaged[0]))
     best = int(np.argmax(averaged)) if len(classes) > 2 else int(probability < threshold)
     votes = Counter(row.hypothesis for row in rows).most_common()
@@ -118,7 +124,7 @@ def _join(
         base,
         hypothesis=classes[best],
         speech_prob=probability,
-        scores=dict(zip(classes, np.round(averaged, _DIGITS).tolist(), strict=True)),
+        scores={label: round(float(score), _DIGITS) for label, score in zip(classes, averaged, strict=True)},
         extra=first.extra | {MAJORITY: classes[best] if tied else votes[0][0], "tied": tied},
     )
 

@@ -111,8 +111,9 @@ def _score(runs: Sequence[Run], id_: str, normaliser: Normaliser) -> list[Scored
             raise DataError(f"{run.file}: id {id_!r} expects {texts}: compare runs of one manifest")
     tasks = {row.task for row in rows}
     task: Task = next((task for task in _FIRST if task in tasks), "transcript")
-    shared = {key: next((value for row in rows if (value := getattr(row, key)) is not None), None) for key in ("speaker", "recording")}
-    return [score_clip(replace(row, task=task, **shared), normaliser) for row in rows]
+    speaker = next((row.speaker for row in rows if row.speaker is not None), None)
+    recording = next((row.recording for row in rows if row.recording is not None), None)
+    return [score_clip(replace(row, task=task, speaker=speaker, recording=recording), normaliser) for row in rows]
 
 
 def shared_ids(runs: Sequence[Run], common: bool) -> list[str]:

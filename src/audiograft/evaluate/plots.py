@@ -56,7 +56,7 @@ _STYLE: dict[Any, Any] = {
     "lines.color": BAR,
     "hatch.linewidth": 0.6,
 }
-_CUT = re.compile(r"^.*?(?=<svg)|(?<=<svg)[^>]*?(?= viewBox)|<metadata>.*?</metadata>|<style.*?</style>| id=\"[a-z0-9.]+_\d+\"", re.DOTALL)
+_CUT = re.compile(r"^.*?(?=<svg)|(?<=<svg)[^>]*?(?= viewBox)|<metadata>.*?</metadata>|<style.*?</style>| id=\"[A-Za-z0-9.]+_\d+\"", re.DOTALL)
 """What a page must not have: a document's head, a fixed size, a source, a style for everything, and ids that other plots have too."""
 
 
@@ -194,8 +194,8 @@ class Drawing:
 def axis_start(lows: Sequence[float], step: float = 0.1) -> float:
     """Where an axis of shares begins so that all of them are on it: a round number below the lowest, and 0 where that is not far."""
     lowest = min((low for low in lows if math.isfinite(low)), default=0.0)
-    start = math.floor(round(lowest / step, 9)) * step
-    return min(round(start, 9), 1 - step) if start > 0.3 else 0.0
+    start = round(math.floor(round(lowest / step, 9)) * step, 9)
+    return min(start, 1 - step) if start > 0.3 else 0.0
 
 
 def share_axis(axes: Axes, start: float, name: str, *, vertical: bool = True, short: bool = False, note: str = "") -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = 3
 _N_POINTS = 200
+_MOST_NUMBERS = 80
+"""In a plot, beyond which they would cover it."""
 _LEVELS = (0.6, 0.75, 0.9, 0.95, 0.99)
 _BOX = {"boxstyle": "square,pad=0.15", "facecolor": PAPER, "edgecolor": "none"}
 """Behind letters that lie on lines."""
@@ -159,7 +161,7 @@ def draw_contour(
             lines = axes.contour(x, y, expected, levels=shown, colors=SERIES[0], linewidths=[2.2 if edge == level else 0.9 for edge in shown])
             axes.clabel(lines, fmt=lambda value: f"{100 * value:g} %", fontsize=7.5)
         for (row, column), rate in np.ndenumerate(rates):
-            if counts[row, column]:
+            if counts[row, column] and counts.size <= _MOST_NUMBERS:
                 axes.annotate(f"{100 * rate:.0f}", (durations_ms[row], snrs_db[column]), ha="center", va="center", fontsize=8, color=INK, bbox=_BOX)
         axes.xaxis.set_ticks(durations_ms, [f"{duration:g}" for duration in durations_ms], minor=False)
         axes.xaxis.set_ticks([], minor=True)

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from audiograft.evaluate.detection_scoring import CELLS
 from audiograft.evaluate.plots import Share
-from audiograft.evaluate.psychometric_plots import Panel, draw_psychometric
+from audiograft.evaluate.psychometric_plots import Panel, draw_contour, draw_psychometric
 from audiograft.evaluate.sections import Section
 from audiograft.evaluate.tables import Table, percent
 from audiograft.metrics.curves import PsychometricFit
+from audiograft.metrics.mixed_model import PERFORMANCE, predict_accuracy
 
 _NOTE_LETTERS = 30
 """Of a line within a small plot."""
@@ -87,12 +92,13 @@ _METHOD = (
 
 
 def psychometric_sections(found: Found) -> Iterator[Section]:
-    """Accuracy by duration and by SNR, and hits by duration, each with the curves that were fitted."""
+    """Accuracy by duration and by SNR, and hits by duration, each with the curves that were fitted; and the mixed model of both."""
     curves = found["psychometric"]["curves"]
     for family in _FAMILIES:
         own = [curves[family.all]]
         own += [curve for key, curve in curves.items() if key != family.all and (curve["over"], curve["of"]) == (family.over, family.of)]
         yield _section(family, own)
+    yield _mixed_model(found)
 
 
 def _section(family: _Family, curves: Sequence[Found]) -> Section:
@@ -179,3 +185,55 @@ def _points(curves: Sequence[Found], family: _Family) -> list[Table]:
         for point in curve["points"]
     ]
     return [Table(("clips", family.unit, "right" if family.of == "accuracy" else "found", "95 % (Wilson)", "of"), rows)]
+
+
+def cell_grid(found: Found, rate: str, size: str) -> tuple[list[Any], list[Any], NDArray[np.float64], NDArray[np.int64]]:
+    """A rate and its clips by duration and SNR.
+
+    Args:
+        found: of metrics.json, with cells of both.
+        rate: the key of the rate.
+        size: the key of its clips.
+
+    Returns:
+        Durations and SNRs, rising; rates (durations, SNRs), nan where there is no clip; clips, likewise.
+    """
+    cells = found["conditions"][" x ".join(CELLS)]
+    durations, snrs = (sorted({cell[key] for cell in cells}, key=lambda value: (isinstance(value, str), value)) for key in CELLS)
+    rates, counts = np.full((len(durations), len(snrs)), np.nan), np.zeros((len(durations), len(snrs)), dtype=np.int64)
+    for cell in cells:
+        place = durations.index(cell[CELLS[0]]), snrs.index(cell[CELLS[1]])
+        rates[place] = np.nan if cell[rate] is None else cell[rate]
+        counts[place] = cell[size]
+    return durations, snrs, rates, counts
+
+
+def _mixed_model(found: Found) -> Section:
+    """What SNR and duration do together, with recordings that are easy or hard."""
+    model, title = found["mixed_model"], "Duration and SNR together"
+    if "refused" in model:
+        return Section(title, [f"No mixed model: {model['refused']}."])
+    confidence = f"{100 * model['confidence']:g} %"
+    rows = [(_TERMS[name], *(f"{term[key]:.3f}" for key in ("value", "low", "high"))) for name, term in model["coefficients"].items()]
+    spread = model["recording_sd"]
+    rows.append(("spread of recordings (sd)", *("-" if spread[key] is None else f"{spread[key]:.3f}" for key in ("value", "low", "high"))))
+    contour = [(f"{row['duration_ms']:g}", row["reason"] or f"{row['snr_db']:.1f} dB") for row in model["contour"]]
+    tables = [
+        Table(("logit of being right, a standard deviation more", "", f"{confidence} from", "to"), rows),
+        Table(("ms", f"SNR for {100 * PERFORMANCE:g} % right"), contour),
+    ]
+    left = f" {model['left_out']:,} clips that do not state both are left out." if model["left_out"] else ""
+    note = (
+        f"logit P(right) = SNR x log duration, with an intercept of each recording: {model['n']:,} clips of {model['n_recordings']:,} recordings. "
+        f"The lines are of all recordings together; nothing is said beyond what was measured.{left}"
+    )
+    durations, snrs, rates, counts = cell_grid(found, "accuracy", "n")
+
+    def predict(duration_ms: NDArray[np.float64], snr_db: NDArray[np.float64]) -> NDArray[np.float64]:
+        return predict_accuracy(model, duration_ms, snr_db)
+
+    drawing = draw_contour(predict, durations, snrs, rates, counts, PERFORMANCE)
+    return Section(title, [note], tables, drawing, "Pairs of duration and SNR on one line are equally hard. The numbers are what was measured, in %.")
+
+
+_TERMS = {"intercept": "intercept", "snr_db": "SNR", "log2_duration": "log duration", "product": "SNR x log duration"}

@@ -128,6 +128,8 @@ def _detection_headline(found: Metrics) -> Table:
         interval = found[key]["interval"] or {"low": None, "high": None}
         ends = "-" if interval["low"] is None else f"{_digits(interval['low'])} to {_digits(interval['high'])}"
         rows.append((name, _digits(found[key]["value"]), ends))
+    if vote := found.get("majority_vote"):
+        rows.append(("accuracy of the majority vote", percent(vote["accuracy"]["rate"]), span(vote["accuracy"]["interval"])))
     rows += [(name, _digits(found[key]), "") for key, name in _MEANS.items()]
     return Table(("detection", "", "95 % interval"), [row for row in rows if row[1] != "-"])
 
@@ -250,7 +252,7 @@ def deafness(metrics: Metrics) -> Table | None:
         (heard, percent(row["wer"]), percent(row["accuracy"]), "-" if row["nats_per_token"] is None else f"{row['nats_per_token']:.4f}")
         for heard, row in found["conditions"].items()
     ]
-    return _without_empty(Table(("audio", "WER", "right", _LOSS), rows))
+    return _without_empty(Table(("audio", "WER", "right", _MEANS["nll"] if metrics.get("detection") else _LOSS), rows))
 
 
 def baseline(metrics: Metrics) -> Table | None:

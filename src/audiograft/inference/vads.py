@@ -21,7 +21,9 @@ Waveform = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 
 THRESHOLD = 0.5
-"""From this score on a clip is taken for speech: silero's own default; of the others, half of the frames."""
+"""From this score on a clip is taken for speech: silero's own default; of WebRTC's, half of the frames."""
+_LOUD, _LOUD_PEAK, _QUIETEST_PEAK = "loud", 0.5, 1e-4
+_RISE_DB, _SLOPE_DB = 6.0, 3.0
 
 
 class Vad(Protocol):
@@ -48,7 +50,8 @@ def is_vad(name: str) -> bool:
 
 
 def open_vad(name: str) -> Vad:
-    """Open a detector by its name: `silero-vad`, `webrtc-vad` (`webrtc-vad:0` to `webrtc-vad:3`: how aggressive), `energy-vad`.
+    """Open a detector by its name: `silero-vad` (`silero-vad:loud`: each clip is made loud first), `webrtc-vad` (`webrtc-vad:0` to
+    `webrtc-vad:3`: how aggressive), `energy-vad`.
 
     Raises:
         ConfigError: an unknown name or setting, or a package that is missing.
@@ -63,13 +66,16 @@ class SileroVad:
     """Silero VAD (Silero Team 2021 and later), its ONNX model in windows of 512 samples (32 ms).
 
     As in silero's own `get_speech_timestamps`, each window is seen with the last 64 samples of the one before, the state starts at zero and the
-    last window is padded with zeros. The clip's score is that of its likeliest window, so the clip is speech where at least one window is.
+    last window is padded with zeros. The clip's score is that of its likeliest window, so the clip is speech where at least one window is. Without
+    its `min_speech_duration_ms` of 250 that function finds a segment in just the same clips; with it, none that is shorter.
+    Silero hears quiet clips less well: with the setting `loud` each is scaled to a peak of 0.5 before.
     Silero's package is not imported: that would set the number of threads of torch for the whole process to 1.
     """
 
     def __init__(self, name: str, setting: str) -> None:
-        """Raises ConfigError where onnxruntime or silero-vad is missing, or a setting is given."""
-        _refuse_setting(name, setting)
+        """Raises ConfigError where onnxruntime or silero-vad is missing, or the setting is none."""
+        if setting not in ("", _LOUD):
+            raise ConfigError(f"{name}: {setting!r} is no setting of silero-vad: take silero-vad, or silero-vad:{_LOUD}")
         runtime, spec = _import("onnxruntime", name), importlib.util.find_spec("silero_vad")
         if spec is None or spec.origin is None:
             raise _missing(name, "silero-vad")
@@ -77,6 +83,7 @@ class SileroVad:
         options.inter_op_num_threads = options.intra_op_num_threads = 1
         model = Path(spec.origin).parent / "data" / "silero_vad.onnx"
         self._session = runtime.InferenceSession(str(model), sess_options=options, providers=["CPUExecutionProvider"])
+        self._is_loud = setting == _LOUD
         self.name = name
         self.version = importlib.metadata.version("silero-vad")
         self.threshold = THRESHOLD
@@ -87,6 +94,8 @@ class SileroVad:
 
     def window_probs(self, waveform: Waveform) -> list[float]:
         """The probability of speech in each window of one clip."""
+        if self._is_loud:
+            waveform = waveform * np.float32(_LOUD_PEAK / max(float(np.max(np.abs(waveform), initial=0)), _QUIETEST_PEAK))
         state, context = np.zeros((2, 1, 128), dtype=np.float32), np.zeros(64, dtype=np.float32)
         probs = []
         for window in _windows(waveform, 512):
@@ -98,10 +107,11 @@ class SileroVad:
 
 
 class WebrtcVad:
-    """The detector of WebRTC, Gaussian mixtures over the energies of six bands, by frames of 30 ms.
+    """The detector of WebRTC, Gaussian mixtures over the energies of six bands, by frames of 10 ms.
 
     It says yes or no of each frame; the score is the share of frames with a yes. A last part of a frame is left out, as in py-webrtcvad's example;
-    a clip shorter than one frame is padded with zeros to one. How aggressive it is in saying no, 0 to 3, is 0 as in the library itself.
+    a clip shorter than one frame is padded with zeros to one. Longer frames, of 20 and 30 ms, were worse on clips of a second and less: their state
+    takes the first of them to settle. How aggressive it is in saying no, 0 to 3, is 0 as in the library itself.
     """
 
     def __init__(self, name: str, setting: str) -> None:
@@ -120,7 +130,7 @@ class WebrtcVad:
 
     def _share(self, waveform: Waveform) -> float:
         vad = self._module.Vad(self._mode)  # it adapts to what it hears, so each clip has its own
-        frame_samples = SAMPLE_RATE_HZ * 30 // 1000
+        frame_samples = SAMPLE_RATE_HZ * 10 // 1000
         whole = waveform[: max(len(waveform) // frame_samples, 1) * frame_samples]
         voiced = []
         for frame in _windows(whole, frame_samples):
@@ -133,7 +143,7 @@ class EnergyVad:
     """Energy above a floor that is the clip's own: frames of 20 ms each 10 ms, the floor their 10th percentile in decibels.
 
     Speech rises and falls where steady noise does not. The score is the logistic of how far the 90th percentile lies above the floor, 0.5 where that
-    is 10 dB.
+    is 6 dB.
     """
 
     def __init__(self, name: str, setting: str) -> None:
@@ -147,7 +157,7 @@ class EnergyVad:
 
     def speech_probs(self, waveforms: Sequence[Waveform]) -> FloatArray:
         """See `Vad`."""
-        return np.array([1 / (1 + np.exp((10.0 - _rise_db(waveform)) / 3.0)) for waveform in waveforms], dtype=np.float64)
+        return np.array([1 / (1 + np.exp((_RISE_DB - _rise_db(waveform)) / _SLOPE_DB)) for waveform in waveforms], dtype=np.float64)
 
 
 def _rise_db(waveform: Waveform) -> float:

@@ -60,7 +60,6 @@ def measure_once(
     start: ClosedQuestion,
     winner: str,
     engine: Callable[[], Engine],
-    *,
     batch_size: int = 64,
     allow_outside: bool = False,
 ) -> dict[str, Any]:
@@ -78,17 +77,18 @@ def measure_once(
         allow_outside: also take clips that do not lie below the manifest's folder.
 
     Returns:
-        `manifest`, `sha256`, `measured` (when), and `figures` of `compare_prompts`.
+        `manifest`, `sha256`, `prompts`, `measured` (when), and `figures` of `compare_prompts`.
 
     Raises:
         DataError: as `check_lock`; or no clip can be read.
     """
     if (found := check_lock(out, test)) is not None:
         return found
-    lock: dict[str, Any] = {"manifest": str(test.manifest.resolve()), "sha256": test.sha256, "measured": None}
+    prompts = {START: start.prompt, WINNER: winner}
+    lock: dict[str, Any] = {"manifest": str(test.manifest.resolve()), "sha256": test.sha256, "prompts": prompts, "measured": None}
     write_json(out / TEST_NAME, lock)
     runs: dict[str, list[Prediction]] = {}
-    for name, prompt in ((START, start.prompt), (WINNER, winner)):
+    for name, prompt in prompts.items():
         if name == WINNER and prompt == start.prompt:
             runs[name] = runs[START]
             continue
@@ -149,7 +149,6 @@ def _figures(predictions: Sequence[Prediction], labels: Sequence[str], clusters:
     assert scores.accuracy.wilson is not None
     assert scores.balanced_accuracy_interval is not None
     return {
-        "prompt": predictions[0].prompt,
         "accuracy": scores.accuracy.rate,
         "wilson": {"low": scores.accuracy.wilson.low, "high": scores.accuracy.wilson.high},
         "balanced_accuracy": scores.balanced_accuracy,

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from audiograft import provenance
 from audiograft.evaluate.folder import model_fingerprint, write_json
@@ -23,6 +23,9 @@ from audiograft.prompt_search.rewards import CONDITION_WEIGHT, LENGTH_WEIGHT, Re
 from audiograft.prompt_search.search import Limits, Scorer, check_start, search_prompts
 from audiograft.prompt_search.template import TemplateOptimiser
 from audiograft.types import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from audiograft.inference.engine import Engine
 
 SETTINGS_NAME = "search.json"
 _FREE = ("versions", "commit", "date")
@@ -133,37 +136,32 @@ def run_search(
     _make(out)
     if test_clips is not None:
         check_lock(out, test_clips)
-
-    @cache
-    def engine() -> Any:
-        from audiograft.inference.engine import Engine
-
-        return Engine.load(model, plan.device)
-
+    engine = _opener(model, plan.device)
     scorer = hooks.scorer or _model_scorer(engine, question, dev_clips, plan.batch_size)
     reward = Reward(question.labels, dev_clips.labels, dev_clips.conditions, plan.condition_weight, plan.length_weight)
     start_s = time.perf_counter()
     with Journal.open(out / HISTORY_NAME) as journal:
         _claim(out, _settings(model, plan, question, dev_clips, optimiser), journal)
         known = journal.n_clips_scored
-        found = search_prompts(
-            question.prompt, question.answers, optimiser, scorer, reward, journal, plan.limits, plan.seed, on_scored=hooks.on_scored
-        )
-        fresh = journal.n_clips_scored - known
-        wall_s = time.perf_counter() - start_s
+        found = search_prompts(question.prompt, question.answers, optimiser, scorer, reward, journal, plan.limits, plan.seed, hooks.on_scored)
+        wall_s, fresh = time.perf_counter() - start_s, journal.n_clips_scored - known
+        speed = {"wall_s": round(wall_s, 3), "clips_per_s": round(fresh / wall_s, 1)} if fresh else {}
         measured = None
         if test_clips is not None:
-            measured = measure_once(
-                out,
-                test_clips,
-                question,
-                found.best.prompt,
-                engine,
-                batch_size=plan.batch_size,
-                allow_outside=plan.allow_outside,
-            )
-        speed = {"wall_s": round(wall_s, 3), "clips_per_s": round(fresh / wall_s, 1)} if fresh else {}
+            measured = measure_once(out, test_clips, question, found.best.prompt, engine, plan.batch_size, plan.allow_outside)
         return write_results(out, found, question, dev_clips, plan.limits, measured, speed)
+
+
+def _opener(model: str, device: str) -> Callable[[], Engine]:
+    """Opens the model at its first call."""
+
+    @cache
+    def engine() -> Engine:
+        from audiograft.inference.engine import Engine
+
+        return Engine.load(model, device)
+
+    return engine
 
 
 def make_optimiser(plan: Plan, question: ClosedQuestion, dev: LabelledClips) -> Optimiser:
@@ -190,7 +188,7 @@ def _question(model: str, plan: Plan) -> ClosedQuestion:
     return question if plan.prompt is None else replace(question, prompt=plan.prompt)
 
 
-def _model_scorer(engine: Callable[[], Any], question: ClosedQuestion, dev: LabelledClips, batch_size: int) -> Scorer:
+def _model_scorer(engine: Callable[[], Engine], question: ClosedQuestion, dev: LabelledClips, batch_size: int) -> Scorer:
     from audiograft.prompt_search.scorer import ModelScorer
 
     return ModelScorer(engine, question, dev.load, batch_size)

@@ -231,7 +231,7 @@ def test_a_grid_that_the_sources_can_not_fill_names_its_cells(tmp_path: Path) ->
     assert "add recordings, ask for fewer --clips-per-cell or other --durations-ms, or allow more --clips-per-recording" in message
     with pytest.raises(DataError, match="SPEECH of .*: 2 groups of rows that must not part can't make 3 splits"):
         real(tmp_path / "bench", corpus(tmp_path / "two", speakers=2))
-    with pytest.raises(DataError, match="1000 ms 0 dB lacks"):
+    with pytest.raises(DataError, match="4000 ms 0 dB lacks"):
         real(tmp_path / "bench", folder, design=Design(**TINY | {"durations_ms": (200, 4000)}), clips_per_recording=8)
 
 
@@ -262,6 +262,28 @@ def test_a_recording_of_both_classes_is_in_one_split(tmp_path: Path) -> None:
     for split, part in rows_of(tmp_path / "bench").items():
         for row in part:
             assert splits.setdefault(row["recording"], split) == split
+
+
+def test_debates_give_turns_and_pauses_away_from_their_ends(tmp_path: Path) -> None:
+    """Six recordings of 9 s as VoxConverse has them: pauses up to second 3 and from 6 on, and one speaker between."""
+    folder = tmp_path / "vox" / "dev"
+    folder.mkdir(parents=True)
+    for name in "abcdef":
+        samples = 0.02 * np.random.default_rng(ord(name)).standard_normal(9 * RATE_HZ).astype(np.float32)
+        samples[3 * RATE_HZ : 6 * RATE_HZ] = talk(3, ord(name))
+        soundfile.write(folder / f"{name}.wav", samples, RATE_HZ)
+        (folder / f"{name}.rttm").write_text(f"SPEAKER {name} 1 3.0 3.0 <NA> <NA> spk0 <NA> <NA>\n", encoding="utf-8")
+    spec = f"voxconverse:{tmp_path / 'vox'}"
+    out = tmp_path / "bench"
+    prepare_detection(out, Design(**TINY), speech=[spec], negatives=[f"{spec},margin_s=0.5"], clips_per_recording=20, workers=1)
+    rows = rows_of(out)
+    for part in rows.values():
+        assert {row["source"] for row in part} == {"voxconverse"}
+        for label, kind in (("SPEECH", None), ("NONSPEECH", "voxconverse")):
+            assert {row["kind"] for row in part if row["label"] == label} == {kind}
+    recordings = {split: {row["recording"] for row in part} for split, part in rows.items()}
+    assert sum(map(len, recordings.values())) == len(set.union(*recordings.values())) <= 6
+    assert {row["speaker"] for row in rows["train"]} - {None} <= {f"voxconverse_{name}_spk0" for name in "abcdef"}
 
 
 @pytest.mark.parametrize(
