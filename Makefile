@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check 
 ONE_THREAD := OMP_NUM_THREADS=1
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help install demo test test-all test-pages lint format types check tiny speedrun bench results clean
+.PHONY: help install demo test test-all test-pages lint format types check tiny detector speedrun bench results detection clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ check: lint types test  ## what has to pass before a change is proposed
 tiny: .venv/.installed-dev  ## make the shipped model again, from nothing (hours; needs espeak-ng and flite)
 	@$(WITH_VENV) bash recipes/tiny/make.sh
 
+detector: .venv/.installed-dev  ## train the shipped speech detector again (some 40 minutes; needs espeak-ng and flite)
+	@$(WITH_VENV) bash recipes/tiny/detect.sh
+
 speedrun: .venv/.installed  ## graft, align, finetune, evaluate, transcribe in ten minutes on two cores
 	@bash recipes/speedrun.sh
 	@mkdir -p benchmarks/results
@@ -70,6 +73,9 @@ bench: .venv/.installed-dev  ## the speed and memory ratios; writes benchmarks/r
 
 results: .venv/.installed  ## word error rates of the shipped model (needs espeak-ng and flite); writes benchmarks/results/tiny.json
 	@$(BIN)/python benchmarks/tiny.py
+
+detection: .venv/.installed-dev  ## the shipped detector beside others on the same clips (needs espeak-ng and flite); writes benchmarks/results/detection.json
+	@$(ONE_THREAD) $(BIN)/python benchmarks/detection.py
 
 clean:  ## remove caches and builds; .venv stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -68,8 +68,9 @@ def main() -> None:
         found[f"{cue}-cue"] = figures(write_trivial_run(cue, dev, test, runs / f"{cue}-cue"))
     tuned = {}
     for name in VADS:
-        question = calibrate(name, dev, folder=runs / f"{name}-question").question
-        tuned[name] = run(name, test, f"{name}-tuned", threshold=question.threshold, temperature=question.temperature)
+        folder = runs / f"{name}-question"
+        calibrate(name, dev, folder=folder)
+        tuned[name] = run(name, test, f"{name}-tuned", question=folder)
     in_babble = {name: run(name, babble, f"{name}-babble") for name in (args.model, VADS[0])}
 
     pair = compare([runs / VADS[0], runs / args.model], by="duration_ms")

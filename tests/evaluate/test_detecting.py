@@ -224,6 +224,8 @@ def test_any_closed_question_is_evaluated(engine: Engine, sounds: Path, tmp_path
     assert found["classes"] == ["dog", "car", "rain"]
     assert found["roc_auc"]["reason"] == "these figures are of two labels, and here are 3"
     assert sum(found["confusion"]["car"].values()) == 8
+    with pytest.raises(ConfigError, match="a threshold is between two labels, and here are 3, of which the likeliest is taken: leave it out"):
+        evaluate(engine, several, tmp_path / "other", question=question, threshold=0.4)
     with pytest.raises(DataError, match="row 'c0' is labelled 'dog', and the labels to choose from are SPEECH, NONSPEECH"):
         evaluate(engine, several, tmp_path / "other")
 

@@ -96,7 +96,7 @@ def test_too_few_and_too_many_runs_are_refused(runs: list[Path], tmp_path: Path,
 
 def test_runs_of_texts_are_sent_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = [write_run(tmp_path / name, [{"id": str(i), "reference": "a", "hypothesis": "a"} for i in range(3)]) for name in "ab"]
-    assert main(["report", *map(str, texts), "--out", str(tmp_path / "out")]) == 1
+    assert main(["report", *map(str, texts), "--out", str(tmp_path / "out")]) == 2
     assert "audiograft compare" in capsys.readouterr().err
 
 

@@ -119,6 +119,8 @@ def _own_question(model: str, prompt: str | None) -> ClosedQuestion:
         question = replace(question, prompt=prompt, temperature=1.0, threshold=0.5, chosen_on=None)
     if model == "tiny":
         _note(f"tiny was never trained to detect speech, so that its answers mean nothing: use --model {DEFAULT_DETECTOR}", "warning")
+    if own is not None and own.note:
+        _note(own.note)
     if own is None:
         _note(f'{model} has no detection.json: it is asked "{" ".join(question.prompt.split())}", and the probability is not calibrated')
     elif question.chosen_on is None:

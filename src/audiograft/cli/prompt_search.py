@@ -112,7 +112,7 @@ def _print_test(figures: dict[str, Any]) -> None:
     typer.echo(f"test: balanced accuracy {start} at first, {winner} of the best, {more}; {figures['clips']:,} clips")
     if figures["failed"]:
         print_error(f"{figures['failed']} test clips could not be read and are left out")
-    typer.echo("the figure on dev is too high, since it chose the prompt; that on test is not")
+    typer.echo("the figure on dev tends to be too high, since it chose the prompt; that on test does not")
 
 
 def _percent(rate: float) -> str:

@@ -52,19 +52,19 @@ def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from audiograft.evaluate.tables import percent, span
-
     console = Console(markup=False, highlight=False)
-    runs = Table("split", "seed", "clips", "errors", "accuracy", "95 % (Wilson)", "balanced", "95 % (recordings)")
+    runs = Table("split", "seed", "clips", "errors", "accuracy (95 %, Wilson)", "balanced (95 %, by recordings)")
     for row in found["runs"]:
         counts = (str(row[key]) for key in ("split", "seed", "n_clips", "errors"))
-        runs.add_row(*counts, percent(row["accuracy"]), span(row["wilson"]), percent(row["balanced_accuracy"]), span(row["balanced_interval"]))
+        runs.add_row(*counts, _rate(row["accuracy"], row["wilson"]), _rate(row["balanced_accuracy"], row["balanced_interval"]))
     console.print(runs)
-    parts = Table("", "mean", "95 %", "sd by seed", "by split", "left over", "of one run")
+    parts = Table(
+        "", "mean (95 %)", "sd by seed", "by split", "left over", "of one run", caption="standard deviations (sd) in points", caption_justify="left"
+    )
     for rate, told in found["variance"].items():
         if told is not None:
             deviations = (_points(told[key]) for key in ("seed_sd", "split_sd", "residual_sd", "total_sd"))
-            parts.add_row(rate.replace("_", " "), percent(told["mean"]), span(told["interval"]), *deviations)
+            parts.add_row(rate.replace("_", " "), _rate(told["mean"], told["interval"]), *deviations)
     console.print(parts)
     differing = found["disagreement"]
     if differing["clips"]:
@@ -75,5 +75,13 @@ def _print(found: dict[str, Any]) -> None:
         typer.echo(f"note: {note}")
 
 
+def _rate(rate: float | None, interval: dict[str, Any] | None) -> str:
+    """In percent, with its interval."""
+    if rate is None:
+        return "-"
+    ends = "" if interval is None or interval["low"] is None else f" ({100 * interval['low']:.1f}-{100 * interval['high']:.1f})"
+    return f"{100 * rate:.1f}{ends}"
+
+
 def _points(deviation: float | None) -> str:
-    return "-" if deviation is None else f"{100 * deviation:.2f} points"
+    return "-" if deviation is None else f"{100 * deviation:.2f}"

@@ -97,6 +97,10 @@ def find_asked(model: Detector | WhisperEngine | str | Path, chosen: Options) ->
     if chosen.prompt not in (None, question.prompt):
         question, source = replace(DEFAULT_QUESTION, prompt=chosen.prompt, answers=question.answers, system=question.system), "default"
     if chosen.threshold is not None:
+        if len(question.labels) > 2:
+            raise ConfigError(
+                f"a threshold is between two labels, and here are {len(question.labels)}, of which the likeliest is taken: leave it out"
+            )
         question, source = replace(question, threshold=chosen.threshold), "by hand"
     return Asked(question, named, source)
 

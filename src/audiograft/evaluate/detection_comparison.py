@@ -189,7 +189,7 @@ def _tests(tested: Found, adjusted: Sequence[float]) -> Section:
         rows.append(
             (row["run"], f"{100 * row['accuracy_difference']:+.2f}", ends, *counts, _p(exact["p_value"]), _p(p_adjusted), _p(row["adjusted_p"]))
         )
-    heads = ("run", "points", "95 %", "base alone right", "run alone right", "McNemar p", "Holm", "most careful p, Holm")
+    heads = ("run", "points", "95 %", "only base right", "only run right", "McNemar p", "Holm", "careful p, Holm")
     about = (
         f"Each run less the base, {tested['base']}, on the same clips. McNemar's test is exact and takes clips for independent; the last column is "
         "the largest p of it and of two tests that draw or swap whole recordings, adjusted likewise. Claims rest on that."

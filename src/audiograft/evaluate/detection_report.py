@@ -15,7 +15,7 @@ from audiograft.evaluate.plots import Share, plain
 from audiograft.evaluate.predictions import Prediction
 from audiograft.evaluate.psychometric_report import cell_grid, psychometric_sections
 from audiograft.evaluate.sections import Section, controls, failures, settings, slice_sections
-from audiograft.evaluate.tables import Metrics, Table, counted, percent, rounded, span
+from audiograft.evaluate.tables import Metrics, Table, counted, detection_tables, percent, rounded, span
 from audiograft.metrics.curve_bands import curve_bands
 from audiograft.metrics.intervals import wilson
 from audiograft.metrics.ranking import pr_points, roc_points
@@ -108,28 +108,7 @@ def _headline(found: Found, about: Mapping[str, Any], rows: Sequence[Prediction]
     notes += [f"{_sentence(note)}." for note in found["notes"]]
     warning = found["accuracy"]["interval"]["warning"]
     notes += [f"{_sentence(warning)}."] if warning else []
-    figures: list[tuple[str, ...]] = [("accuracy", percent(found["accuracy"]["rate"]), span(found["accuracy"]["interval"]))]
-    figures.append(("... clips as independent (Wilson)", "", span(found["wilson"])))
-    balanced = found["balanced_accuracy"]
-    if balanced["rate"] is not None:
-        figures.append(("balanced accuracy", percent(balanced["rate"]), span(balanced["interval"])))
-    for key, name in (("roc_auc", "ROC AUC"), ("pr_auc", "precision-recall AUC"), ("eer", "equal error rate")):
-        if found[key] and found[key]["value"] is not None:
-            figures.append((name, f"{found[key]['value']:.4f}", _ends(found[key]["interval"])))
-    for key, name in (("ece", "ECE, 10 bins"), ("brier", "Brier score"), ("nll", "loss (nats a clip)")):
-        if found[key] is not None:
-            figures.append((name, f"{found[key]:.4f}", ""))
-    per_class = [
-        (label, percent(row["rate"]), span(row["wilson"]) if row["wilson"] else "-", f"{row['right']:,}", f"{row['n']:,}")
-        for label, row in found["per_class"].items()
-    ]
-    confusion = [(label, *(f"{said[other]:,}" for other in found["classes"])) for label, said in found["confusion"].items()]
-    tables = [
-        Table(("", "figure", "95 % interval"), figures),
-        Table(("class", "right", "95 % (Wilson)", "clips right", "of"), per_class),
-        Table(("is", *(f"called {label}" for label in found["classes"])), confusion),
-    ]
-    return Section("Detection", notes, tables)
+    return Section("Detection", notes, detection_tables(found)[:2])
 
 
 def _sentence(text: str) -> str:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from audiograft.data.manifest import find_manifest, write_manifest
 from audiograft.evaluate.clips import as_dict
-from audiograft.evaluate.folder import write_json
+from audiograft.evaluate.folder import METRICS_NAME, write_json
 from audiograft.evaluate.plots import SERIES, Drawing, Share, axis_start, margins, share_axis
 from audiograft.evaluate.predictions import Prediction, read_predictions
 from audiograft.evaluate.resplitting import read_bench, resplit
@@ -97,11 +97,13 @@ def repeat(
     runs = _plan(base, seeds, n_splits, out, test)
     for number, (run, own) in enumerate(runs, start=1):
         console.print(f"run {number} of {len(runs)}: split {run.split}, seed {run.seed}, in {run.folder}", soft_wrap=True, markup=False)
-        if not _is_done(run, own):
+        done = _is_done(run, own)
+        if not done:
             train(own, console=console)
-            write_json(run.folder / _ROWS_NAME, _rows_of(own))
+            write_json(run.folder / _ROWS_NAME, _rows_of(run, own))
             gc.collect()
-        evaluate(str(run.folder), run.test, run.tested, batch_size=_BATCH_SIZE, deafness_clips=0, allow_outside=True)
+        if not done or not (run.tested / METRICS_NAME).is_file():
+            evaluate(str(run.folder), run.test, run.tested, batch_size=_BATCH_SIZE, deafness_clips=0, allow_outside=True, overwrite=not done)
     found = collect([run for run, _ in runs], out) | {"recipe": str(recipe), "test": None if test is None else str(test)}
     write_json(out / REPEAT_NAME, found)
     return found
@@ -135,7 +137,6 @@ def _plan(base: Recipe, seeds: Sequence[int], n_splits: int, out: Path, test: st
         for seed in seeds:
             run = _Run(seed, split, folder / f"seed-{seed}", tested)
             planned.append((run, replace(base, seed=seed, output_dir=str(run.folder), data=data)))
-    # Split by split, so that the first seeds of all splits are not what a short night leaves.
     return planned
 
 
@@ -152,21 +153,24 @@ def _is_done(run: _Run, recipe: Recipe) -> bool:
     if stored != own:
         key = next((key for key in own if not isinstance(stored, dict) or stored.get(key) != own[key]), "recipe")
         raise ConfigError(f"{path} is of a run with another {key}: choose another --out, or delete {run.folder}")
-    if (run.folder / _ROWS_NAME).is_file() and read_json(run.folder / _ROWS_NAME) != _rows_of(recipe):
-        raise ConfigError(f"{path} is of a run on other rows than {recipe.data.train[0]} has now: choose another --out, or delete {run.folder}")
+    if (run.folder / _ROWS_NAME).is_file() and read_json(run.folder / _ROWS_NAME) != _rows_of(run, recipe):
+        raise ConfigError(
+            f"{path} is of a run on other rows than those of {recipe.data.train[0]} and {run.test}: choose another --out, or delete {run.folder}"
+        )
     return True
 
 
-def _rows_of(recipe: Recipe) -> dict[str, Any]:
-    """SHA-256 of what is learnt and validated on."""
+def _rows_of(run: _Run, recipe: Recipe) -> dict[str, Any]:
+    """SHA-256 of what is learnt, validated and tested on."""
     assert recipe.data.validation is not None
-    return {name: ManifestFile.open(path).sha256 for name, path in (("train", str(recipe.data.train[0])), ("dev", recipe.data.validation))}
+    files = {"train": str(recipe.data.train[0]), "dev": recipe.data.validation, "test": run.test}
+    return {name: ManifestFile.open(path).sha256 for name, path in files.items()}
 
 
 def collect(runs: Sequence[_Run], out: Path) -> dict[str, Any]:
     """Every figure, from the predictions and metrics of the runs; writes clips.jsonl and repeat.png."""
     told = [_told(run) for run in runs]
-    predictions = [read_predictions(run.tested / "predictions.jsonl") for run in runs]
+    predictions = [read_predictions(run.tested) for run in runs]
     fewest = min(row["n_clips"] for row in told)
     write_manifest(out / CLIPS_NAME, _clips(predictions))
     draw_runs(told).save(out / PLOT_NAME)
@@ -180,7 +184,7 @@ def collect(runs: Sequence[_Run], out: Path) -> dict[str, Any]:
 
 
 def _told(run: _Run) -> dict[str, Any]:
-    metrics = read_json(run.tested / "metrics.json")["detection"]
+    metrics = read_json(run.tested / METRICS_NAME)["detection"]
     trained = read_json(run.folder / TRAIN_NAME)
     return {
         "seed": run.seed,

@@ -43,8 +43,7 @@ def score(
 ) -> dict[str, Any]:
     """Compute the metrics of a predictions file. `docs/evaluation.md` explains them key by key.
 
-    Rows that failed are listed and left out of every rate; all others are in every rate of their task, and where one can't be, since its row
-    does not state what a figure needs, `rows_without` counts it.
+    Rows that failed are listed and left out of every rate. Rows that do not state what a figure needs are counted in `rows_without`.
 
     Args:
         predictions: the file, or its run folder.

@@ -38,6 +38,7 @@ class ClosedQuestion:
         temperature: divides the log-odds.
         threshold: of two answers the first is taken from this probability on; of more the likeliest.
         chosen_on: what temperature and threshold were fitted on: {"manifest", "sha256", "clips"}; None where they were not.
+        note: what a user should know about the model that was trained to answer it; None for nothing.
 
     Raises:
         ConfigError: fewer than two answers, or a number out of its range.
@@ -50,6 +51,7 @@ class ClosedQuestion:
     temperature: float = 1.0
     threshold: float = 0.5
     chosen_on: Mapping[str, Any] | None = None
+    note: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.answers) < 2:
@@ -281,6 +283,7 @@ def _from_json(content: Any) -> ClosedQuestion:
         ("temperature", number, "a number"),
         ("threshold", number, "a number"),
         ("chosen_on", (dict, type(None)), "an object or null"),
+        ("note", (str, type(None)), "a text or null"),
     ):
         if key in content and (not isinstance(content[key], kinds) or isinstance(content[key], bool)):
             raise ConfigError(f"{key} must be {expected}, not {json.dumps(content[key])}")

@@ -30,7 +30,7 @@ _STEP = 1e-4
 
 @dataclass(frozen=True)
 class _Table:
-    """Cells: `right` of `n` clips of one recording at one SNR and duration; `design` (n_cells, 4) of the terms; `unit` the recording's number."""
+    """Cells: `right` of `n` clips of one recording at one SNR and duration; `design` (n_cells, 4) of the terms; `unit` the recording's number, rising."""
 
     design: Array
     right: Array
@@ -60,7 +60,7 @@ def fit_mixed_model(
         confidence: of the intervals.
 
     Returns:
-        Ready for JSON: `coefficients` (term to value, low, high), `recording_sd` (value, low, high), `scales` (mean and sd of the predictors),
+        Ready for JSON: `coefficients` (term to value, low, high), `recording_sd` (value, low, high; an end of None is not known), `scales` (mean and sd of the predictors),
         `contour` (for each duration the SNR at which 75 % of the clips of all recordings together are right; None with a `reason` where it is not
         within the SNRs measured), `log_likelihood`, `converged`, `n`, `n_recordings`, `left_out`, `confidence`; or `refused`, why the clips can't
         carry it.
@@ -79,15 +79,12 @@ def fit_mixed_model(
     if not converged or not np.isfinite(errors).all() or (errors[:4] > _RUN_OFF).any():
         return {"refused": "no end of the coefficients was found: SNR and duration tell right from wrong with hardly an exception"}
     far = float(special.ndtri((1 + confidence) / 2))
-    sd, at_least = math.exp(found[4]), found[4] <= math.log(_LEAST_SD) + _STEP
-    spread = [math.exp(found[4] + sign * far * errors[4]) for sign in (-1, 1)]
     told = {
         "coefficients": {
             name: {"value": float(value), "low": float(value - far * error), "high": float(value + far * error)}
             for name, value, error in zip(TERMS, found[:4], errors[:4], strict=True)
         },
-        # At the lower bound recordings are all alike, as far as the clips tell, and the likelihood has no curvature.
-        "recording_sd": {"value": 0.0, "low": 0.0, "high": None} if at_least else {"value": sd, "low": spread[0], "high": spread[1]},
+        "recording_sd": _recording_sd(table, float(found[4]), float(far * errors[4]), likelihood, far**2),
         "scales": scales,
     }
     return {
@@ -160,9 +157,7 @@ def _loss(parameters: Array, table: _Table) -> tuple[float, Array]:
     sd = math.exp(parameters[4])
     logits = (table.design @ parameters[:4])[:, None] + sd * nodes
     by_cell = table.right[:, None] * logits - table.n[:, None] * np.logaddexp(0, logits)
-    joint = np.zeros((int(table.unit.max()) + 1, len(nodes)))
-    np.add.at(joint, table.unit, by_cell)
-    joint += np.log(weights)
+    joint = np.add.reduceat(by_cell, np.flatnonzero(np.diff(table.unit, prepend=-1)), axis=0) + np.log(weights)
     marginal = special.logsumexp(joint, axis=1)
     posterior = np.exp(joint - marginal[:, None])[table.unit]
     residuals = posterior * (table.right[:, None] - table.n[:, None] * special.expit(logits))
@@ -170,14 +165,27 @@ def _loss(parameters: Array, table: _Table) -> tuple[float, Array]:
     return -float(marginal.sum()), -gradient
 
 
+def _recording_sd(table: _Table, log_sd: float, margin: float, likelihood: float, cutoff: float) -> dict[str, float | None]:
+    """Wald's interval on the logarithm; it begins at 0 where recordings that are all alike are not too unlikely."""
+    if log_sd <= math.log(_LEAST_SD) + _STEP:  # where the likelihood has no curvature
+        return {"value": 0.0, "low": 0.0, "high": None}
+    alike = _climb(table, (_LEAST_SD, _LEAST_SD))
+    low = 0.0 if 2 * (likelihood + float(alike.fun)) < cutoff else math.exp(log_sd - margin)
+    return {"value": math.exp(log_sd), "low": low, "high": math.exp(log_sd + margin)}
+
+
+def _climb(table: _Table, sds: tuple[float, float]) -> optimize.OptimizeResult:
+    rate = float(table.right.sum() / table.n.sum())
+    start = np.array([special.logit(rate), 0.0, 0.0, 0.0, math.log(min(max(0.5, sds[0]), sds[1]))])
+    limits = [(-50.0, 50.0)] * 4 + [(math.log(sds[0]), math.log(sds[1]))]
+    return optimize.minimize(_loss, start, (table,), "L-BFGS-B", jac=True, bounds=limits, options={"maxiter": 500, "ftol": 1e-12, "gtol": 1e-6})
+
+
 def _maximise(table: _Table) -> tuple[Array, Array, float, bool]:
     """Parameters, their covariance (without the spread of recordings where that is at its bound), log-likelihood, and whether an end was reached."""
-    rate = float(table.right.sum() / table.n.sum())
-    start = np.array([special.logit(rate), 0.0, 0.0, 0.0, math.log(0.5)])
-    limits = [(-50.0, 50.0)] * 4 + [(math.log(_LEAST_SD), math.log(_MOST_SD))]
-    found = optimize.minimize(_loss, start, (table,), "L-BFGS-B", jac=True, bounds=limits, options={"maxiter": 500, "ftol": 1e-12, "gtol": 1e-6})
+    found = _climb(table, (_LEAST_SD, _MOST_SD))
     parameters = np.asarray(found.x)
-    free = 4 if parameters[4] <= limits[4][0] + _STEP else 5
+    free = 4 if parameters[4] <= math.log(_LEAST_SD) + _STEP else 5
     hessian = np.zeros((free, free))
     for i in range(free):
         moved = np.zeros(5)
@@ -190,8 +198,8 @@ def _maximise(table: _Table) -> tuple[Array, Array, float, bool]:
 
 
 def _contour(model: Mapping[str, Any], durations: Array, snrs: tuple[float, float]) -> list[dict[str, Any]]:
-    sd = model["recording_sd"]["value"]
-    needed = optimize.brentq(lambda logit: float(_averaged(np.array([logit]), sd)[0]) - PERFORMANCE, -60.0, 60.0 + 10 * sd)
+    sd = float(model["recording_sd"]["value"])
+    needed = float(optimize.brentq(lambda logit: float(_averaged(np.array([logit]), sd)[0]) - PERFORMANCE, -10.0, 10.0 + 10 * sd))
     rows = []
     for duration in durations.tolist():
         # The logit is linear in the SNR: two points give it.

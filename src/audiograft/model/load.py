@@ -12,7 +12,7 @@ import torch
 from transformers.utils.hub import cached_file
 
 from audiograft.model.adapters import ADAPTER_FILE, Adapter, attach_adapter, check_base, is_local, read_adapter
-from audiograft.model.checkpoint import load_config, load_graft, load_graft_processor, loading, resolve_model, snapshot
+from audiograft.model.checkpoint import SHIPPED, load_config, load_graft, load_graft_processor, loading, resolve_model, snapshot
 from audiograft.model.configuration import AudioGraftConfig
 from audiograft.model.graft import graft_in_memory
 from audiograft.model.lora import lora_modules, merge_lora
@@ -115,7 +115,7 @@ def no_ears(name: str | Path, config: Any) -> ConfigError:
 
 def find_adapter(name: str | Path) -> Path | None:
     """The folder of an adapter, that of a hub id downloaded; None for anything else."""
-    path = Path(name).expanduser()
+    path = Path(resolve_model(name) if str(name) in SHIPPED else name).expanduser()
     if path.exists() or is_local(name):
         return path if (path / ADAPTER_FILE).is_file() else None
     with loading(str(name), str(name)):

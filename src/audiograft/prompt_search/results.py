@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RESULT_NAME, MEMORY_NAME, BEST_NAME, CURVE_NAME, REPORT_NAME = "result.json", "memory.json", "best_prompt.txt", "curve.png", "report.html"
 CURSE = (
-    "The figure on dev of the best of many prompts is too high: it was chosen because its figure was high, luck and all. "
+    "The figure on dev of the best of many prompts tends to be too high: it was chosen because its figure was high, luck and all. "
     "The figure on test has no such favour."
 )
 _SIZE_INCHES = (6.0, 3.0)
@@ -99,6 +99,6 @@ def draw_curve(tried: Sequence[Scored]) -> Drawing:
         axes.step(list(by_round), list(by_round.values()), where="post", color=BAR, label="best so far")
         axes.set(xlabel="round", ylabel="reward on dev")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(loc="lower right")
+        figure.legend(loc="outside upper right", ncols=2)
 
     return Drawing("prompt-search", _SIZE_INCHES, draw)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import signal
 
 from audiograft.data.augment.effects import NOISE_COLOURS, coloured_noise
+from audiograft.data.detection.collages import collages_of
 from audiograft.data.detection.waves import (
     TOP_HZ,
     Array,
@@ -56,8 +57,8 @@ def make_sound(kind: str, n_samples: int, rng: Rng) -> Waveform:
 
 
 def kinds_of(split: Split) -> tuple[str, ...]:
-    """Kinds that a split may draw from; no kind is in two of them."""
-    return {"train": TRAINING_KINDS, "dev": DEV_KINDS, "test": HELD_OUT_KINDS}[split]
+    """Kinds that a split may draw from, in turns; no kind is in two of them. Collages take three turns, since they have the most to show."""
+    return {"train": TRAINING_KINDS + 2 * tuple(_COLLAGES), "dev": DEV_KINDS, "test": HELD_OUT_KINDS}[split]
 
 
 def _tone(n: int, rng: Rng) -> Array:
@@ -358,12 +359,14 @@ def _noise(colour: str) -> Callable[[int, Rng], Array]:
     return lambda n, rng: coloured_noise(n, NOISE_COLOURS[colour], rng).astype(np.float64)
 
 
-_TRAINING: Mapping[str, Callable[[int, Rng], Array]] = {
+_SIMPLE: Mapping[str, Callable[[int, Rng], Array]] = {
     "tone": _tone, "chord": _chord, "melody": _melody, "plucked": _plucked, "brass": _brass, "fm": _fm, "hum": _hum, "engine": _engine,
     "fan": _fan, "drill": _drill, "rain": _rain, "wind": _wind, "crackle": _crackle, "impact": _impact, "bell": _bell, "drum": _drum,
     "keyboard": _keyboard, "alarm": _alarm, "siren": _siren, "bursts": _bursts, "buzz": _buzz, "silence": _silence,
     **{f"{colour}-noise": _noise(colour) for colour in NOISE_COLOURS},
 }  # fmt: skip
+_COLLAGES = collages_of(_SIMPLE)
+_TRAINING = {**_SIMPLE, **_COLLAGES}
 _DEV: Mapping[str, Callable[[int, Rng], Array]] = {
     "organ": _organ, "drip": _drip, "static": _static, "footsteps": _footsteps, "frog": _frog, "horn": _horn,
 }  # fmt: skip
