@@ -3,8 +3,8 @@
     python benchmarks/psychometric_coverage.py        # prints the figures, writes benchmarks/results/psychometric_coverage.json (some minutes)
 
 Observers with known thresholds, slopes and lapse rates answer on the grids of the detection bench: durations of 200 to 1000 ms, SNRs of 0 to 20 dB.
-Their answers are fitted by `audiograft.metrics.psychometric.measure_curve`. Measured is how often its 95 % intervals hold the true DT75 or SNR-75, and
-the true slope:
+Their answers are fitted by `audiograft.metrics.psychometric.measure_curve`. Measured is how often its 95 % intervals hold the true DT75 or SNR-75,
+and the true slope:
 
 - answers that are independent of one another, 40 to 200 a level;
 - answers of 40 recordings, some of which are harder than others at all levels: each has a threshold of its own. The truth is then the curve of all
@@ -24,7 +24,7 @@ import platform
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ import numpy as np
 
 from audiograft.metrics.bootstrap import draw_clusters
 from audiograft.metrics.curve_fits import CurveData, fit_curves, probabilities
+from audiograft.metrics.curves import CurveOptions
 from audiograft.metrics.psychometric import measure_curve
 
 RESULTS = Path(__file__).resolve().parent / "results" / "psychometric_coverage.json"
@@ -140,8 +141,9 @@ def coverage(name: str, trials: int, seed: int, with_percentile: bool = True) ->
     for trial in range(trials):
         rng = np.random.default_rng((seed, list(OBSERVERS).index(name), trial))
         levels, right, names = observer.draw(rng)
-        curve = measure_curve(levels, right, names, performance=PERFORMANCE, log=observer.log, resamples=RESAMPLES, seed=trial)
-        ends: dict[str, tuple[float | None, float | None]] = {"threshold": (curve.level.low, curve.level.high), "slope": (curve.slope.low, curve.slope.high)}
+        curve = measure_curve(levels, right, names, CurveOptions(PERFORMANCE, log=observer.log, resamples=RESAMPLES, seed=trial))
+        ends: dict[str, tuple[float | None, float | None]] = {}
+        ends |= {"threshold": (curve.level.low, curve.level.high), "slope": (curve.slope.low, curve.slope.high)}
         if with_percentile:
             ends |= percentile(observer, right, names, rng)
         for key, (low, high) in ends.items():
@@ -172,7 +174,7 @@ def main() -> int:
         "resamples": RESAMPLES,
         "seed": arguments.seed,
         "standard_error_at_95": math.sqrt(0.95 * 0.05 / arguments.trials),
-        "observers": {name: vars(observer) | {"true_level": observer.truth()[0], "true_slope": observer.truth()[1]} for name, observer in OBSERVERS.items()},
+        "observers": {name: asdict(one) | dict(zip(("true_level", "true_slope"), one.truth(), strict=True)) for name, one in OBSERVERS.items()},
         "coverage": found,
         "over_all": ours,
     }

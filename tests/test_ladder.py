@@ -82,8 +82,9 @@ def test_grouped_protocols_keep_the_parts(ladder: ModuleType, bench: Path) -> No
 
 
 def run_of(right: list[bool]) -> list[Prediction]:
+    labels = ("SPEECH", "NONSPEECH")
     return [
-        Prediction(f"c{number}", "SPEECH", "SPEECH" if is_right else "NONSPEECH", task="detection", recording=f"r{number // 2}")
+        Prediction(f"c{number}", labels[number % 2], labels[(number + (not is_right)) % 2], task="detection", recording=f"r{number // 2}")
         for number, is_right in enumerate(right)
     ]
 

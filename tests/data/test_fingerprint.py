@@ -118,3 +118,13 @@ def test_empty_indexes_and_queries() -> None:
     assert list(Index([]).search([peaks])) == []
     assert list(Index([peaks]).search([])) == []
     assert list(Index([nothing, peaks]).search([nothing, peaks[:1], peaks[:2]])) == []
+
+
+def test_two_chords_of_a_moment_are_no_copies() -> None:
+    def struck(seed: int) -> Waveform:
+        rng, time = np.random.default_rng(seed), np.arange(4800) / 16_000
+        chord = sum(np.sin(2 * np.pi * hertz * time + rng.uniform(0, 6)) for hertz in range(420, 3400, 420))
+        return np.asarray(0.05 * chord * np.exp(-(((time - 0.15) / 0.02) ** 2)) + 1e-4 * rng.standard_normal(4800), dtype=np.float32)
+
+    assert matches([struck(1)], [struck(2)]) == []
+    assert matches([np.tile(struck(1), 4)], [np.tile(struck(2), 4)])

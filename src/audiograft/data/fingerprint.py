@@ -60,6 +60,8 @@ _MIN_SCORE = 10.0
 _MIN_SHARE = 0.6
 """Of the peaks of one of both clips: what is shared by less is a phrase said twice or a jingle, unless it is long."""
 _LONG_S = 3.0
+_MIN_OVERLAP_S = 0.25
+"""In less, a chord or a vowel is all that there is: every peak of one may have a counterpart in another."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,8 @@ def _verify(first: Integers, second: Integers, offset: int) -> tuple[float, floa
     share = max(from_first.sum() / len(first), (~from_first).sum() / len(second))
     stretch = places[order[[start, end - 1]]] >> 8
     overlap_s = float(stretch[1] - stretch[0] + 1) * _HOP_SAMPLES / SAMPLE_RATE_HZ
-    return (overlap_s, score) if share >= _MIN_SHARE or overlap_s >= _LONG_S else None
+    enough = overlap_s >= _LONG_S or (share >= _MIN_SHARE and overlap_s >= _MIN_OVERLAP_S)
+    return (overlap_s, score) if enough else None
 
 
 def _has_counterpart(peaks: Integers, others: Integers) -> npt.NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from rich.console import Console
 from audiograft.data.manifest import find_manifest, write_manifest
 from audiograft.evaluate.clips import as_dict
 from audiograft.evaluate.folder import METRICS_NAME, write_json
-from audiograft.evaluate.plots import SERIES, Drawing, Share, axis_start, margins, share_axis
+from audiograft.evaluate.plots import MARKERS, SERIES, Drawing, Share, axis_start, margins, share_axis
 from audiograft.evaluate.predictions import Prediction, read_predictions
 from audiograft.evaluate.resplitting import read_bench, resplit
 from audiograft.evaluate.run import evaluate
@@ -272,8 +272,8 @@ def draw_runs(rows: Sequence[Mapping[str, Any]]) -> Drawing:
             shares = [Share(f"seed {seed}", row["accuracy"], row["wilson"]["low"], row["wilson"]["high"], row["n_clips"]) for row in own]
             places = [splits.index(row["split"]) + _SPREAD * ((number + 0.5) / len(seeds) - 0.5) for row in own]
             heights = [share.rate for share in shares]
-            colour = SERIES[number % len(SERIES)]
-            axes.errorbar(places, heights, yerr=margins(shares), fmt="o", color=colour, markersize=4, linewidth=1, label=f"seed {seed}")
+            colour, mark = SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]
+            axes.errorbar(places, heights, yerr=margins(shares), fmt=mark, color=colour, markersize=4, linewidth=1, label=f"seed {seed}")
         axes.set_xticks(range(len(splits)), [f"split {split}" for split in splits])
         axes.set_xlim(-0.6, len(splits) - 0.4)
         share_axis(axes, axis_start([row["wilson"]["low"] for row in rows]), "accuracy")

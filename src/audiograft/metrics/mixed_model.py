@@ -30,7 +30,7 @@ _STEP = 1e-4
 
 @dataclass(frozen=True)
 class _Table:
-    """Cells: `right` of `n` clips of one recording at one SNR and duration; `design` (n_cells, 4) of the terms; `unit` the recording's number, rising."""
+    """Cells: `right` of `n` clips of one recording at one SNR and duration; `design` (n_cells, 4) of the terms; `unit`, rising, the recording."""
 
     design: Array
     right: Array
@@ -60,10 +60,10 @@ def fit_mixed_model(
         confidence: of the intervals.
 
     Returns:
-        Ready for JSON: `coefficients` (term to value, low, high), `recording_sd` (value, low, high; an end of None is not known), `scales` (mean and sd of the predictors),
-        `contour` (for each duration the SNR at which 75 % of the clips of all recordings together are right; None with a `reason` where it is not
-        within the SNRs measured), `log_likelihood`, `converged`, `n`, `n_recordings`, `left_out`, `confidence`; or `refused`, why the clips can't
-        carry it.
+        Ready for JSON: `coefficients` (term to value, low, high), `recording_sd` (value, low, high; an end of None is not known), `scales` (mean
+        and sd of the predictors), `contour` (for each duration the SNR at which 75 % of the clips of all recordings together are right; None with
+        a `reason` where it is not within the SNRs measured), `log_likelihood`, `converged`, `n`, `n_recordings`, `left_out`, `confidence`; or
+        `refused`, why the clips can't carry it.
     """
     columns = [np.array([np.nan if value is None else value for value in values], dtype=float) for values in (duration_ms, snr_db)]
     stated = np.isfinite(columns[0]) & np.isfinite(columns[1])

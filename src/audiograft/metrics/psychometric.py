@@ -201,8 +201,7 @@ def measure_curve(
     again = fit_curves(simulated, shape, performance)
     drawn = simulated if measured.independent else _draw(measured, options)
     refitted = again if measured.independent else fit_curves(drawn, shape, performance)
-    degrees = max(1 / float(((np.bincount(measured.units) / len(measured.units)) ** 2).sum()) - 1, 1.0)
-    cutoffs = [_cutoff(drawn, refitted, best, options, column, degrees) for column in (0, 1)]
+    cutoffs = [_cutoff(drawn, refitted, best, options, column, measured) for column in (0, 1)]
     method = f"profile likelihood, {'parametric' if measured.independent else 'cluster'} bootstrap"
     level, slope = _level(data, best, options, cutoffs[0], method), _slope(data, best, options, cutoffs[1])
     goodness = _goodness(data, fit, simulated, again)
@@ -297,14 +296,18 @@ def _draw(measured: _Measured, options: CurveOptions) -> CurveData:
     return CurveData(measured.data.levels, sums[:, :n_levels], sums[:, n_levels:-2], np.minimum(guess, options.performance - _SPARE_GUESS))
 
 
-def _cutoff(drawn: CurveData, refitted: Curves, best: Curves, options: CurveOptions, column: int, degrees: float) -> float:
+def _cutoff(drawn: CurveData, refitted: Curves, best: Curves, options: CurveOptions, column: int, measured: _Measured) -> float:
     """Twice the log-likelihood that a place or a log-slope may lack to be taken in."""
     truth = np.full(len(drawn.right), best.parameters[0, column])
     held = _hold(drawn, options, column, truth)
     lacking = np.sort(2 * (refitted.log_likelihood - held.log_likelihood))
-    place = math.ceil(options.confidence * (len(lacking) + 1)) - 1
-    student = float(special.stdtrit(degrees, (1 + options.confidence) / 2)) ** 2
-    return max(student, float(lacking[min(place, len(lacking) - 1)]))
+    place = min(math.ceil(options.confidence * (len(lacking) + 1)) - 1, len(lacking) - 1)
+    degrees = max(1 / float(((np.bincount(measured.units) / len(measured.units)) ** 2).sum()) - 1, 1.0)
+    tail, n_clusters = (1 + options.confidence) / 2, len(measured.totals)
+    student = float(special.stdtrit(degrees, tail)) ** 2
+    # Clusters drawn from n spread less than the n do, by 1 / n, and what n tell of their spread is itself uncertain.
+    wider = 1.0 if measured.independent else n_clusters / (n_clusters - 1) * student / float(special.ndtri(tail)) ** 2
+    return max(student, wider * float(lacking[place]))
 
 
 def _hold(data: CurveData, options: CurveOptions, column: int, values: Array) -> Curves:

@@ -235,13 +235,13 @@ def _figure(value: float, draws: Array, truth: Array, units: Array, clusters: Se
     error = float(logits.std(ddof=1)) * float(np.sqrt(n_units / (n_units - 1)))
     if np.ptp(usable) == 0 or value in (0.0, 1.0):
         trials = wilson(fewer if value > 0.5 else 0, fewer, confidence)
-        return Figure(value, Interval(trials.low, trials.high, confidence, "wilson", fewer, few_clusters(clusters)))
+        return Figure(value, Interval(trials.low, trials.high, confidence, "wilson", fewer, few_clusters(clusters, "recording")))
     shares = np.bincount(units) / len(units)
     degrees = max(1 / float((shares**2).sum()) - 1, 1.0)
     margin = float(special.stdtrit(degrees, (1 + confidence) / 2)) * error
     low, high = special.expit(special.logit(np.clip(value, least, 1 - least)) + np.array([-margin, margin]))
     method = f"{'clip' if n_units == len(truth) else 'cluster'}-bootstrap-t"
-    return Figure(value, Interval(float(low), float(high), confidence, method, n_units, few_clusters(clusters)))
+    return Figure(value, Interval(float(low), float(high), confidence, method, n_units, few_clusters(clusters, "recording")))
 
 
 def _both_classes(truth: Array) -> None:

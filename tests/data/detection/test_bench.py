@@ -246,8 +246,9 @@ def test_a_bench_whose_level_tells_the_class_is_refused(tmp_path: Path, source: 
 
 
 def test_a_bench_whose_classes_are_alike_says_so(tmp_path: Path, source: Path) -> None:
-    design = Design(durations_ms=(200,), snrs_db=(20.0,), clips_per_cell=200, splits="50/0/50")
+    design = Design(durations_ms=(200,), snrs_db=(20.0,), clips_per_cell=200, splits="dev=0.5,test=0.5")
     summary = real(tmp_path, source, design=design, clips_per_recording=20)
+    assert summary.card["detection"]["cues"]["fitted_on"] == "dev"
     cues = summary.card["detection"]["cues"]["cues"]
     assert cues["duration"]["accuracy"] == pytest.approx(0.5, abs=0.04)
     assert cues["rms"]["accuracy"] == pytest.approx(0.5, abs=0.04)
@@ -324,7 +325,7 @@ def test_the_command_line_makes_a_synthetic_bench(tmp_path: Path, capsys: pytest
     assert main(["prepare", "detection", "--out", str(tmp_path / "bench"), *words]) == 0
     said = capsys.readouterr().out
     assert "train.jsonl 32" in said
-    assert "cues      not checked, too few: test has 4 clips, and 200 are needed" in said
+    assert "cues      not checked, too few: train has 32 clips, and 200 are needed" in said
     rows = rows_of(tmp_path / "bench")
     assert {row["speaker"] for row in rows["test"] if row["label"] == "SPEECH"} <= {voice.speaker for voice in HELD_OUT}
     assert not (tmp_path / "bench" / "recordings.part").exists()

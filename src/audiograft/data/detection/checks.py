@@ -18,9 +18,9 @@ from audiograft.data.traces import read_traces, traces_path
 from audiograft.types import DataError
 
 MIN_LEAK_CLIPS = 200
-"""Of test, below which an accuracy of 54 % is no surprise."""
+"""Of either split, below which an accuracy of 54 % is no surprise."""
 _MAX_FITTED_CLIPS = 5_000
-"""Of train, that the trivial classifiers are fitted on; more don't change what a stump or two can see."""
+"""That the trivial classifiers are fitted on at most; more don't change what a small tree can see."""
 _SNR_EDGES_DB = (0.0, 0.001, 0.01, 0.1, 1.0)
 _FORBIDDEN = ("speakers", "recordings")
 
@@ -47,7 +47,7 @@ def compare_splits(folder: Folder) -> dict[str, Any]:
 
 
 def check_cues(folder: Path, rows: Mapping[str, Rows], allow: bool) -> dict[str, Any]:
-    """How well length, level and crest factor alone tell the class.
+    """How well length, level and crest factor alone tell the class of test clips, to what learnt it on train or, without one, on dev.
 
     Args:
         folder: of the bench.
@@ -62,17 +62,18 @@ def check_cues(folder: Path, rows: Mapping[str, Rows], allow: bool) -> dict[str,
     """
     from audiograft.data.detection.leaks import LeakError, check_leaks
 
-    train, test = (list(rows.get(name, ())) for name in ("train", "test"))
-    if not train or len(test) < MIN_LEAK_CLIPS:
-        what = f"test has {len(test)} clips, and {MIN_LEAK_CLIPS} are needed" if train else "there is no train split to learn from"
-        return {"checked": False, "why": f"too few: {what}"}
+    fitted_on = "train" if rows.get("train") else "dev"
+    train, test = (list(rows.get(name, ())) for name in (fitted_on, "test"))
+    for name, part in ((fitted_on, train), ("test", test)):
+        if len(part) < MIN_LEAK_CLIPS:
+            return {"checked": False, "why": f"too few: {name} has {len(part)} clips, and {MIN_LEAK_CLIPS} are needed"}
     try:
         report = check_leaks(train[:_MAX_FITTED_CLIPS], test, folder)
     except LeakError as error:
         if allow:
-            return {"checked": True, "leaky": True, "why": str(error), **error.report.as_row()}
+            return {"checked": True, "leaky": True, "fitted_on": fitted_on, "why": str(error), **error.report.as_row()}
         raise LeakError(f"{error}; or keep it with --allow-leaks", error.report) from error
-    return {"checked": True, "leaky": False, **report.as_row()}
+    return {"checked": True, "leaky": False, "fitted_on": fitted_on, **report.as_row()}
 
 
 def describe(design: Design, rows: Mapping[str, Rows]) -> dict[str, Any]:
