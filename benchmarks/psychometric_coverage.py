@@ -25,6 +25,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +163,9 @@ def main() -> int:
     started = time.perf_counter()
     found = {}
     with ProcessPoolExecutor(arguments.workers) as pool:
-        jobs = [pool.submit(coverage, name, arguments.trials, arguments.seed) for name in OBSERVERS]
-        for name, job in zip(OBSERVERS, jobs, strict=True):
-            found[name] = job.result()
+        measured = pool.map(partial(coverage, trials=arguments.trials, seed=arguments.seed), OBSERVERS)
+        for name, shares in zip(OBSERVERS, measured, strict=True):
+            found[name] = shares
             print(f"{name}: " + ", ".join(f"{key} {100 * value:.1f} %" for key, value in found[name].items()), flush=True)
     ours = {key: float(np.mean([one[key] for one in found.values()])) for key in ("threshold", "slope")}
     print(", ".join(f"{key} {100 * value:.1f} %" for key, value in ours.items()) + f" over all, {time.perf_counter() - started:.0f} s")

@@ -77,12 +77,12 @@ def test_intervals_draw_recordings() -> None:
 
 def test_balanced_accuracy_is_held_by_its_interval() -> None:
     truth = special.ndtr(1.5 / np.sqrt(1 + 0.8**2))
-    found = [score_detection(*draw(seed=i)[:2], TWO, None, draw(seed=i)[3], resamples=200).balanced_accuracy_interval for i in range(120)]
-    assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.91
+    found = [score_detection(*draw(seed=i)[:2], TWO, None, draw(seed=i)[3], resamples=200).balanced_accuracy_interval for i in range(80)]
+    assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.9
 
 
 def test_recordings_that_are_few_are_called_recordings() -> None:
-    found = score_detection(["SPEECH", "NONSPEECH"] * 4, ["SPEECH"] * 8, TWO, clusters=["a", "b"] * 4)
+    found = score_detection(["SPEECH", "NONSPEECH"] * 4, ["SPEECH"] * 4 + ["NONSPEECH", "SPEECH"] * 2, TWO, clusters=["a"] * 4 + ["b"] * 4)
     assert found.accuracy_interval.warning == found.balanced_accuracy_interval.warning == "2 recordings only: the interval is wide and rough"
 
 
@@ -135,7 +135,9 @@ def test_cells_of_conditions() -> None:
 
 def test_cells_come_in_order_of_numbers_and_words() -> None:
     labels = ["SPEECH"] * 4
-    numbers, words = (condition_table(labels, labels, {"key": values}, "SPEECH") for values in ([1000, 200, 5, 40], ["pink", "babble", "white", "pink"]))
+    numbers, words = (
+        condition_table(labels, labels, {"key": values}, "SPEECH") for values in ([1000, 200, 5, 40], ["pink", "babble", "white", "pink"])
+    )
     assert [row["key"] for row in numbers] == [5, 40, 200, 1000]
     assert [(row["key"], row["n"]) for row in words] == [("babble", 1), ("pink", 2), ("white", 1)]
 

@@ -24,7 +24,7 @@ def draw(n_recordings: int, each: int, distance: float, spread: float, seed: int
     return positive, rng.normal(size=len(recording)) + own + distance * positive, recording.astype(str).tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(CLIPS)
 def test_figures_are_scikit_learns_and_stay_under_any_rising_function(clips: list[tuple[bool, int]]) -> None:
     positive, scores = (np.array(column) for column in zip(*clips, strict=True))
@@ -42,9 +42,11 @@ def test_a_recording_drawn_twice_counts_twice() -> None:
     """System C's cluster bootstrap asked whether a recording was among those drawn, and so lost how often."""
     rng = np.random.default_rng(1)
     positive, scores, weights = rng.random(200) < 0.4, np.round(rng.random(200), 1), rng.integers(0, 4, (5, 200)).astype(float)
-    hits, alarms = ranking._weighted_points(positive, scores, weights)
+    hits, alarms = ranking.weighted_points(positive, scores, weights)
     assert ranking._area(hits, alarms) == pytest.approx([roc_auc_score(positive, scores, sample_weight=row) for row in weights])
-    assert ranking._average_precision(hits, alarms) == pytest.approx([average_precision_score(positive, scores, sample_weight=row) for row in weights])
+    assert ranking._average_precision(hits, alarms) == pytest.approx(
+        [average_precision_score(positive, scores, sample_weight=row) for row in weights]
+    )
     assert ranking._area(hits, alarms) != pytest.approx([roc_auc_score(positive[row > 0], scores[row > 0]) for row in weights], abs=1e-4)
 
 
@@ -59,21 +61,21 @@ def test_equal_error_rates_worked_by_hand() -> None:
 
 
 def test_equal_error_rate_of_two_normal_distributions() -> None:
-    positive, scores, _ = draw(2, 20_000, 2.0, 0.0, 1)
-    assert ranking_figures(positive, scores, resamples=2)["eer"].value == pytest.approx(stats.norm.cdf(-1), abs=0.006)
+    positive, scores, _ = draw(2, 3000, 2.0, 0.0, 1)
+    assert ranking_figures(positive, scores, resamples=2)["eer"].value == pytest.approx(stats.norm.cdf(-1), abs=0.012)
 
 
-def test_intervals_hold_the_truth_where_the_percentile_bootstrap_does_not() -> None:
-    trials, distance, spread = 150, 2.0, 0.5
+def test_intervals_over_recordings_hold_the_truth_where_those_over_clips_do_not() -> None:
+    trials, distance, spread = 100, 2.0, 0.5
     truth = stats.norm.cdf(distance / np.sqrt(2 * (1 + spread**2)))
     held = of_clips = 0
     for trial in range(trials):
         positive, scores, recordings = draw(20, 8, distance, spread, trial)
-        ours, plain = (ranking_figures(positive, scores, groups, resamples=200)["roc_auc"].interval for groups in (recordings, None))
+        ours, plain = (ranking_figures(positive, scores, groups, resamples=100)["roc_auc"].interval for groups in (recordings, None))
         held += ours.low <= truth <= ours.high
         of_clips += plain.low <= truth <= plain.high
-    assert held / trials >= 0.92
-    assert of_clips / trials < 0.9
+    assert held / trials >= 0.91
+    assert of_clips / trials < 0.88
 
 
 def test_recordings_widen_the_interval_and_few_carry_a_warning() -> None:
@@ -105,7 +107,8 @@ def test_blocks_of_draws_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     positive, scores, recordings = draw(20, 5, 1.0, 0.5, 2)
     whole = ranking_figures(positive, scores, recordings, resamples=50)
     monkeypatch.setattr(ranking, "_BLOCK_CLIPS", 700)
-    assert ranking_figures(positive, scores, recordings, resamples=50) == whole
+    for name, figure in ranking_figures(positive, scores, recordings, resamples=50).items():
+        assert (figure.interval.low, figure.interval.high) == pytest.approx((whole[name].interval.low, whole[name].interval.high))
 
 
 def test_curves_end_where_they_must() -> None:

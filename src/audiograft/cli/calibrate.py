@@ -14,7 +14,8 @@ from audiograft.cli.terminal import progress, quiet_libraries
 if TYPE_CHECKING:
     from audiograft.evaluate.calibrating import Calibrated
 
-Criterion = Literal["balanced_accuracy", "accuracy"]
+Criterion = Literal["balanced_accuracy", "accuracy", "cost", "max_false_alarm_rate"]
+_CRITERION_OF = {"max_false_alarm_rate": "--criterion max_false_alarm_rate"}
 _HEADS = {
     "temperature": "temperature",
     "threshold": "threshold",
@@ -35,7 +36,12 @@ def calibrate(
     predictions: Annotated[Path | None, typer.Option(help="A run of the model on the dev clips, instead of hearing them again.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder that keeps the predictions on the dev clips.")] = None,
     question: Annotated[Path | None, typer.Option(help="Folder for detection.json, in place of the model's own; for evaluate --question.")] = None,
-    criterion: Annotated[Criterion, typer.Option(help="What the threshold is to make highest.")] = "balanced_accuracy",
+    criterion: Annotated[
+        Criterion, typer.Option(help="What the threshold is to make highest; or cost, to be lowest; or most hits at so many false alarms.")
+    ] = "balanced_accuracy",
+    max_false_alarm_rate: Annotated[float | None, typer.Option(help="For the criterion of this name; 0.05 by default.")] = None,
+    miss_cost: Annotated[float | None, typer.Option(help="For the criterion cost: of a clip of speech that is missed; 1 by default.")] = None,
+    false_alarm_cost: Annotated[float | None, typer.Option(help="For the criterion cost: of another clip called speech; 1 by default.")] = None,
     threshold: Annotated[bool, typer.Option("--threshold/--no-threshold", help="Whether to choose a threshold besides the temperature.")] = True,
     batch_size: BatchSizeOption = 64,
     allow_outside: AllowOutsideOption = False,
@@ -45,15 +51,21 @@ def calibrate(
 ) -> None:
     """Fit a detector's temperature and threshold on a dev set.
 
-    The temperature is that of the least loss, the threshold that of the highest balanced accuracy; both are written into detection.json of the
-    model, with the clips that they were chosen on. Rows of a test split are refused, and evaluate says so where it meets the same clips again.
+    The temperature is that of the least loss, the threshold that of the highest balanced accuracy, or of another --criterion; both are written into
+    detection.json of the model, with the clips that they were chosen on. Rows of a test split are refused, and evaluate says so where it meets the
+    same clips again.
 
     Example: audiograft calibrate runs/detector bench/dev.jsonl
     """
     quiet_libraries()
     from audiograft.data.manifest import find_manifest, read_manifest
+    from audiograft.evaluate.calibrating import ThresholdCosts
     from audiograft.evaluate.calibrating import calibrate as run_calibration
 
+    given = {"max_false_alarm_rate": max_false_alarm_rate, "miss_cost": miss_cost, "false_alarm_cost": false_alarm_cost}
+    costs = ThresholdCosts(**{name: value for name, value in given.items() if value is not None})
+    if idle := [name for name, value in given.items() if value is not None and not (threshold and name in costs.of(criterion))]:
+        raise typer.BadParameter(f"--{idle[0].replace('_', '-')} is for {_CRITERION_OF.get(idle[0], '--criterion cost')}: name it, or leave this out")
     n_clips = 0 if dev is None else len(read_manifest(find_manifest(dev), allow_outside))
     with progress("calibrating", n_clips) as advance:
         found = run_calibration(
@@ -64,6 +76,7 @@ def calibrate(
             folder=question,
             criterion=criterion,
             with_threshold=threshold,
+            costs=costs,
             on_clip=advance,
             batch_size=batch_size,
             allow_outside=allow_outside,

@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -15,7 +15,7 @@ import numpy as np
 from scipy import special
 
 from audiograft.data.manifest import find_manifest, read_manifest
-from audiograft.evaluate.folder import RUN_NAME
+from audiograft.evaluate.folder import RUN_NAME, model_fingerprint
 from audiograft.evaluate.options import EvaluateOptions
 from audiograft.evaluate.predictions import Prediction, find_predictions, read_predictions
 from audiograft.inference.choices import DEFAULT_QUESTION, SOUNDLESS_SCORE, ClosedQuestion
@@ -25,6 +25,38 @@ from audiograft.types import DETECTION_FILE, ConfigError, DataError
 
 _TEST = "test"
 Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class ThresholdCosts:
+    """What errors cost, for a threshold that is not that of the most right clips.
+
+    Attributes:
+        max_false_alarm_rate: share of the other clips that may be called by the first label, with the criterion of that name.
+        miss_cost: of a clip of the first label that is called otherwise, with the criterion `cost`.
+        false_alarm_cost: of another clip that is called by the first label, likewise.
+
+    Raises:
+        ConfigError: a rate that is none, or a cost below 0.
+    """
+
+    max_false_alarm_rate: float = 0.05
+    miss_cost: float = 1.0
+    false_alarm_cost: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_false_alarm_rate <= 1:
+            raise ConfigError(f"max_false_alarm_rate must be a share from 0 to 1, not {self.max_false_alarm_rate:g}")
+        for name in ("miss_cost", "false_alarm_cost"):
+            if not 0 <= (cost := getattr(self, name)) < math.inf:
+                raise ConfigError(f"{name} must be 0 or more, not {cost:g}")
+        if not self.miss_cost + self.false_alarm_cost:
+            raise ConfigError("miss_cost and false_alarm_cost are both 0, so any threshold would do: raise one of them")
+
+    def of(self, criterion: Criterion) -> dict[str, float]:
+        """Those that the criterion looks at."""
+        names = {"cost": ("miss_cost", "false_alarm_cost"), "max_false_alarm_rate": ("max_false_alarm_rate",)}.get(criterion, ())
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -62,6 +94,7 @@ def calibrate(
     folder: Path | None = None,
     criterion: Criterion = "balanced_accuracy",
     with_threshold: bool = True,
+    costs: ThresholdCosts | None = None,
     on_clip: Callable[[], None] = lambda: None,
     **options: Unpack[EvaluateOptions],
 ) -> Calibrated:
@@ -75,6 +108,7 @@ def calibrate(
         folder: where detection.json is written, and read where it is there already; the model's own folder by default.
         criterion: of the threshold.
         with_threshold: whether to choose one at all; else that of before stays.
+        costs: of the criteria `cost` and `max_false_alarm_rate`.
         on_clip: called after each clip.
         **options: as for `evaluate`.
 
@@ -96,8 +130,9 @@ def calibrate(
     temperature = fit_temperature(odds[asked], positive[asked])
     probs = special.expit(odds / temperature)
     # A threshold above 1, where to call nothing speech is best, is none that a probability can have.
-    threshold = min(choose_threshold(positive, probs, criterion).threshold, 1.0) if with_threshold else question.threshold
-    fitted = {"clips": len(done), "criterion": criterion if with_threshold else None}
+    costs = costs or ThresholdCosts()
+    threshold = min(choose_threshold(positive, probs, criterion, **asdict(costs)).threshold, 1.0) if with_threshold else question.threshold
+    fitted = {"clips": len(done), "criterion": criterion if with_threshold else None, **(costs.of(criterion) if with_threshold else {})}
     chosen = replace(question, temperature=temperature, threshold=threshold, chosen_on={**chosen_on, **fitted})
     target.mkdir(parents=True, exist_ok=True)
     before, after = (_figures(odds, positive, one) for one in (question, chosen))
@@ -122,6 +157,8 @@ def _hear(
 
     samples = read_manifest(manifest, options.get("allow_outside", False))
     _refuse([(sample.id, sample.label, sample.extra.get("split")) for sample in samples], str(manifest))
+    if options.get("audio", "true") != "true":
+        raise ConfigError("temperature and threshold are chosen on what the clips sound like: leave the option audio out")
     asked: EvaluateOptions = {**options, "deafness_clips": 0}
     if (target / DETECTION_FILE).is_file():
         asked["question"] = target
@@ -134,8 +171,13 @@ def _hear(
 def _from_run(model: str, run: Path) -> tuple[list[Prediction], ClosedQuestion, dict[str, Any]]:
     rows, question, chosen_on = _read(run)
     about = _about(run)
-    if about["model"] != model:
+    own = Path(model).expanduser()
+    if about["model"] != model and not (own.is_dir() and Path(about["model"]).expanduser().resolve() == own.resolve()):
         raise DataError(f"{run}: is a run of {about['model']}, not of {model}: name a run of the model that is calibrated")
+    if about.get("model_fingerprint", model_fingerprint(model)) != model_fingerprint(model):
+        raise DataError(f"{run}: {model} has changed since: evaluate it on the dev clips again")
+    if about.get("audio", "true") != "true":
+        raise DataError(f"{run}: heard each clip as {about['audio']}: name a run that heard the clips themselves")
     _refuse([(row.id, row.reference, row.extra.get("split")) for row in rows], str(run))
     return rows, question, chosen_on
 

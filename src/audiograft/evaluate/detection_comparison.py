@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,19 @@ import numpy as np
 
 from audiograft import __version__
 from audiograft.evaluate import comparison_plots as plots
+from audiograft.evaluate.clips import as_dict
 from audiograft.evaluate.comparing import compare
-from audiograft.evaluate.detection_errors import rate_share
-from audiograft.evaluate.detection_report import HEADS, condition_shares, shortest_cell, value_name
-from audiograft.evaluate.detection_scoring import describe_detections
+from audiograft.evaluate.detection_errors import rate_share, value_name
+from audiograft.evaluate.detection_report import HEADS, condition_shares, shortest_cell
+from audiograft.evaluate.detection_scoring import describe_detections, right_by_group
 from audiograft.evaluate.folder import write_json
 from audiograft.evaluate.pairing import Run, pair_runs, read_runs
 from audiograft.evaluate.plots import SERIES, Share, plain
 from audiograft.evaluate.predictions import Prediction
 from audiograft.evaluate.report import render_reports
 from audiograft.evaluate.sections import Section, short
-from audiograft.evaluate.tables import Table, counted, percent, rounded, span
+from audiograft.evaluate.tables import Table, counted, group_names, percent, rounded, span
+from audiograft.metrics.groups import mean_over_groups
 from audiograft.metrics.normalisers import get_normaliser
 from audiograft.metrics.paired import holm
 from audiograft.types import DataError
@@ -32,6 +34,7 @@ _LEAST_P = 0.0001
 _NORMALISER = "none"
 """Labels are compared as they are."""
 Found = Mapping[str, Any]
+Groups = dict[str, tuple[str, dict[str, list[bool]]]]
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,14 @@ class Compared:
         found: its figures, as metrics.json has them under `detection`, without curves.
         settings: of its run.json; empty where there is none.
         clips_per_s: clips decoded a second, of those that state their time; None where none does.
+        groups: see `right_by_group`.
     """
 
     name: str
     found: dict[str, Any]
     settings: dict[str, Any]
     clips_per_s: float | None
+    groups: Groups | None
 
     @property
     def accuracy(self) -> Share:
@@ -86,19 +91,20 @@ def write_comparison(paths: Sequence[Path], out: Path, *, common: bool = False) 
     tested = compare(paths, _NORMALISER, common=common)
     # Each test of `compare` is adjusted with the most careful p-value of each pair: McNemar's alone are adjusted here.
     adjusted = holm([row["mcnemar"]["p_value"] for row in tested["comparisons"]])
+    over_groups = [difference_over_groups(runs[0], run) for run in runs[1:]]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{out}: can't be used as a folder ({error.strerror}): choose another --out") from error
     figures = {run.name: run.found | {"clips_per_s": run.clips_per_s} for run in runs}
-    write_json(out / COMPARISON_NAME, {"runs": figures, "tests": tested, "mcnemar_holm_p": adjusted})
+    write_json(out / COMPARISON_NAME, {"runs": figures, "tests": tested, "mcnemar_holm_p": adjusted, "over_groups": over_groups})
     facts = {
         "title": f"{len(runs)} detectors on the same clips",
         "model": short(", ".join(run.name for run in runs)),
         "version": __version__,
         "tiles": [(short(run.name), percent(run.accuracy.rate), f"95 %: {span(run.found['accuracy']['interval'])}") for run in runs],
         "checks": [(_state(run.found), f"{short(run.name)}: {run.found['choice']}") for run in runs],
-        "sections": list(build_comparison_sections(runs, tested, adjusted)),
+        "sections": list(build_comparison_sections(runs, tested, adjusted, over_groups)),
         "origin": f"the same numbers are in {COMPARISON_NAME}, and all of them come from the runs' predictions",
     }
     return [out / COMPARISON_NAME, *render_reports(out, facts)]
@@ -107,14 +113,20 @@ def write_comparison(paths: Sequence[Path], out: Path, *, common: bool = False) 
 def _compared(runs: Sequence[Run], common: bool) -> list[Compared]:
     paired = pair_runs(runs, get_normaliser(_NORMALISER), common)
     found = []
+    kinds = [clip.prediction.extra.get("kind") for clip in paired.answers[0]]
     for run, clips in zip(paired.runs, paired.answers, strict=True):
         rows = [clip.prediction for clip in clips]
         if not rows or any(row.task != "detection" for row in rows):
             raise DataError(f"{run.file}: its rows are no detections: audiograft compare tells runs of texts apart")
         settings = run.settings
         told = describe_detections(rows, settings.get("question"), settings.get("manifest_sha256"))
-        found.append(Compared(run.name, told, settings, _speed(rows)))
+        found.append(Compared(run.name, told, settings, _speed(rows), right_by_group(_of_kinds(rows, kinds))))
     return found
+
+
+def _of_kinds(rows: Sequence[Prediction], kinds: Sequence[Any]) -> list[Prediction]:
+    """With the kinds that the base names: another system's file need not name them."""
+    return [replace(row, extra=row.extra | {"kind": kind}) for row, kind in zip(rows, kinds, strict=True)]
 
 
 def _speed(rows: Sequence[Prediction]) -> float | None:
@@ -129,16 +141,31 @@ def _state(found: Found) -> str:
     return "good" if found["chosen_on"] and found["chosen_on_this_data"] is False else "unknown"
 
 
-def build_comparison_sections(runs: Sequence[Compared], tested: Found, adjusted: Sequence[float]) -> Iterator[Section]:
+def difference_over_groups(base: Compared, run: Compared) -> dict[str, Any] | None:
+    """How much more a run has right than the base, speakers and kinds of sound each being one observation; None where they are not named."""
+    if base.groups is None or run.groups is None:
+        return None
+    gains = [
+        [float(np.mean(run.groups[label][1][name])) - float(np.mean(hits)) for name, hits in groups.items()]
+        for label, (_, groups) in base.groups.items()
+    ]
+    difference, interval = mean_over_groups(gains, lowest=-1.0)
+    return {"difference": difference, "interval": as_dict(interval), "groups": base.found["over_groups"]["groups"]}
+
+
+def build_comparison_sections(
+    runs: Sequence[Compared], tested: Found, adjusted: Sequence[float], over_groups: Sequence[Found | None]
+) -> Iterator[Section]:
     """The parts of the page.
 
     Args:
         runs: the base first.
         tested: what `compare` says of them.
         adjusted: McNemar's p-value of each comparison, by Holm's method.
+        over_groups: of each comparison, see `difference_over_groups`.
     """
     yield _models(runs, tested)
-    yield _tests(tested, adjusted)
+    yield _tests(tested, adjusted, over_groups)
     yield from _errors(runs)
     yield from _conditions(runs)
     yield _efficiency(runs)
@@ -180,22 +207,31 @@ def _told(share: Share | None) -> str:
     return f"{100 * share.rate:.2f} %{ends}"
 
 
-def _tests(tested: Found, adjusted: Sequence[float]) -> Section:
+def _tests(tested: Found, adjusted: Sequence[float], over_groups: Sequence[Found | None]) -> Section:
     rows = []
-    for row, p_adjusted in zip(tested["comparisons"], adjusted, strict=True):
-        exact, interval = row["mcnemar"], row["accuracy_interval"]
-        ends = "-" if interval["low"] is None else f"{100 * interval['low']:+.2f} to {100 * interval['high']:+.2f}"
+    for row, p_adjusted, groups in zip(tested["comparisons"], adjusted, over_groups, strict=True):
+        exact = row["mcnemar"]
         counts = (f"{exact['only_a']:,}", f"{exact['only_b']:,}")
+        ends = (_points(row["accuracy_interval"]), _points(groups["interval"]) if groups else "-")
         rows.append(
-            (row["run"], f"{100 * row['accuracy_difference']:+.2f}", ends, *counts, _p(exact["p_value"]), _p(p_adjusted), _p(row["adjusted_p"]))
+            (row["run"], f"{100 * row['accuracy_difference']:+.2f}", *ends, *counts, _p(exact["p_value"]), _p(p_adjusted), _p(row["adjusted_p"]))
         )
-    heads = ("run", "points", "95 %", "only base right", "only run right", "McNemar p", "Holm", "careful p, Holm")
+    heads = ("run", "points", "95 %", "95 % over groups", "only base right", "only run right", "McNemar p", "Holm", "careful p, Holm")
     about = (
         f"Each run less the base, {tested['base']}, on the same clips. McNemar's test is exact and takes clips for independent; the last column is "
         "the largest p of it and of two tests that draw or swap whole recordings, adjusted likewise. Claims rest on that."
     )
+    notes = [about]
+    if found := over_groups[0]:
+        notes.append(
+            f"The interval over groups takes each of {group_names(found)} for one observation: it is for speakers and kinds that were not heard here."
+        )
     claims = [f"{row['claim']}." for row in tested["comparisons"]]
-    return Section("Do they differ?", [about, *claims], [Table(heads, rows)])
+    return Section("Do they differ?", [*notes, *claims], [Table(heads, rows)])
+
+
+def _points(interval: Found) -> str:
+    return "-" if interval["low"] is None else f"{100 * interval['low']:+.2f} to {100 * interval['high']:+.2f}"
 
 
 def _p(value: float) -> str:

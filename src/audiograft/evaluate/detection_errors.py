@@ -59,16 +59,17 @@ def error_breakdown(found: Found) -> Iterator[Section]:
 def _counts(row: Found, key: str) -> tuple[str, ...]:
     misses = round((1 - row["hit_rate"]) * row["n_positive"]) if row["n_positive"] else 0
     alarms = round(row["false_alarm_rate"] * row["n_negative"]) if row["n_negative"] else 0
-    return _name(row[key]), f"{misses:,}", f"{row['n_positive']:,}", f"{alarms:,}", f"{row['n_negative']:,}"
+    return value_name(row[key]), f"{misses:,}", f"{row['n_positive']:,}", f"{alarms:,}", f"{row['n_negative']:,}"
 
 
 def _both(row: Found, key: str) -> tuple[str, Share, Share]:
     miss = None if row["hit_rate"] is None else 1 - row["hit_rate"]
-    name = _name(row[key])
+    name = value_name(row[key])
     return name, rate_share(name, miss, row["n_positive"]), rate_share(name, row["false_alarm_rate"], row["n_negative"])
 
 
-def _name(value: Any) -> str:
+def value_name(value: Any) -> str:
+    """A condition's value for people."""
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
@@ -89,7 +90,7 @@ def confident_errors(found: Found, rows: Sequence[Prediction]) -> Iterator[Secti
             row.reference,
             row.hypothesis,
             "-" if sure is None else percent(sure),
-            *("-" if stated.get(key) is None else _name(stated[key]) for key in facts),
+            *("-" if stated.get(key) is None else value_name(stated[key]) for key in facts),
             place,
         )
         told.append(tuple(map(short, cells)))

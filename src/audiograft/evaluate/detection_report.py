@@ -9,16 +9,16 @@ import numpy as np
 
 from audiograft.evaluate import detection_plots as plots
 from audiograft.evaluate.clips import ScoredClip
-from audiograft.evaluate.detection_errors import confident_errors, error_breakdown
-from audiograft.evaluate.detection_scoring import CELLS
+from audiograft.evaluate.detection_conditions import CELLS
+from audiograft.evaluate.detection_errors import confident_errors, error_breakdown, value_name
 from audiograft.evaluate.plots import Share, plain
 from audiograft.evaluate.predictions import Prediction
 from audiograft.evaluate.psychometric_report import cell_grid, psychometric_sections
 from audiograft.evaluate.sections import Section, controls, failures, settings, slice_sections
-from audiograft.evaluate.tables import Metrics, Table, counted, detection_tables, percent, rounded, span
+from audiograft.evaluate.tables import Metrics, Table, counted, detection_tables, groups_lines, percent, rounded, span
 from audiograft.metrics.curve_bands import curve_bands
 from audiograft.metrics.intervals import wilson
-from audiograft.metrics.ranking import pr_points, roc_points
+from audiograft.metrics.ranking import pr_points, roc_points, threshold_table
 
 HEADS = {
     "duration_ms": "duration (ms)",
@@ -34,6 +34,7 @@ _IN_ORDER = ("duration_ms", "target_snr_db")
 """Conditions that stand in their own order; all others begin with the worst."""
 _BINNED_ELSEWHERE = ("duration", "snr", *HEADS)
 _N_BARS = 20
+_N_THRESHOLDS = 21
 _LEAST_PROB = 1e-12
 Found = Mapping[str, Any]
 
@@ -85,11 +86,6 @@ def shortest_cell(conditions: Found) -> dict[str, Any] | None:
     return rows[0] if len(rows) > 1 else None
 
 
-def value_name(value: Any) -> str:
-    """A condition's value for people."""
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
-
-
 def condition_shares(rows: Sequence[Found], key: str) -> list[Share]:
     """Accuracy by a condition: durations and SNRs in their order, all others from the worst on."""
     shares = [Share(value_name(row[key]), row["accuracy"], row["wilson"]["low"], row["wilson"]["high"], row["n"]) for row in rows]
@@ -108,6 +104,7 @@ def _headline(found: Found, about: Mapping[str, Any], rows: Sequence[Prediction]
     notes += [f"{_sentence(note)}." for note in found["notes"]]
     warning = found["accuracy"]["interval"]["warning"]
     notes += [f"{_sentence(warning)}."] if warning else []
+    notes += [f"{_sentence(line)}." for line in groups_lines(found)]
     return Section("Detection", notes, detection_tables(found)[:2])
 
 
@@ -204,7 +201,15 @@ def _curves(found: Found, truth: np.ndarray, probs: np.ndarray, recordings: Sequ
         (name, f"{found[key]['value']:.4f}", _ends(found[key]["interval"])) for key, name in (("roc_auc", "ROC AUC"), ("pr_auc", "average precision"))
     ]
     alt = f"Hits against false alarms, and precision against recall: {areas[0]}; {areas[1]}."
-    return Section(title, [note], [Table(("", "area", "95 % interval"), rows)], plots.draw_curves(curves[0], curves[1], share), alt)
+    tables = [Table(("", "area", "95 % interval"), rows), _thresholds(truth, probs)]
+    return Section(title, [note], tables, plots.draw_curves(curves[0], curves[1], share), alt)
+
+
+def _thresholds(truth: np.ndarray, probs: np.ndarray) -> Table:
+    """What other thresholds would give on these clips, to be looked at: whoever takes the best of them has no test any more."""
+    keys = ("hit_rate", "false_alarm_rate", "accuracy", "balanced_accuracy", "precision", "f1")
+    rows = [(f"{row['threshold']:.2f}", *(percent(row[key]) for key in keys)) for row in threshold_table(truth, probs, _N_THRESHOLDS)]
+    return Table(("threshold (to look at; choose on dev)", "hits", "false alarms", "right", "balanced", "precision", "F1"), rows)
 
 
 def _confidence(found: Found, rows: Sequence[Prediction]) -> Section:
@@ -215,7 +220,8 @@ def _confidence(found: Found, rows: Sequence[Prediction]) -> Section:
         parts[row.reference == row.hypothesis].append(value)
     figures = [(name, percent(told[key]), f"{n:,}") for key, name, n in (
         ("overall", "all clips", len(rows)), ("right", "right", len(parts[True])), ("wrong", "wrong", told["n_wrong"]))]  # fmt: skip
-    gap = "" if told["gap"] is None else f" It is {100 * told['gap']:.1f} points higher where the model is right."
+    side = "lower" if (told["gap"] or 0) < 0 else "higher"
+    gap = "" if told["gap"] is None else f" It is {100 * abs(told['gap']):.1f} points {side} where the model is right."
     few = f" Only {counted(told['n_wrong'], 'clip')} wrong: the mean of so few says little." if 0 < told["n_wrong"] < 10 else ""
     return Section(
         "Confidence, right and wrong",

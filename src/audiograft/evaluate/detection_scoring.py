@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from audiograft.evaluate.clips import as_dict
+from audiograft.evaluate.detection_conditions import CELLS, CONDITIONS, condition_values, grouped_levels
 from audiograft.evaluate.folder import RUN_NAME
 from audiograft.evaluate.predictions import PREDICTIONS_NAME, Prediction
 from audiograft.inference.choices import NONSPEECH, SPEECH
 from audiograft.metrics.detection import DetectionScores, Rate, condition_table, score_detection
+from audiograft.metrics.groups import mean_over_groups
 from audiograft.metrics.mixed_model import fit_mixed_model
 from audiograft.metrics.psychometric import psychometric_curves
 from audiograft.metrics.ranking import Figure
 from audiograft.types import DataError
 
-CELLS = ("duration_ms", "target_snr_db")
-"""The factors of the bench whose cells have figures of their own."""
-CONDITIONS = (*CELLS, "noise", "band", "t60_s", "kind", "label")
-"""Keys of the rows by which accuracy is told."""
+GROUPED_BY = ("speaker", "kind")
+"""What clips of one class have in common besides their recording: the first that all of them name."""
 MAJORITY = "majority_vote"
 """Key of an ensemble's rows: what most of its runs chose."""
 UNKNOWN_CHOICE = "whether the threshold was chosen on these clips is not known: the predictions come without a run"
@@ -59,14 +59,18 @@ def describe_detections(predictions: Sequence[Prediction], question: Mapping[str
     unknown = _why_unknown(predictions, classes)
     probs = None if unknown else [row.speech_prob or 0.0 for row in predictions]
     found = score_detection(labels, predicted, classes, probs, [row.cluster for row in predictions])
+    conditions, notes = _conditions(predictions, labels, predicted, positive)
+    told = _as_dicts(found, unknown)
     return {
-        **_as_dicts(found, unknown),
+        **told,
+        "notes": [*told["notes"], *notes],
+        "over_groups": _over_groups(predictions),
         "positive": positive,
         "classes": list(classes),
         "n_clips": len(predictions),
         "no_probabilities": unknown,
         **_choice(question, manifest_sha256),
-        "conditions": _conditions(predictions, labels, predicted, positive),
+        "conditions": conditions,
     }
 
 
@@ -102,13 +106,15 @@ def find_classes(predictions: Sequence[Prediction]) -> tuple[str, ...]:
     """All labels, that which `speech_prob` is about first: those of the scores, in their order.
 
     Raises:
-        DataError: rows with different choices; or a probability of it is not known what.
+        DataError: rows with different choices; or a probability of it is not known what; or labels that are spelt in two ways.
     """
     choices = {tuple(row.scores) for row in predictions if row.scores}
     if len(choices) > 1:
         first, second = (", ".join(labels) for labels in sorted(choices)[:2])
         raise DataError(f"some rows have scores of {first} and others of {second}: keep to one question")
-    named = {text for row in predictions for text in (row.reference, row.hypothesis)}
+    labels = {row.reference for row in predictions}
+    _check_spelling(predictions, labels)
+    named = labels | {row.hypothesis for row in predictions}
     if choices:
         known = choices.pop()
         return (*known, *sorted(named - {*known}))
@@ -119,16 +125,13 @@ def find_classes(predictions: Sequence[Prediction]) -> tuple[str, ...]:
     return tuple(sorted(named))
 
 
-def condition_values(predictions: Sequence[Prediction], key: str) -> list[Any]:
-    """A key of each row, None where it is not stated; `duration_ms` follows from the duration where it is not."""
-    rows = [row.as_row() for row in predictions]
-    if key == "duration_ms":
-        return [row.get(key, _milliseconds(prediction)) for row, prediction in zip(rows, predictions, strict=True)]
-    return [row.get(key) for row in rows]
-
-
-def _milliseconds(row: Prediction) -> float | None:
-    return None if row.duration_s is None else round(1000 * row.duration_s)
+def _check_spelling(predictions: Sequence[Prediction], labels: set[str]) -> None:
+    """Raises DataError for a prediction that is no label, but would be one if spelt alike: no clip would be right, and nobody told why."""
+    alike = {label.strip().casefold(): label for label in labels}
+    for row in predictions:
+        said = row.hypothesis
+        if said not in labels and (label := alike.get(said.strip().casefold())):
+            raise DataError(f"row {row.id!r} is called {said!r}, and the label of the clips is {label!r}: spell them alike")
 
 
 def _why_unknown(predictions: Sequence[Prediction], classes: Sequence[str]) -> str | None:
@@ -139,14 +142,41 @@ def _why_unknown(predictions: Sequence[Prediction], classes: Sequence[str]) -> s
     return f"these figures are of two labels, and here are {len(classes)}" if len(classes) > 2 else None
 
 
-def _conditions(predictions: Sequence[Prediction], labels: Sequence[str], predicted: Sequence[str], positive: str) -> dict[str, list[dict[str, Any]]]:
-    """By key, or keys: the figures of each value, or cell; a key that no row states is left out."""
-    columns = {key: condition_values(predictions, key) for key in CONDITIONS}
+def _conditions(
+    predictions: Sequence[Prediction], labels: Sequence[str], predicted: Sequence[str], positive: str
+) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """By key, or keys: the figures of each value, or cell, without keys that no row states; and what to know about them."""
+    grouped = {key: grouped_levels(condition_values(predictions, key), key) for key in CONDITIONS}
+    columns = {key: values for key, (values, _) in grouped.items()}
     stated = [key for key, values in columns.items() if any(value is not None for value in values)]
     tables = {key: condition_table(labels, predicted, {key: columns[key]}, positive) for key in stated}
     if all(key in stated for key in CELLS):
         tables[" x ".join(CELLS)] = condition_table(labels, predicted, {key: columns[key] for key in CELLS}, positive)
-    return tables
+    return tables, [note for _, note in grouped.values() if note]
+
+
+def right_by_group(predictions: Sequence[Prediction]) -> dict[str, tuple[str, dict[str, list[bool]]]] | None:
+    """By class: whether its groups are speakers or kinds of sound, and whether the clips of each are right; None where a class names neither."""
+    found: dict[str, tuple[str, dict[str, list[bool]]]] = {}
+    for label in dict.fromkeys(row.reference for row in predictions):
+        rows = [row.as_row() for row in predictions if row.reference == label]
+        by = next((key for key in GROUPED_BY if all(row.get(key) is not None for row in rows)), None)
+        if by is None:
+            return None
+        groups: dict[str, list[bool]] = {}
+        for row in rows:
+            groups.setdefault(str(row[by]), []).append(row["predicted"] == label)
+        found[label] = by, groups
+    return found
+
+
+def _over_groups(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
+    """Accuracy over speakers and kinds, of which a test often has but a few; None where they are not named."""
+    found = right_by_group(predictions)
+    if found is None:
+        return None
+    rate, interval = mean_over_groups([[sum(hits) / len(hits) for hits in groups.values()] for _, groups in found.values()])
+    return {"rate": rate, "interval": as_dict(interval), "groups": {label: {"by": by, "n": len(groups)} for label, (by, groups) in found.items()}}
 
 
 def _choice(question: Mapping[str, Any] | None, manifest_sha256: str | None) -> dict[str, Any]:

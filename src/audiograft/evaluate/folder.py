@@ -10,7 +10,7 @@ from typing import Any
 
 from audiograft.data.manifest import replace_text, write_manifest
 from audiograft.evaluate.predictions import PREDICTIONS_NAME, Prediction, parse_prediction
-from audiograft.types import DataError
+from audiograft.types import DETECTION_FILE, DataError
 
 METRICS_NAME = "metrics.json"
 RUN_NAME = "run.json"
@@ -30,6 +30,7 @@ class RunFolder:
     found again; a line that was being written is not.
 
     Attributes:
+        settings: what run.json will say.
         done: rows that need not be done again, by id.
         failed: rows that failed, whose clips may have been mended since. Where there are verdicts, which belong to the predictions as they are,
             these are done too.
@@ -48,7 +49,7 @@ class RunFolder:
             DataError: the folder can't be used, holds another run, or verdicts about predictions that would go.
         """
         self.path = path
-        self.settings = settings
+        self.settings = dict(settings)
         self.done: dict[str, Prediction] = {}
         self.failed: dict[str, Prediction] = {}
         self._judged = (path / VERDICTS_NAME).is_file()
@@ -127,13 +128,13 @@ def _whole_lines(file: Path) -> list[bytes]:
 def model_fingerprint(name: str) -> str:
     """What tells apart two models of one name: names, sizes and times of a folder's files; of `tiny` and hub ids the name.
 
-    Hashing gigabytes of weights would take longer than many a run.
+    Hashing gigabytes of weights would take longer than many a run. A detector's question is no part of it: run.json has it by itself.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return name
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in (".safetensors", ".bin", ".pt", ".json", ".model"))
-    told = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.name != "train.json"]
+    told = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.name not in ("train.json", DETECTION_FILE)]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 

@@ -247,8 +247,10 @@ def _decided(row: Mapping[str, Any], place: str) -> dict[str, Any]:
     if row.get("error") is not None:
         return {"predicted": "", **row}
     probability = row.get("speech_prob")
-    if "predicted" in row or not _is_a(probability, int | float):
+    if "predicted" in row or probability is None:
         return dict(row)
+    if not _is_a(probability, int | float):
+        raise DataError(f'{place}: "speech_prob" must be a number from 0 to 1: correct it, or write what was detected as predicted')
     if row.get("label") not in (SPEECH, NONSPEECH):
         raise DataError(f'{place}: "predicted" is missing: only of {SPEECH} and {NONSPEECH} it follows from speech_prob')
     return {**row, "predicted": SPEECH if float(probability) >= 0.5 else NONSPEECH}  # type: ignore[arg-type]

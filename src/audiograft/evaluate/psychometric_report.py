@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiograft.evaluate.detection_scoring import CELLS
+from audiograft.evaluate.detection_conditions import CELLS
 from audiograft.evaluate.plots import Share
 from audiograft.evaluate.psychometric_plots import Panel, draw_contour, draw_psychometric
 from audiograft.evaluate.sections import Section

@@ -163,7 +163,7 @@ def _is_done(run: _Run, recipe: Recipe) -> bool:
 def _rows_of(run: _Run, recipe: Recipe) -> dict[str, Any]:
     """SHA-256 of what is learnt, validated and tested on."""
     assert recipe.data.validation is not None
-    files = {"train": str(recipe.data.train[0]), "dev": recipe.data.validation, "test": run.test}
+    files = {"train": str(recipe.data.train[0]), "dev": recipe.data.validation, "test": str(run.test)}
     return {name: ManifestFile.open(path).sha256 for name, path in files.items()}
 
 

@@ -180,6 +180,7 @@ def _work(
         model = _open(model, chosen, asked)
         _check_model(model, manifest, samples, chosen, asked)
         at_once = not folder.done
+        folder.settings |= {"parameters": _count_parameters(model)}
         folder.start()
         start_s = time.perf_counter()
         named = {sample.id: audio_as_given(row) for sample, (_, row) in zip(samples, read_rows(manifest), strict=True)}
@@ -201,6 +202,11 @@ def _open(model: Model, chosen: Options, asked: Asked | None) -> Any:
     from audiograft.evaluate.work import open_warm
 
     return open_warm(model, chosen)
+
+
+def _count_parameters(model: Any) -> int | None:
+    """Of a model, those that are shared once; None of a voice activity detector, which does not say."""
+    return int(model.model.num_parameters()) if hasattr(model, "model") else None
 
 
 def _predict(model: Any, samples: Sequence[Sample], heard: Any, named: Any, chosen: Options, asked: Asked | None, on_clip: Any) -> Iterator[Any]:

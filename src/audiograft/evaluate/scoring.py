@@ -81,7 +81,7 @@ def score(
         "accuracy": accuracy | {"slices": score_answers(groups)} if accuracy else None,
         "answers": None if is_detection else _answer_texts(answers),
         "loss": None if is_detection else _loss(clips),
-        "detection": score_detections([clip.prediction for clip in clips], *run_question(find_predictions(predictions))) if is_detection else None,
+        "detection": _score_labels(clips, find_predictions(predictions)) if is_detection else None,
         "terms": _terms(transcripts, terms, chosen) if terms else None,
         "empty_references": _empty_references(transcripts),
         "n_clips": len(clips),
@@ -101,6 +101,14 @@ def _all_detections(clips: Sequence[ScoredClip], predictions: Path) -> bool:
         other = next(clip.prediction.id for clip in clips if not clip.is_detection)
         raise DataError(f"{predictions}: {n_detections} rows are detections, and others such as {other!r} texts: keep them in two files")
     return bool(n_detections)
+
+
+def _score_labels(clips: Sequence[ScoredClip], file: Path) -> dict[str, Any]:
+    question = run_question(file)
+    try:
+        return score_detections([clip.prediction for clip in clips], *question)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
 
 
 def score_again(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from audiograft.data.leakage import summary_line
 from audiograft.data.pages import printable
 from audiograft.evaluate.slices import FIXED_SLICES
+from audiograft.metrics.bootstrap import FEW_CLUSTERS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,6 +125,8 @@ def detection_tables(found: Metrics) -> list[Table]:
 
 def _detection_headline(found: Metrics) -> Table:
     rows = [(name, percent(found[key]["rate"]), span(found[key]["interval"])) for key, name in _SHARES.items()]
+    if groups := found["over_groups"]:
+        rows.append((f"balanced accuracy, over {group_names(groups)}", percent(groups["rate"]), span(groups["interval"])))
     for key, name in _AREAS.items():
         interval = found[key]["interval"] or {"low": None, "high": None}
         ends = "-" if interval["low"] is None else f"{_digits(interval['low'])} to {_digits(interval['high'])}"
@@ -132,6 +135,22 @@ def _detection_headline(found: Metrics) -> Table:
         rows.append(("accuracy of the majority vote", percent(vote["accuracy"]["rate"]), span(vote["accuracy"]["interval"])))
     rows += [(name, _digits(found[key]), "") for key, name in _MEANS.items()]
     return Table(("detection", "", "95 % interval"), [row for row in rows if row[1] != "-"])
+
+
+def group_names(groups: Metrics) -> str:
+    """How many speakers and kinds of sound the clips are of."""
+    return " and ".join(f"{part['n']:,} {part['by']}{'' if part['n'] == 1 else 's'}" for part in groups["groups"].values())
+
+
+def groups_lines(found: Metrics) -> list[str]:
+    """What intervals that draw recordings do not tell, where speakers or kinds are few."""
+    groups = found["over_groups"]
+    if not groups or min(part["n"] for part in groups["groups"].values()) >= FEW_CLUSTERS:
+        return []
+    names = group_names(groups)
+    line = f"intervals that draw recordings say nothing of other speakers or kinds: these clips are of {names}"
+    known = groups["interval"]["low"] is not None
+    return [f"{line}; {'the interval over these takes each of them for one observation' if known else groups['interval']['warning']}"]
 
 
 def _digits(value: float | None) -> str:
@@ -350,7 +369,8 @@ def print_metrics(metrics: Metrics, console: Console) -> None:
         _print(table, console)
     if any(SMALL in cell for table in few for row in table.rows for cell in row[1:2]):
         console.print(SMALL_NOTE)
-    lines = [clips_line(metrics), interval_line(metrics), empty_line(metrics), *([*found["notes"], found["choice"]] if found else [])]
+    lines = [clips_line(metrics), interval_line(metrics), empty_line(metrics)]
+    lines += [*found["notes"], *groups_lines(found), found["choice"]] if found else []
     lines += [line(metrics) for key, line in (("deafness", deafness_line), ("baseline", baseline_line)) if metrics[key]]
     for line in (*lines, leakage_line(metrics), checkpoint_line(metrics)):
         if line:

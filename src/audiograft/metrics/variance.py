@@ -12,6 +12,8 @@ from audiograft.metrics.bootstrap import FEW_CLUSTERS
 from audiograft.metrics.intervals import Interval
 
 Array = np.ndarray
+_ROUNDING = 1e-20
+"""A variance of accuracies below this is none."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def _one_way(table: Array, mean: float, one_clip: float | None, confidence: floa
 
 
 def _interval(mean: float, error: float, degrees: float, n_runs: int, confidence: float) -> Interval:
-    if error <= 0:
+    if error <= _ROUNDING:
         return Interval(None, None, confidence, "none", n_runs, "all runs are alike: their spread can't be known, so there is no interval")
     margin = float(special.stdtrit(max(degrees, 1.0), (1 + confidence) / 2)) * math.sqrt(error)
     warning = f"{n_runs} runs only: the interval is wide and rough" if n_runs < FEW_CLUSTERS else None

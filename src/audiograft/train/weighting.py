@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from audiograft.model.outputs import IGNORE_INDEX
-from audiograft.train.detection import BALANCED, DetectionRecipe
+from audiograft.train.detection import DetectionRecipe
 from audiograft.train.rows import Row
 from audiograft.types import DataError
 
@@ -68,7 +68,7 @@ def class_weights(detection: DetectionRecipe, rows: Iterable[Row]) -> dict[str, 
     """
     if detection.class_weights is None:
         return {}
-    if detection.class_weights != BALANCED:
+    if not isinstance(detection.class_weights, str):
         return dict(detection.class_weights)
     counts = Counter(row.label for row in rows if row.label is not None)
     for label in detection.answers:
