@@ -15,7 +15,8 @@ import soundfile
 
 from audiograft.cli import main
 from audiograft.data.manifest import write_manifest
-from audiograft.evaluate.calibrating import calibrate
+from audiograft.evaluate.calibrating import ThresholdCosts, calibrate
+from audiograft.evaluate.folder import model_fingerprint
 from audiograft.inference.choices import DEFAULT_QUESTION, ClosedQuestion
 from audiograft.types import ConfigError, DataError
 
@@ -61,7 +62,8 @@ def test_the_temperature_is_found_and_written_with_what_it_was_fitted_on(model: 
     assert found.after["ece"] < 0.03 < 0.1 < found.before["ece"]
     written = ClosedQuestion.read(model)
     assert written == found.question
-    assert written.chosen_on == {"manifest": "dev.jsonl", "sha256": "5" * 64, "clips": 2000, "criterion": "balanced_accuracy"}
+    told = {"manifest": "dev.jsonl", "sha256": "5" * 64, "model": str(model), "clips": 2000, "criterion": "balanced_accuracy"}
+    assert written.chosen_on == told
     assert written.prompt == DEFAULT_QUESTION.prompt
 
 
@@ -105,6 +107,8 @@ def test_probabilities_of_other_detectors_have_log_odds_too(tmp_path: Path) -> N
         (dev_rows(20, label="SPEECH"), {}, "all 20 rows are SPEECH: temperature and threshold are chosen on clips of both classes"),
         (dev_rows(20), {"model": "other"}, "is a run of other, not of"),
         (dev_rows(20), {"question": None}, "does not say what was asked of whom: name the run folder of an evaluation of detections"),
+        (dev_rows(20), {"audio": "shuffled"}, "heard each clip as shuffled: name a run that heard the clips themselves"),
+        (dev_rows(20), {"model_fingerprint": "0" * 64}, "has changed since: evaluate it on the dev clips again"),
         (dev_rows(20, scores=None), {}, "row '0' has neither scores nor speech_prob, so there is nothing to calibrate"),
     ],
 )
@@ -114,6 +118,38 @@ def test_what_tells_nothing_is_refused_and_nothing_written(rows: list[Row], chan
         calibrate(model, predictions=dev_run(tmp_path, model, rows, **changes))
     assert error in str(told.value)
     assert (model / "detection.json").read_text() == before
+
+
+def test_a_run_of_the_same_folder_by_another_path_is_a_run_of_the_model(model: Path, tmp_path: Path) -> None:
+    run = dev_run(tmp_path, f"{tmp_path}/./model/", dev_rows(), model_fingerprint=model_fingerprint(str(model)))
+    first = calibrate(model, predictions=run)
+    assert calibrate(model, predictions=run).question == first.question  # a new detection.json makes no new model
+
+
+def test_thresholds_by_cost_and_by_false_alarms(model: Path, tmp_path: Path) -> None:
+    run = dev_run(tmp_path, model, dev_rows())
+    few = calibrate(model, predictions=run, criterion="max_false_alarm_rate", costs=ThresholdCosts(max_false_alarm_rate=0.01))
+    dear = calibrate(model, predictions=run, criterion="cost", costs=ThresholdCosts(miss_cost=9))
+    # Probabilities that are calibrated are called speech where the expected cost of a miss is the higher one.
+    assert dear.question.threshold == pytest.approx(0.1, abs=0.05)
+    assert few.question.threshold > 0.8
+    assert few.question.chosen_on is not None
+    assert few.question.chosen_on["max_false_alarm_rate"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--miss-cost", "5"], "--miss-cost is for --criterion cost: name it, or leave this out"),
+        (["--no-threshold", "--max-false-alarm-rate", "0.1"], "--max-false-alarm-rate is for --criterion max_false_alarm_rate"),
+        (["--criterion", "cost", "--miss-cost", "-1"], "miss_cost must be 0 or more, not -1"),
+        (["--criterion", "cost", "--miss-cost", "0", "--false-alarm-cost", "0"], "both 0, so any threshold would do"),
+        (["--criterion", "max_false_alarm_rate", "--max-false-alarm-rate", "2"], "max_false_alarm_rate must be a share from 0 to 1, not 2"),
+    ],
+)
+def test_costs_that_do_nothing_are_refused(options: list[str], error: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", str(model), "--predictions", str(dev_run(tmp_path, model, dev_rows(20))), *options]) == 2
+    assert error in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_model_without_a_folder_needs_one(tmp_path: Path) -> None:

@@ -205,6 +205,19 @@ def test_figures_on_the_clips_that_the_threshold_was_chosen_on_are_no_test(bench
     assert tempered == pytest.approx(1 / (1 + (0.1 / 0.9) ** 0.5))
 
 
+def test_what_was_fitted_to_another_model_is_refused(bench: Path, tmp_path: Path) -> None:
+    folder = question_folder(tmp_path / "tuned", temperature=2.0, chosen_on={"manifest": "d", "sha256": "0" * 64, "clips": 9, "model": "silero-vad"})
+    with pytest.raises(ConfigError, match="temperature and threshold were fitted to silero-vad, not to loudness: fit them to it with audiograft"):
+        run(Loudness(), bench, tmp_path / "run", question=folder)
+
+
+def test_the_number_of_parameters_is_told(engine: Engine, bench: Path, tmp_path: Path) -> None:
+    run(engine, bench, tmp_path / "run")
+    assert about(tmp_path / "run")["parameters"] == sum(parameter.numel() for parameter in engine.model.parameters())
+    run(Loudness(), bench, tmp_path / "vad")
+    assert about(tmp_path / "vad")["parameters"] is None
+
+
 def test_another_prompt_has_no_calibration(engine: Engine, bench: Path, tmp_path: Path) -> None:
     folder = question_folder(tmp_path / "question", temperature=2.0, threshold=0.4)
     run(engine, bench, tmp_path / "run", question=folder, prompt="Speech? A or B.")

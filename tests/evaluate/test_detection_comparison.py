@@ -60,7 +60,26 @@ def test_the_tests_are_exact_and_adjusted(compared: tuple[str, str, dict[str, An
     assert [row["mcnemar"]["p_value"] for row in told["tests"]["comparisons"]] == pytest.approx([one.p_value for one in expected])
     assert told["mcnemar_holm_p"] == pytest.approx(holm([one.p_value for one in expected]))
     for run, one in zip(runs[1:], expected, strict=True):
-        assert re.search(rf"^\| {run.name} \| -[\d.]+ \| .* \| {one.only_a} \| {one.only_b} \|", markdown, re.MULTILINE)
+        assert re.search(rf"^\| {run.name} \| -[\d.]+ \| -[\d.]+ to ", markdown, re.MULTILINE)
+        assert re.search(rf"^\| {run.name} \| {one.only_a} \| {one.only_b} \|", markdown, re.MULTILINE)
+
+
+def test_speakers_and_kinds_are_observations_of_their_own(runs: list[Path], tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (runs[0] / "predictions.jsonl").read_text().splitlines()]
+    heard = [row | ({"speaker": f"s{i % 4}"} if row["label"] == "SPEECH" else {}) for i, row in enumerate(rows)]
+    # Of speaker s0 the second run has nothing right, and the file of the third names neither speakers nor kinds.
+    worse = [row | {"predicted": "NONSPEECH"} if row.get("speaker") == "s0" else row for row in heard]
+    bare = [{key: row[key] for key in ("id", "label", "predicted")} for row in worse]
+    paths = [write_run(tmp_path / name, part) for name, part in (("heard", heard), ("worse", worse), ("bare", bare))]
+    write_comparison(paths, tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    lost = [row for row in heard if row.get("speaker") == "s0"]
+    rate = sum(row["predicted"] == "SPEECH" for row in lost) / len(lost)
+    for told in found["over_groups"]:
+        assert told["difference"] == pytest.approx(-rate / 4 / 2)
+        assert told["interval"]["low"] < told["difference"] < 0 < told["interval"]["high"]
+    named = {row["kind"] for row in heard if row["label"] == "NONSPEECH"}
+    assert f"each of 4 speakers and {len(named)} kinds for one observation" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_predictions_are_all_it_takes_and_the_runs_stay_as_they_are(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

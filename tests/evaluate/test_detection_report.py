@@ -99,6 +99,20 @@ def test_both_reports_say_what_was_found(report: Report) -> None:
     assert "://" not in re.sub(r"http://www\.w3\.org/\S+", "", page)  # nothing is fetched
 
 
+def test_other_thresholds_are_there_to_be_looked_at(report: Report, rows: list[Row]) -> None:
+    for threshold in (0.25, 0.5):
+        said = [row["speech_prob"] >= threshold for row in rows if row["label"] == "SPEECH"]
+        assert f"| {threshold:.2f} | {100 * sum(said) / len(said):.2f} % |" in report[0]
+    assert "threshold (to look at; choose on dev)" in report[0]
+
+
+def test_less_confidence_where_it_is_right_is_called_so(tmp_path: Path, few: list[Row]) -> None:
+    rows = [row | {"speech_prob": 0.6 if row["label"] == row["predicted"] == "SPEECH" else 0.1, "scores": None} for row in few]
+    rows = [row | {"speech_prob": 0.99} if row["predicted"] == "SPEECH" != row["label"] else row for row in rows]
+    rows = [row | {"speech_prob": 0.4} if row["predicted"] == "NONSPEECH" == row["label"] else row for row in rows]
+    assert re.search(r"It is [\d.]+ points lower where the model is right", written(tmp_path / "run", rows)[0])
+
+
 def test_a_detection_has_no_word_errors(report: Report) -> None:
     markdown, page, _ = report
     for text in (markdown, page):

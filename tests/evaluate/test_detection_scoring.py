@@ -12,6 +12,7 @@ import detected
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy import stats
 
 from audiograft.evaluate.predictions import read_predictions
 from audiograft.evaluate.scoring import score
@@ -103,6 +104,10 @@ def test_a_row_is_written_as_it_was_read(tmp_path: Path) -> None:
         ({"id": "a", "label": "SPEECH"}, '"predicted" is missing: write what was detected, or the probability of speech as speech_prob'),
         ({"id": "a", "label": "dog", "speech_prob": 0.2}, '"predicted" is missing: only of SPEECH and NONSPEECH it follows from speech_prob'),
         ({"id": "a", "label": "SPEECH", "speech_prob": 1.2}, '"speech_prob" must be from 0 to 1: correct it or leave the key out'),
+        (
+            {"id": "a", "label": "SPEECH", "speech_prob": float("nan")},
+            '"speech_prob" must be a number from 0 to 1: correct it, or write what was detected as predicted',
+        ),
         ({"id": "a", "label": 3, "predicted": "SPEECH"}, '"label" must be a string: write what the clip is, such as SPEECH or NONSPEECH'),
         (
             {"id": "a", "label": "SPEECH", "predicted": "SPEECH", "scores": {"SPEECH": "high"}},
@@ -131,15 +136,66 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         scored(tmp_path, plain("dog", "car", speech_prob=0.5))
 
 
+def test_many_levels_are_put_together_and_it_is_said(tmp_path: Path) -> None:
+    rows = [row | {"duration_ms": 100 + number, "kind": f"kind {number}"} for number, row in enumerate(detected.detections(4))]
+    found = scored(tmp_path, rows)["detection"]
+    durations = found["conditions"]["duration_ms"]
+    assert [row["n"] for row in durations] == [25] * 8
+    assert durations[0]["duration_ms"] == 112
+    assert len(found["conditions"]["duration_ms x target_snr_db"]) <= 8 * 5
+    assert len(found["conditions"]["kind"]) == 200
+    assert found["notes"] == ["duration_ms takes 200 values: tables and grids put them together in 8 groups, each told by its median"]
+
+
+def test_few_speakers_and_kinds_have_an_interval_of_their_own(tmp_path: Path) -> None:
+    rates = {"SPEECH": (1.0, 0.9, 0.8), "NONSPEECH": (0.6, 1.0)}
+    rows: list[Row] = []
+    for label, by in (("SPEECH", "speaker"), ("NONSPEECH", "kind")):
+        other = "NONSPEECH" if label == "SPEECH" else "SPEECH"
+        for group, rate in enumerate(rates[label]):
+            said = [label] * round(20 * rate) + [other] * round(20 * (1 - rate))
+            rows += [{"id": f"{len(rows)}-{i}", "label": label, "predicted": one, by: f"g{group}", "recording": str(i)} for i, one in enumerate(said)]
+    found = scored(tmp_path, rows)["detection"]["over_groups"]
+    assert found["rate"] == pytest.approx((0.9 + 0.8) / 2)
+    assert found["groups"] == {"SPEECH": {"by": "speaker", "n": 3}, "NONSPEECH": {"by": "kind", "n": 2}}
+    # Welch's interval of the sum of two means, by scipy, is twice as wide as that of their mean.
+    welch = stats.ttest_ind(rates["SPEECH"], [-rate for rate in rates["NONSPEECH"]], equal_var=False).confidence_interval()
+    assert found["interval"]["low"] == pytest.approx(max(welch.low / 2, 0))
+    assert found["interval"]["high"] == pytest.approx(min(welch.high / 2, 1))
+    assert "balanced accuracy, over 3 speakers and 2 kinds" in shown(tmp_path, rows)
+    assert "intervals that draw recordings say nothing of other speakers or kinds" in shown(tmp_path, rows)
+    assert scored(tmp_path, plain("SPEECH", "NONSPEECH"))["detection"]["over_groups"] is None
+
+
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [
+        ({"predicted": "speech"}, "row 'x' is called 'speech', and the label of the clips is 'SPEECH': spell them alike"),
+        ({"duration_ms": 0}, "row 'x': duration_ms must be a number above 0, not 0: correct it or leave the key out"),
+        ({"target_snr_db": "5"}, "row 'x': target_snr_db must be a number, not '5': correct it or leave the key out"),
+        ({"kind": ["rain"]}, "row 'x': kind must be a text or a number, not ['rain']: correct it or leave the key out"),
+    ],
+)
+def test_values_that_nothing_can_be_made_of_are_told_with_their_file(row: Row, error: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as told:
+        scored(tmp_path, [*plain("SPEECH", "NONSPEECH"), plain("SPEECH")[0] | {"id": "x"} | row])
+    assert str(told.value) == f"{tmp_path / 'run' / 'predictions.jsonl'}: {error}"
+
+
 def test_labels_are_compared_as_they_are(tmp_path: Path) -> None:
     found = scored(tmp_path, [{"id": "a", "label": "Dog", "predicted": "dog"}, {"id": "b", "label": "dog", "predicted": "dog"}])
     assert found["accuracy"]["rate"] == found["detection"]["accuracy"]["rate"] == 0.5
 
 
-def test_the_terminal_shows_the_figures_of_detections_and_none_of_words(tmp_path: Path) -> None:
+def shown(folder: Path, rows: Sequence[Row]) -> str:
+    """What the terminal shows."""
     console = Console(record=True, width=150, markup=False, highlight=False)
-    print_metrics(scored(tmp_path, detected.detections(4)), console)
-    text = console.export_text()
+    print_metrics(scored(folder, rows), console)
+    return console.export_text()
+
+
+def test_the_terminal_shows_the_figures_of_detections_and_none_of_words(tmp_path: Path) -> None:
+    text = shown(tmp_path, detected.detections(4))
     for expected in ("balanced accuracy", "ROC AUC", "called NONSPEECH", "duration (ms)", "signal to noise (dB)", "ECE (10 bins)"):
         assert expected in text
     assert "whether the threshold was chosen on these clips is not known" in text

@@ -279,3 +279,15 @@ def test_the_measured_coverages_reach_the_bar(coverage: ModuleType) -> None:
     assert {place: value for place, value in ours.items() if value < 0.93} == {}
     common = [value for found in measured["coverage"].values() for key, value in found.items() if "percentile" in key]
     assert min(common) < 0.93 <= min(measured["over_all"].values())
+
+
+def test_the_docs_have_the_measured_coverages() -> None:
+    measured = json.loads((BENCHMARKS / "results" / "psychometric_coverage.json").read_text())
+    page = (BENCHMARKS.parent / "docs" / "detection.md").read_text(encoding="utf-8")
+    for name, suffix in (("these", ""), ("percentile bootstrap over clips", ", percentile over clips")):
+        spans = []
+        for key in ("threshold", "slope"):
+            values = [100 * found[key + suffix] for found in measured["coverage"].values()]
+            spans.append(f"{min(values):.0f} to {max(values):.0f} %")
+        assert f"| {name} | {spans[0]} | {spans[1]} |" in page
+    assert f"Of {measured['trials']} data sets from each of {len(measured['coverage'])} simulated observers" in page

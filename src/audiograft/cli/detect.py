@@ -74,21 +74,26 @@ def detect(
 ) -> None:
     """Say of each clip whether there is speech, and how sure that is.
 
-    A clip of up to a second is heard at once. In a longer one segments with speech are looked for: it is SPEECH where there is one, and its
+    The answer is read from one forward pass: nothing is generated. With --choices any other question is asked, of a model that can follow it. A clip of up to a second is heard at once. In a longer one segments with speech are looked for: it is SPEECH where there is one, and its
     probability is that of its likeliest window. A clip that can't be used gives an error line, the others are still done, and the exit code is 1.
 
     \b
     Example: audiograft detect clip.wav recordings/ --threshold 0.7 --format jsonl
              audiograft detect meeting.mp3 --min-silence-ms 500
-             audiograft detect sounds/ --choices "dog,car,rain"
+             audiograft detect sounds/ --choices "dog,car,rain" --model Qwen/Qwen2-Audio-7B-Instruct
     """
     segmentation = Segmentation(window_ms, hop_ms, None, min_speech_ms, min_silence_ms, speech_pad_ms, max_speech_s)
     labels = None if choices is None else _labels(choices, threshold, segments)
     quiet_libraries()
     files, complete = find_clips(with_manifests(paths, allow_outside))
     if files:
-        question = None if labels else _own_question(model, prompt)
-        engine = load_engine(model, device)
+        own = find_question(model)
+        question = None if labels else _own_question(own, model, prompt)
+        if labels and (own or model == "tiny"):
+            learnt = "" if own is None else f" of {', '.join(own.labels)}"
+            _note(f"{model} learnt other answers{learnt}, and guesses here: name a model that follows instructions with --model", "warning")
+        # The note of a graft is about its transcripts, and that of a detector stands in its question.
+        engine = load_engine(model, device, say_note=own is None)
         question = question or choice_question(labels or (), engine.processor.tokenizer, prompt)
         if threshold is not None:
             question = replace(question, threshold=threshold)
@@ -111,9 +116,8 @@ def _labels(choices: str, threshold: float | None, segments: bool | None) -> lis
     return labels
 
 
-def _own_question(model: str, prompt: str | None) -> ClosedQuestion:
+def _own_question(own: ClosedQuestion | None, model: str, prompt: str | None) -> ClosedQuestion:
     """What the model is asked, and on stderr what a user should know about that."""
-    own = find_question(model)
     question = own or DEFAULT_QUESTION
     if prompt is not None:
         question = replace(question, prompt=prompt, temperature=1.0, threshold=0.5, chosen_on=None)

@@ -50,12 +50,12 @@ def with_manifests(paths: list[str], allow_outside: bool) -> list[str]:
     return found
 
 
-def load_engine(model: str, device: str) -> Engine:
-    """The model, and what it has to say about itself on stderr."""
+def load_engine(model: str, device: str, say_note: bool = True) -> Engine:
+    """The model, and, unless its note is of something else, what it has to say about itself on stderr."""
     from audiograft.inference.engine import Engine
 
     engine = Engine.load(model, device)
-    if engine.note:
+    if engine.note and say_note:
         typer.echo(f"note: {engine.note}", err=True)
     return engine
 

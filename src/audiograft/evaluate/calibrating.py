@@ -132,7 +132,8 @@ def calibrate(
     # A threshold above 1, where to call nothing speech is best, is none that a probability can have.
     costs = costs or ThresholdCosts()
     threshold = min(choose_threshold(positive, probs, criterion, **asdict(costs)).threshold, 1.0) if with_threshold else question.threshold
-    fitted = {"clips": len(done), "criterion": criterion if with_threshold else None, **(costs.of(criterion) if with_threshold else {})}
+    fitted = {"model": str(model), "clips": len(done), "criterion": None}
+    fitted |= {"criterion": criterion, **costs.of(criterion)} if with_threshold else {}
     chosen = replace(question, temperature=temperature, threshold=threshold, chosen_on={**chosen_on, **fitted})
     target.mkdir(parents=True, exist_ok=True)
     before, after = (_figures(odds, positive, one) for one in (question, chosen))

@@ -86,7 +86,7 @@ def find_asked(model: Detector | WhisperEngine | str | Path, chosen: Options) ->
     if isinstance(chosen.question, ClosedQuestion):
         question, source = chosen.question, "by hand"
     elif chosen.question is not None:
-        question, source = ClosedQuestion.read(chosen.question), str(chosen.question / DETECTION_FILE)
+        question, source = _of_folder(chosen.question, name), str(chosen.question / DETECTION_FILE)
     elif vad is not None:
         question, source = replace(DEFAULT_QUESTION, threshold=vad.threshold), "default"
     else:
@@ -103,6 +103,17 @@ def find_asked(model: Detector | WhisperEngine | str | Path, chosen: Options) ->
             )
         question, source = replace(question, threshold=chosen.threshold), "by hand"
     return Asked(question, named, source)
+
+
+def _of_folder(folder: Path, name: str) -> ClosedQuestion:
+    """The question of a folder, whose two numbers, where they were fitted, were fitted to this very model."""
+    question = ClosedQuestion.read(folder)
+    fitted = (question.chosen_on or {}).get("model", name)
+    if fitted != name and Path(fitted).expanduser().resolve() != Path(name).expanduser().resolve():
+        raise ConfigError(
+            f"{folder / DETECTION_FILE}: temperature and threshold were fitted to {fitted}, not to {name}: fit them to it with audiograft calibrate"
+        )
+    return question
 
 
 def _is_known(name: str) -> bool:

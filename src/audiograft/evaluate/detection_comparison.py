@@ -208,15 +208,17 @@ def _told(share: Share | None) -> str:
 
 
 def _tests(tested: Found, adjusted: Sequence[float], over_groups: Sequence[Found | None]) -> Section:
-    rows = []
+    differences, tests = [], []
     for row, p_adjusted, groups in zip(tested["comparisons"], adjusted, over_groups, strict=True):
         exact = row["mcnemar"]
-        counts = (f"{exact['only_a']:,}", f"{exact['only_b']:,}")
         ends = (_points(row["accuracy_interval"]), _points(groups["interval"]) if groups else "-")
-        rows.append(
-            (row["run"], f"{100 * row['accuracy_difference']:+.2f}", *ends, *counts, _p(exact["p_value"]), _p(p_adjusted), _p(row["adjusted_p"]))
-        )
-    heads = ("run", "points", "95 %", "95 % over groups", "only base right", "only run right", "McNemar p", "Holm", "careful p, Holm")
+        differences.append((row["run"], f"{100 * row['accuracy_difference']:+.2f}", *ends))
+        counts = (f"{exact['only_a']:,}", f"{exact['only_b']:,}")
+        tests.append((row["run"], *counts, _p(exact["p_value"]), _p(p_adjusted), _p(row["adjusted_p"])))
+    tables = [
+        Table(("run", "points", "95 % over recordings", "95 % over groups"), differences),
+        Table(("run", "only base right", "only run right", "McNemar p", "Holm", "careful p, Holm"), tests),
+    ]
     about = (
         f"Each run less the base, {tested['base']}, on the same clips. McNemar's test is exact and takes clips for independent; the last column is "
         "the largest p of it and of two tests that draw or swap whole recordings, adjusted likewise. Claims rest on that."
@@ -227,7 +229,7 @@ def _tests(tested: Found, adjusted: Sequence[float], over_groups: Sequence[Found
             f"The interval over groups takes each of {group_names(found)} for one observation: it is for speakers and kinds that were not heard here."
         )
     claims = [f"{row['claim']}." for row in tested["comparisons"]]
-    return Section("Do they differ?", [*notes, *claims], [Table(heads, rows)])
+    return Section("Do they differ?", [*notes, *claims], tables)
 
 
 def _points(interval: Found) -> str:

@@ -37,11 +37,11 @@ class ClosedQuestion:
         system: what the model is told before, in a turn of its own; None for no such turn.
         temperature: divides the log-odds.
         threshold: of two answers the first is taken from this probability on; of more the likeliest.
-        chosen_on: what temperature and threshold were fitted on: {"manifest", "sha256", "clips"}; None where they were not.
+        chosen_on: what temperature and threshold were fitted on: {"manifest", "sha256", "model", "clips"}; None where they were not.
         note: what a user should know about the model that was trained to answer it; None for nothing.
 
     Raises:
-        ConfigError: fewer than two answers, or a number out of its range.
+        ConfigError: fewer than two answers, one or its label blank, or a number out of its range.
         DataError: the prompt has more than one `<audio>` marker.
     """
 
@@ -56,6 +56,9 @@ class ClosedQuestion:
     def __post_init__(self) -> None:
         if len(self.answers) < 2:
             raise ConfigError(f"a closed question has two answers or more, not {len(self.answers)}: name another one")
+        for label, answer in self.answers.items():
+            if not label.strip() or not answer.strip():
+                raise ConfigError(f"the answer {answer!r} of the label {label!r}: neither may be blank")
         for name, value, holds, expected in (
             ("temperature", self.temperature, 0 < self.temperature < float("inf"), "above 0"),
             ("threshold", self.threshold, 0 <= self.threshold <= 1, "between 0 and 1"),
@@ -220,10 +223,14 @@ class ChoiceScorer:
         return self._prefill.positions(waveform)
 
     def scores(self, waveforms: Sequence[npt.NDArray[np.float32]], batch_size: int = 64) -> npt.NDArray[np.float64]:
-        """As `score_choices`."""
+        """As `score_choices`. Raises ConfigError where the model gives NaN or infinities, which would pass for an answer."""
         logits = self._prefill.last_logits(waveforms, [token for ids in self._spellings for token in ids], batch_size)
         bounds = np.cumsum([len(ids) for ids in self._spellings])[:-1]
         answers = np.stack([np.logaddexp.reduce(own, axis=1) for own in np.split(logits, bounds, axis=1)], axis=1)
+        if n_broken := int((~np.isfinite(answers)).any(axis=1).sum()):
+            raise ConfigError(
+                f"the model gives no numbers for the answers about {n_broken} of {len(answers)} clips: check its weights, or open it in float32"
+            )
         # What the model gives to all other tokens cancels out, so that no sum over the vocabulary is needed.
         scores: npt.NDArray[np.float64] = answers - np.logaddexp.reduce(answers, axis=1, keepdims=True)
         return scores
@@ -247,7 +254,7 @@ def score_choices(
         (clips, labels): natural logarithm of the probability of each answer among the answers, over all spellings; not tempered.
 
     Raises:
-        ConfigError: as `spellings`.
+        ConfigError: as `spellings`, or the model gives no finite numbers.
         DataError: the chat template refuses the conversation.
     """
     return ChoiceScorer(model, processor, question).scores(waveforms, batch_size)
@@ -288,6 +295,6 @@ def _from_json(content: Any) -> ClosedQuestion:
         if key in content and (not isinstance(content[key], kinds) or isinstance(content[key], bool)):
             raise ConfigError(f"{key} must be {expected}, not {json.dumps(content[key])}")
     for label, answer in content["answers"].items():
-        if not isinstance(answer, str) or not answer:
+        if not isinstance(answer, str) or not answer.strip():
             raise ConfigError(f"the answer of {label} must be a text, not {json.dumps(answer)}")
     return ClosedQuestion(**content)

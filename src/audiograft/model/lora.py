@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from audiograft.types import AudiograftError, ConfigError
@@ -108,6 +109,14 @@ def lora_settings(layer: LoraLayer) -> LoraSettings:
     return LoraSettings(
         layer.r[ADAPTER], float(layer.lora_alpha[ADAPTER]), float(dropout), layer.use_rslora[ADAPTER], ADAPTER in layer.lora_magnitude_vector
     )
+
+
+def can_merge(model: Any) -> bool:
+    """Whether LoRA can be merged in memory without a trace: weights of 32 bits beneath, which nothing else shares and nothing switches off."""
+    layers = list(lora_modules(model).values())
+    if not layers or getattr(model, "has_own_adapter", False) or model.get_output_embeddings() in layers:
+        return False
+    return all(layer.get_base_layer().weight.dtype == torch.float32 for layer in layers)
 
 
 def merge_lora(model: nn.Module) -> int:
