@@ -57,8 +57,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "detection.json")
     args = parser.parse_args()
     runs = args.work / "results"
-    dev, test = (prepare_detection(args.work / "bench", BENCH).manifests[name] for name in ("dev", "test"))
-    babble = prepare_detection(args.work / "babble", BABBLE).manifests["test"]
+    for folder, design in (("bench", BENCH), ("babble", BABBLE)):
+        if not (args.work / folder / "test.jsonl").is_file():
+            prepare_detection(args.work / folder, design)
+    dev, test, babble = (args.work / name for name in ("bench/dev.jsonl", "bench/test.jsonl", "babble/test.jsonl"))
 
     def run(name: str, manifest: Path, folder: str, **options: Any) -> dict[str, Any]:
         return figures(evaluate(name, manifest, runs / folder, batch_size=64, overwrite=True, deafness_clips=0, **options))

@@ -11,10 +11,10 @@ say "speech: 2,500 sentences read by voices of other languages, for variety"
 [ -f "$out/languages/manifest.jsonl" ] || audiograft prepare synthetic --out "$out/languages" --split train --voices languages --rows 2500 --seed 1
 
 say "the bench: 1,200 clips to tune on, 1,800 to be tested with, in voices and kinds of sounds that training never has"
-audiograft prepare detection --out "$out/bench" --clips-per-cell 60 --splits dev=0.4,test=0.6 --seed 1
+[ -f "$out/bench/test.jsonl" ] || audiograft prepare detection --out "$out/bench" --clips-per-cell 60 --splits dev=0.4,test=0.6 --seed 1
 
 say "60,480 training clips: more lengths, ratios, noises, bands and rooms than the bench has"
-audiograft prepare detection --out "$out/train" --speech synthetic@0.6 --speech "$out/languages@0.4" \
+[ -f "$out/train/train.jsonl" ] || audiograft prepare detection --out "$out/train" --speech synthetic@0.6 --speech "$out/languages@0.4" \
     --durations-ms 200,250,300,400,500,600,800,1000 --snrs-db=-3,0,4,8,12,16,20 --noises white,pink,brown,babble \
     --bands none,telephone,lowpass,highpass --t60-s 0,0.3,0.6 --clips-per-cell 540 --clips-per-recording 6 --splits train=1 --seed 2
 

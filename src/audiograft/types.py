@@ -197,7 +197,7 @@ class SpeechSegment:
     Attributes:
         start_s: where it begins, from the start of the clip.
         end_s: where it ends.
-        speech_prob: mean of the probabilities of the windows in it.
+        speech_prob: mean of the probabilities of the moments in it.
     """
 
     start_s: float
@@ -212,7 +212,7 @@ class Detection:
     Attributes:
         audio: the clip as it was named by the caller.
         predicted: the label.
-        speech_prob: calibrated probability of the first label; of a clip that was cut into windows that of the window where it is highest.
+        speech_prob: calibrated probability of the first label; of a clip that was cut into windows that of its likeliest moment.
         duration_s: length of the clip in seconds.
         scores: label -> natural logarithm of its probability among the labels, before any temperature.
         model: name or folder of the model.

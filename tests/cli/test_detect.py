@@ -124,7 +124,9 @@ def test_a_question_that_was_never_calibrated_says_so(clips: Path, tmp_path: Pat
 
 def test_any_choices(detector: Path, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = run(capsys, clips, "long.wav", "--model", detector, "--choices", "dog, car,rain", "--format", "jsonl")
-    assert err == ""
+    # It learnt one question alone, and what it says to another would pass for knowledge.
+    assert err.startswith(f"warning: {detector} learnt to tell SPEECH, NONSPEECH alone, so that its answers mean nothing")
+    assert len(err.splitlines()) == 1
     for row in map(json.loads, out.splitlines()):
         assert list(row) == ["audio", "predicted", "probabilities", "duration_s"]
         assert list(row["probabilities"]) == ["dog", "car", "rain"]
@@ -168,7 +170,7 @@ def test_a_manifest_stands_for_its_clips(detector: Path, clips: Path, capsys: py
         (["--threshold", "1.5"], "'--threshold': Input should be less than or equal to 1"),
         (["--temperature", "0"], "temperature must be above 0, not 0"),
         (["--window-ms", "5"], "window_ms must be between 20 and 30000, not 5"),
-        (["--hop-ms", "1000"], "hop_ms must be between 10 and 500, not 1000"),
+        (["--hop-ms", "1000"], "hop_ms must be between 10 and 400, not 1000"),
         (["--prompt", "<audio><audio>"], "2 <audio> markers"),
         (["--batch-size", "0"], "batch-size"),
     ],

@@ -157,6 +157,14 @@ def test_probabilities_sum_to_one_and_keep_the_order(scores: list[list[float]], 
     np.testing.assert_array_equal(speech_probs(scores, temperature), probs[:, 0])
 
 
+def test_a_model_that_gives_no_numbers_gives_no_answers_either() -> None:
+    model, processor = builders.graft()
+    with torch.no_grad():
+        next(model.language_model.parameters())[:] = np.nan
+    with pytest.raises(ConfigError, match="gives no numbers for the answers about 2 of 2 clips"):
+        score_choices(model, processor, QUESTION, CLIPS[:2])
+
+
 def test_temperature_divides_the_log_odds() -> None:
     [prob] = speech_probs([[np.log(0.9), np.log(0.1)]], temperature=2.0)
     assert prob == pytest.approx(3 / 4)
@@ -187,6 +195,8 @@ def test_answers_that_share_a_token_are_refused() -> None:
     ("changes", "problem"),
     [
         ({"answers": {"SPEECH": "A"}}, "two answers or more, not 1"),
+        ({"answers": {"": "A", "NONSPEECH": "B"}}, "the answer 'A' of the label ''"),
+        ({"answers": {"SPEECH": " ", "NONSPEECH": "B"}}, "the answer ' ' of the label 'SPEECH': neither may be blank"),
         ({"temperature": 0.0}, "temperature must be above 0, not 0.0"),
         ({"temperature": float("inf")}, "temperature must be above 0"),
         ({"temperature": float("nan")}, "temperature must be above 0"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiograft.inference.segments import Segmentation, segments, window_starts
+from audiograft.inference.segments import Segmentation, segments, weakest_windows, window_starts
 from audiograft.types import ConfigError, SpeechSegment
 
 PLAIN = Segmentation(window_ms=100, hop_ms=100, min_speech_ms=0, min_silence_ms=0, speech_pad_ms=0)
@@ -56,13 +56,26 @@ def test_long_segments_are_parted_where_speech_is_least_likely() -> None:
     assert cut(probs, changed(max_speech_s=0.8)) == [(0.0, 0.6), (0.6, 1.2)]
 
 
-def test_overlapping_windows_stand_for_the_time_about_their_middles() -> None:
-    starts_s = window_starts(3.0, 0.5, 0.1)
-    np.testing.assert_allclose(starts_s, np.arange(26) / 10, atol=1e-9)
-    # Speech from 1.0 to 2.0 s: a window says so where half of it is speech or more.
-    probs = [float(0.75 <= start <= 1.75) for start in starts_s]
-    [found] = segments(probs, 0.1, 0.5, 3.0, 0.5, Segmentation(speech_pad_ms=0))
-    assert found == SpeechSegment(1.0, 2.0, 1.0)
+@pytest.mark.parametrize("window_s", [0.2, 0.4, 0.5, 1.0])
+def test_edges_are_those_of_the_speech_though_windows_beside_it_say_speech(window_s: float) -> None:
+    starts_s = window_starts(4.0, window_s, 0.1)
+    np.testing.assert_allclose(starts_s, np.arange(round((4.0 - window_s) * 10) + 1) / 10, atol=1e-9)
+    # Speech from 1.5 to 2.5 s: a window says so from 50 ms of it on.
+    probs = [0.9 * float(start + window_s >= 1.55 and start <= 2.45) for start in starts_s]
+    [found] = segments(probs, 0.1, window_s, 4.0, 0.5, Segmentation(speech_pad_ms=0))
+    assert found == SpeechSegment(1.5, 2.5, 0.9)
+
+
+def test_a_pause_that_is_longer_than_a_window_parts_two_segments() -> None:
+    starts_s = window_starts(3.0, 0.4, 0.1)
+    probs = [float(start < 0.99 or start + 0.4 > 1.51) for start in starts_s]
+    assert [(span.start_s, span.end_s) for span in segments(probs, 0.1, 0.4, 3.0, 0.5, Segmentation(speech_pad_ms=0))] == [(0, 1), (1.5, 3)]
+
+
+def test_the_weakest_window_that_holds_the_middle_of_a_moment_speaks_for_it() -> None:
+    weakest, edges_s = weakest_windows([0.9, 0.2, 0.8, 0.7], 0.1, 0.3, 0.55)
+    np.testing.assert_allclose(edges_s, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55])
+    assert weakest.tolist() == [0, 1, 1, 1, 3, 3]
 
 
 def test_the_last_window_ends_with_the_clip() -> None:
@@ -102,8 +115,11 @@ def test_segments_are_ordered_disjoint_inside_and_long_enough(data: st.DataObjec
     assert all(span.end_s - span.start_s >= min(min_speech_ms / 1000, duration_s) - rounding_s for span in found)
     assert all(span.end_s - span.start_s <= options.max_speech_s + 2 * options.speech_pad_ms / 1000 + rounding_s for span in found)
     assert all(0 <= span.speech_prob <= 1 for span in found)
+    weakest, edges_s = weakest_windows(probs, hop_ms / 1000, window_s, duration_s)
+    assert (edges_s[0], edges_s[-1]) == (0, duration_s)
+    assert (np.diff(edges_s) > 0).all()
     if min_speech_ms == 0:
-        assert bool(found) == bool((probs >= threshold).any())
+        assert bool(found) == bool((probs[weakest] >= threshold).any())
 
 
 def test_silence_shorter_than_asked_for_is_not_between_two_segments() -> None:

@@ -43,7 +43,7 @@ SegmentsOption = Annotated[
 ]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Clips or windows at once. More is faster and takes more memory.")]
 WindowOption = Annotated[float, typer.Option(help="Length of the windows that are heard.", rich_help_panel=_SEGMENTS)]
-HopOption = Annotated[float, typer.Option(help="Between their starts.", rich_help_panel=_SEGMENTS)]
+HopOption = Annotated[float, typer.Option(help="Between their starts; edges are found to about as much.", rich_help_panel=_SEGMENTS)]
 MinSpeechOption = Annotated[float, typer.Option(help="Shorter segments are left out.", rich_help_panel=_SEGMENTS)]
 MinSilenceOption = Annotated[float, typer.Option(help="Shorter gaps are filled.", rich_help_panel=_SEGMENTS)]
 SpeechPadOption = Annotated[float, typer.Option(help="Added at both ends of a segment.", rich_help_panel=_SEGMENTS)]
@@ -74,8 +74,10 @@ def detect(
 ) -> None:
     """Say of each clip whether there is speech, and how sure that is.
 
-    The answer is read from one forward pass: nothing is generated. With --choices any other question is asked, of a model that can follow it. A clip of up to a second is heard at once. In a longer one segments with speech are looked for: it is SPEECH where there is one, and its
-    probability is that of its likeliest window. A clip that can't be used gives an error line, the others are still done, and the exit code is 1.
+    The answer is read from one forward pass: nothing is generated. With --choices any other question is asked, of a model that can follow it.
+
+    A clip of up to a second is heard at once. In a longer one segments with speech are looked for: it is SPEECH where there is one, and its
+    probability is that of its likeliest moment. A clip that can't be used gives an error line, the others are still done, and the exit code is 1.
 
     \b
     Example: audiograft detect clip.wav recordings/ --threshold 0.7 --format jsonl
@@ -89,12 +91,9 @@ def detect(
     if files:
         own = find_question(model)
         question = None if labels else _own_question(own, model, prompt)
-        if labels and (own or model == "tiny"):
-            learnt = "" if own is None else f" of {', '.join(own.labels)}"
-            _note(f"{model} learnt other answers{learnt}, and guesses here: name a model that follows instructions with --model", "warning")
         # The note of a graft is about its transcripts, and that of a detector stands in its question.
         engine = load_engine(model, device, say_note=own is None)
-        question = question or choice_question(labels or (), engine.processor.tokenizer, prompt)
+        question = question or _any_question(labels or (), own, model, prompt, engine.processor.tokenizer)
         if threshold is not None:
             question = replace(question, threshold=threshold)
         if temperature is not None:
@@ -130,6 +129,19 @@ def _own_question(own: ClosedQuestion | None, model: str, prompt: str | None) ->
     elif question.chosen_on is None:
         why = "with another prompt than its own" if prompt is not None else "before `audiograft calibrate`"
         _note(f"{model}: {why} the probability is not calibrated")
+    return question
+
+
+def _any_question(labels: list[str], own: ClosedQuestion | None, model: str, prompt: str | None, tokenizer: Any) -> ClosedQuestion:
+    """Which of the labels it is, and on stderr whether the model can't know."""
+    question = choice_question(labels, tokenizer, prompt)
+    if own is not None:
+        learnt = f"learnt to tell {', '.join(own.labels)} alone"
+    elif model == "tiny":
+        learnt = "never learnt to name sounds"
+    else:
+        return question
+    _note(f"{model} {learnt}, so that its answers mean nothing: name a model that follows instructions with --model", "warning")
     return question
 
 

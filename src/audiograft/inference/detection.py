@@ -13,9 +13,9 @@ import numpy.typing as npt
 from audiograft.audio import AudioInput, Clip, is_silent, load_audio
 from audiograft.inference.choices import SOUNDLESS_SCORE, ChoiceScorer, ClosedQuestion, choice_probs
 from audiograft.inference.decoding import Waveform
-from audiograft.inference.segments import Segmentation, segments, window_starts
+from audiograft.inference.segments import Segmentation, segments, weakest_windows, window_starts
 from audiograft.inference.transcribing import room_behind
-from audiograft.types import SAMPLE_RATE_HZ, AudioError, ConfigError, Detection, SpeechSegment
+from audiograft.types import SAMPLE_RATE_HZ, AudioError, ConfigError, Detection
 
 LONGEST_WHOLE_S = 1.0
 """Detectors learn on clips of up to a second; longer ones are heard window by window."""
@@ -122,11 +122,15 @@ class Detector:
     def _detection(self, heard: Heard, scores: npt.NDArray[np.float64], decode_s: float) -> Detection:
         question = self._question
         probs = choice_probs(scores, question.temperature)
-        likeliest = int(probs[:, 0].argmax())
-        predicted, found = question.pick(probs[likeliest].tolist()), None
+        likeliest, found = 0, None
+        predicted = question.pick(probs[likeliest].tolist())
         if heard.cut:
-            found = tuple(self._segments(heard, probs[:, 0]))
+            layout = self._options.hop_ms / 1000, len(heard.windows[0]) / SAMPLE_RATE_HZ, heard.clip.duration_s
+            found = tuple(segments(probs[:, 0], *layout, question.threshold, self._options))
             predicted = question.labels[0 if found else 1]
+            # Of the likeliest moment: what one window alone says, and its neighbours do not, makes no segment either.
+            weakest, _ = weakest_windows(probs[:, 0], *layout)
+            likeliest = int(weakest[probs[weakest, 0].argmax()])
         return Detection(
             audio=heard.clip.name,
             predicted=predicted,
@@ -138,10 +142,6 @@ class Detector:
             segments=found,
             decode_s=round(decode_s, 6),
         )
-
-    def _segments(self, heard: Heard, probs: npt.NDArray[np.float64]) -> list[SpeechSegment]:
-        window_s = len(heard.windows[0]) / SAMPLE_RATE_HZ
-        return segments(probs, self._options.hop_ms / 1000, window_s, heard.clip.duration_s, self._question.threshold, self._options)
 
 
 def is_constant(waveform: Waveform) -> bool:
