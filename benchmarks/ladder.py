@@ -53,8 +53,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RANDOM_LEVELS, ONE_PEAK = "rms-random", "peak"
 LEVELS: tuple[Normalisation, ...] = (RANDOM_LEVELS, ONE_PEAK)
 UNTUNED = "untuned"
-QUESTION = ClosedQuestion("Speech?", {SPEECH: "A", NONSPEECH: "B"})
-"""System C's own has six times as many tokens, which costs time and says nothing to a model that never met such words."""
+QUESTION = ClosedQuestion("Speech?", {SPEECH: "a", NONSPEECH: "b"})
+"""System C's own has six times as many tokens, which costs time and says nothing to a model that never met such words; nor did it meet A and B."""
 _BATCH = 64
 
 

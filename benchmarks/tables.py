@@ -34,6 +34,66 @@ def suggestions() -> str:
     return "; ".join(f"{value:.2f}" for value in (*found, rankings["wrong_labels"] / rankings["clips"]))
 
 
+def read(name: str) -> Any:
+    """A file of results."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def detection_rows() -> list[tuple[str, str, str]]:
+    """Figure, value and command of what is known of the detector."""
+    found, speed, curves = read("detection"), read("detect_speed"), read("psychometric_coverage")
+    models = found["models"]
+
+    def accuracy(row: dict[str, Any]) -> str:
+        interval = row["accuracy"]["interval"]
+        return f"{percent(row['accuracy']['rate'])} ({percent(interval['low'])} to {percent(interval['high'])})"
+
+    def points(row: dict[str, Any]) -> str:
+        interval = row["accuracy_interval"]
+        return f"{100 * row['accuracy_difference']:+.1f} points ({100 * interval['low']:+.1f} to {100 * interval['high']:+.1f})"
+
+    def shares(*names: str) -> str:
+        return "; ".join(percent(models[name]["accuracy"]["rate"]) for name in names)
+
+    covered = [share for shares in curves["coverage"].values() for name, share in shares.items() if name in ("threshold", "slope")]
+    ours, silero = (found["babble"][name] for name in ("tiny-detect", "silero-vad"))
+    return [
+        (
+            f"`tiny-detect`, speech or not in {found['bench']['clips']:,} clips of 200 to 1000 ms at 0 to 20 dB, unseen voices and kinds of sounds",
+            accuracy(models["tiny-detect"]),
+            "detection",
+        ),
+        ("the same clips: silero-vad 6.2; WebRTC's detector; `tiny` untuned", shares("silero-vad", "webrtc-vad", "tiny"), "detection"),
+        (
+            "`tiny-detect` less silero-vad: all clips; those of 200 ms alone",
+            "; ".join(points(found["against_silero"][part]) for part in ("all", "200_ms")),
+            "detection",
+        ),
+        (
+            "the same, silero-vad's threshold and temperature fitted on our dev clips too",
+            "; ".join(points(found["against_tuned_silero"][part]) for part in ("all", "200_ms")),
+            "detection",
+        ),
+        ("told by length alone; by loudness alone; by crest factor alone", shares("duration-cue", "rms-cue", "crest-factor-cue"), "detection"),
+        ("`tiny-detect`, expected calibration error", percent(models["tiny-detect"]["ece"]), "detection"),
+        (
+            f"in babble of 6 to 12 talkers, {ours['clips']} other clips: `tiny-detect`; silero-vad",
+            "; ".join(percent(row["accuracy"]["rate"]) for row in (ours, silero)),
+            "detection",
+        ),
+        (
+            "`detect`, 64 clips of 1 s, against the same model padded to 30 s with `generate`, in a batch; one by one: clips per second",
+            "; ".join(f"{speed['times_as_fast'][f'padded to 30 s + generate, {way}']:.0f}x" for way in ("batch 64", "one by one")),
+            "python benchmarks/detect_speed.py",
+        ),
+        (
+            "95 % intervals of psychometric thresholds and slopes that hold the truth, simulated observers (aim: 93 % or more)",
+            f"{percent(min(covered))} to {percent(max(covered))}",
+            "python benchmarks/psychometric_coverage.py",
+        ),
+    ]
+
+
 def table() -> str:
     """Markdown, with the command that repeats each row."""
     tiny: dict[str, Any] = json.loads((RESULTS / "tiny.json").read_text(encoding="utf-8"))
@@ -71,6 +131,7 @@ def table() -> str:
     for ours, reference in steps if f"step_cost: {steps[0][0]} over {steps[0][1]}" in bench else ():
         rows.append((f"a step of {ours} in units of {reference}: time", ratio(f"step_cost: {ours} over {reference}"), "bench"))
         rows.append((f"a step of {ours} in units of {reference}: memory", ratio(f"step_memory: {ours} over {reference}"), "bench"))
+    rows += detection_rows()
     leakage: dict[str, Any] = json.loads((RESULTS / "leakage.json").read_text(encoding="utf-8"))
     kinds = ("resampled to 8 kHz and back", "MP3, 32 kbit/s", "1 s of it", "white noise, 10 dB SNR")
     found = ", ".join(percent(leakage["copies"][kind]["recall"]) for kind in kinds)

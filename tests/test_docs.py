@@ -36,7 +36,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     for name in ("examples", "recipes"):
         (folder / name).symlink_to(ROOT / name)
-    shutil.copytree(ROOT / "tests" / "data" / "clips", folder / "tests" / "data" / "clips")  # `evaluate` leaves traces beside the manifest
+    for name in ("clips", "detections"):
+        shutil.copytree(ROOT / "tests" / "data" / name, folder / "tests" / "data" / name)  # `evaluate` leaves traces beside the manifest
     return folder
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import audiograft
 from audiograft.audio import load_audio
 from audiograft.data.manifest import read_manifest
+from audiograft.inference.choices import ClosedQuestion
 from audiograft.inference.engine import Engine
 from audiograft.metrics.word_errors import corpus, word_errors
 from audiograft.model import load_graft, resolve_model
@@ -88,3 +89,24 @@ def test_weights_are_stored_in_half_precision_and_used_in_full(tiny: Engine) -> 
     stored = load_file(Path(resolve_model("tiny")) / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
     assert {parameter.dtype for parameter in tiny.model.parameters()} == {torch.float32}
+
+
+DETECTIONS = read_manifest(ROOT / "tests" / "data" / "detections" / "manifest.jsonl")
+
+
+def test_the_detector_is_a_small_adapter_with_a_fitted_question() -> None:
+    folder = Path(resolve_model("tiny-detect"))
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 5e6
+    question = ClosedQuestion.read(folder)
+    assert question.labels == ("SPEECH", "NONSPEECH")
+    assert question.chosen_on is not None
+    assert question.note
+
+
+def test_the_detector_tells_speech_from_sounds_of_kinds_it_never_met() -> None:
+    detector = audiograft.load("tiny-detect")
+    found = detector.detect([clip.audio for clip in DETECTIONS])
+    assert np.mean([one.predicted == clip.label for one, clip in zip(found, DETECTIONS, strict=True)]) >= 0.9
+    # With the sound of the next clip, which is of the other class, it should be wrong as often.
+    assert [clip.label for clip in DETECTIONS] == ["SPEECH", "NONSPEECH"] * (len(DETECTIONS) // 2)
+    assert np.mean([one.predicted == clip.label for one, clip in zip(found[1:] + found[:1], DETECTIONS, strict=True)]) <= 0.1

@@ -161,7 +161,7 @@ def test_a_model_that_gives_no_numbers_gives_no_answers_either() -> None:
     model, processor = builders.graft()
     with torch.no_grad():
         next(model.language_model.parameters())[:] = np.nan
-    with pytest.raises(ConfigError, match="gives no numbers for the answers about 2 of 2 clips"):
+    with pytest.raises(ConfigError, match="gives no finite numbers about 2 of 2 clips"):
         score_choices(model, processor, QUESTION, CLIPS[:2])
 
 

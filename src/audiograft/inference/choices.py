@@ -225,12 +225,10 @@ class ChoiceScorer:
     def scores(self, waveforms: Sequence[npt.NDArray[np.float32]], batch_size: int = 64) -> npt.NDArray[np.float64]:
         """As `score_choices`. Raises ConfigError where the model gives NaN or infinities, which would pass for an answer."""
         logits = self._prefill.last_logits(waveforms, [token for ids in self._spellings for token in ids], batch_size)
+        if n_broken := int((~np.isfinite(logits)).any(axis=1).sum()):
+            raise ConfigError(f"the model gives no finite numbers about {n_broken} of {len(logits)} clips: check its weights, or open it in float32")
         bounds = np.cumsum([len(ids) for ids in self._spellings])[:-1]
         answers = np.stack([np.logaddexp.reduce(own, axis=1) for own in np.split(logits, bounds, axis=1)], axis=1)
-        if n_broken := int((~np.isfinite(answers)).any(axis=1).sum()):
-            raise ConfigError(
-                f"the model gives no numbers for the answers about {n_broken} of {len(answers)} clips: check its weights, or open it in float32"
-            )
         # What the model gives to all other tokens cancels out, so that no sum over the vocabulary is needed.
         scores: npt.NDArray[np.float64] = answers - np.logaddexp.reduce(answers, axis=1, keepdims=True)
         return scores
