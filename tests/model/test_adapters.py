@@ -15,6 +15,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BatchFeature, BitsAndBytesConfig, WhisperFeatureExtractor
 
+from audiograft.inference.engine import Engine
 from audiograft.messages import audio_messages
 from audiograft.model import graft_in_memory, load_model, load_processor
 from audiograft.model.adapters import Adapter, read_adapter, save_adapter, weights_sha256
@@ -446,3 +447,14 @@ def test_an_adapter_of_a_quantised_base_opens_on_it_and_without(tmp_path: Path) 
     assert report.passed
     assert report.dtype == "fp32"
     assert quantised_modules(load_model(tmp_path / "whole")[0]) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_engine_merges_lora_where_nothing_is_lost_by_that(tmp_path: Path, dtype: torch.dtype) -> None:
+    model, processor = load_model(whole(tmp_path / "base"))
+    train(model, ("language_model", "audio_tower"))
+    folder = save(model, processor, tmp_path / "adapter", {"model": str(tmp_path / "base")})
+    engine = Engine.load(folder, "cpu", dtype)
+    assert bool(lora_modules(engine.model)) == (dtype == torch.bfloat16)
+    if dtype == torch.float32:
+        torch.testing.assert_close(logits(engine.model, processor), logits(model, processor), atol=1e-5, rtol=1e-5)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from audiograft.model import audio_messages
-from audiograft.model.lora import LoraSettings, inject_lora, lora_disabled, lora_modules, lora_parameters, lora_settings, merge_lora
+from audiograft.model.lora import LoraSettings, can_merge, inject_lora, lora_disabled, lora_modules, lora_parameters, lora_settings, merge_lora
 from audiograft.types import AudiograftError, ConfigError
 
 DECODER = [f"language_model.model.layers.{layer}.{name}" for layer in (0, 1) for name in ("self_attn.q_proj", "mlp.down_proj")]
@@ -99,3 +99,17 @@ def test_blocks_without_adapters_can_nest() -> None:
             assert torch.equal(model(ids).logits, plain)
         assert torch.equal(model(ids).logits, adapted)
     assert not torch.equal(plain, adapted)
+
+
+def test_what_can_be_merged_in_memory_without_a_trace() -> None:
+    model, _ = builders.graft()
+    assert not can_merge(model)  # nothing to merge
+    inject_lora(model, DECODER, LoraSettings(2, 4.0))
+    assert can_merge(model)
+    model.has_own_adapter = True  # switched off where there is no audio
+    assert not can_merge(model)
+    model.has_own_adapter = False
+    assert not can_merge(model.to(torch.bfloat16))  # each merged weight would be rounded
+    tied, _ = builders.graft()
+    inject_lora(tied, ["language_model.lm_head"], LoraSettings(2, 4.0))
+    assert not can_merge(tied)  # the embedding may be the same tensor
