@@ -93,7 +93,7 @@ def detect(
         question = None if labels else _own_question(own, model, prompt)
         # The note of a graft is about its transcripts, and that of a detector stands in its question.
         engine = load_engine(model, device, say_note=own is None)
-        question = question or _any_question(labels or (), own, model, prompt, engine.processor.tokenizer)
+        question = question or _any_question(labels or [], own, model, prompt, engine.processor.tokenizer)
         if threshold is not None:
             question = replace(question, threshold=threshold)
         if temperature is not None:

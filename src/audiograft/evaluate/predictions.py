@@ -253,7 +253,7 @@ def _decided(row: Mapping[str, Any], place: str) -> dict[str, Any]:
         raise DataError(f'{place}: "speech_prob" must be a number from 0 to 1: correct it, or write what was detected as predicted')
     if row.get("label") not in (SPEECH, NONSPEECH):
         raise DataError(f'{place}: "predicted" is missing: only of {SPEECH} and {NONSPEECH} it follows from speech_prob')
-    return {**row, "predicted": SPEECH if float(probability) >= 0.5 else NONSPEECH}  # type: ignore[arg-type]
+    return {**row, "predicted": SPEECH if float(probability) >= 0.5 else NONSPEECH}
 
 
 def _label_loss(values: Mapping[str, Any], place: str) -> dict[str, Any]:

@@ -190,4 +190,4 @@ def _step(part: CurveData, shape: Shape, performance: float, now: Array, held: A
     diagonal += np.where(still, 1.0, damping[:, None] * diagonal + 1e-9)
     step: Array = np.linalg.solve(information, gradient[:, :, None])[:, :, 0]
     most = np.array([0.5 * (highs[0] - lows[0]), 1.5, MOST_LAPSES])
-    return np.clip(step, -most, most)
+    return np.asarray(np.clip(step, -most, most))

@@ -139,7 +139,8 @@ class PsychometricFit:
         at = scaled(np.asarray(levels, dtype=float), self.log)
         parameters = np.array([[self.threshold, math.log(self.slope), self.lapse]])
         middle = self.guess + (1 - self.guess - self.lapse) * _RISE_AT_0[self.shape]
-        return probabilities(at, np.array([self.guess]), parameters, self.shape, middle)[0]
+        found: Array = probabilities(at, np.array([self.guess]), parameters, self.shape, middle)[0]
+        return found
 
     def level_at(self, performance: float) -> float | None:
         """The level at which P is the performance; None where that is not within the levels measured, or never."""
