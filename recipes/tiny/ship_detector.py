@@ -35,6 +35,7 @@ def main(run: Path) -> None:
     question = ClosedQuestion.read(out)
     chosen_on = dict(question.chosen_on or {})
     # As the recipe names it: where this repository lies is nobody's business.
+    chosen_on["model"] = out.name
     chosen_on["manifest"] = str(Path(chosen_on["manifest"]).relative_to(ASSETS.parents[2]))
     replace(question, note=NOTE, chosen_on=chosen_on).write(out)
     print(f"{out}: {sum(path.stat().st_size for path in out.rglob('*') if path.is_file()) / 1e6:.1f} MB")

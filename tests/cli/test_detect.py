@@ -110,6 +110,14 @@ def test_temperature_and_prompt_replace_the_model_s_own(detector: Path, clips: P
     assert err.splitlines() == [f"note: {detector}: with another prompt than its own the probability is not calibrated"]
 
 
+def test_a_note_about_transcripts_is_not_for_a_detector(
+    detector: Path, clips: Path, loaded: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loaded, "note", "it writes English")
+    assert run(capsys, "sounds/a.wav", "--model", detector)[1] == ""
+    assert "note: it writes English" in run(capsys, "sounds/a.wav", "--model", "tiny")[1]
+
+
 def test_a_question_that_was_never_calibrated_says_so(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "model").mkdir()
     ClosedQuestion(OWN.prompt, OWN.answers).write("model")
@@ -170,7 +178,7 @@ def test_a_manifest_stands_for_its_clips(detector: Path, clips: Path, capsys: py
         (["--threshold", "1.5"], "'--threshold': Input should be less than or equal to 1"),
         (["--temperature", "0"], "temperature must be above 0, not 0"),
         (["--window-ms", "5"], "window_ms must be between 20 and 30000, not 5"),
-        (["--hop-ms", "1000"], "hop_ms must be between 10 and 400, not 1000"),
+        (["--hop-ms", "1000"], "hop_ms must be between 10 and 300, not 1000"),
         (["--prompt", "<audio><audio>"], "2 <audio> markers"),
         (["--batch-size", "0"], "batch-size"),
     ],

@@ -62,7 +62,7 @@ def test_every_option_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_errors_are_one_line(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["prompt-search", "tiny", "--dev", str(bench), "--out", str(bench.parent / "out")]
     for extra, complaint in (
-        (["--prompt", "Speech?"], "the prompt to start with can't be used"),
+        (["--prompt", "Speech?"], "the prompt to start with, 'Speech?', can't be used"),
         (["--optimiser", "http://localhost:9/v1"], "--optimiser-model is missing"),
         (["--test", str(bench)], "the winner was chosen on these clips"),
         (["--dev", str(bench.parent / "none.jsonl")], "no such manifest"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
@@ -125,6 +126,17 @@ def test_names_are_known_and_others_are_refused() -> None:
         with pytest.raises(ConfigError, match=mend) as refusal:
             open_vad(name)
         assert "\n" not in str(refusal.value)
+
+
+def test_the_same_module_from_another_package_has_a_version_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(package: str) -> str:
+        if package != "webrtcvad":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return "2.0.10"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert open_vad("webrtc-vad").version == "2.0.10"
+    assert open_vad("silero-vad").version == "unknown"
 
 
 def _without(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:

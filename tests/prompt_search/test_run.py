@@ -228,7 +228,11 @@ def test_options_that_do_not_fit_are_named(make: Callable[[], Any], complaint: s
 @pytest.mark.parametrize(
     ("plan", "complaint"),
     [
-        (Plan(prompt="Speech?"), r"the prompt to start with can't be used \(not 10 to 300 characters\)"),
+        (
+            Plan(prompt="Speech?"),
+            r"the prompt to start with, 'Speech\?', can't be used \(not 10 to 300 characters\): give one with --prompt that names A and B",
+        ),
+        (Plan(prompt=""), r"the prompt to start with, '', can't be used .*: give one with --prompt that asks the question: the model's own is empty"),
         (Plan(n_clips=1), "has 2 classes and 40 rows: take a number between the two"),
         (Plan(n_clips=41), "has 2 classes and 40 rows"),
         (Plan(limits=Limits(budget=10)), "does not pay for one prompt"),

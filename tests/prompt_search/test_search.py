@@ -166,15 +166,6 @@ def test_an_optimiser_that_never_gave_one_is_an_error_of_one_line(tmp_path: Path
     )
 
 
-def test_a_model_without_numbers_is_told(tmp_path: Path) -> None:
-    class Broken(WordScorer):
-        def __call__(self, prompt: str) -> Any:
-            return np.full((len(TRUTHS), 2), np.nan)
-
-    with pytest.raises(DataError, match="no numbers for 40 clips"):
-        look(tmp_path, TemplateOptimiser(ANSWERS), Broken(TRUTHS))
-
-
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [

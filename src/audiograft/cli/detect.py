@@ -82,7 +82,7 @@ def detect(
     \b
     Example: audiograft detect clip.wav recordings/ --threshold 0.7 --format jsonl
              audiograft detect meeting.mp3 --min-silence-ms 500
-             audiograft detect sounds/ --choices "dog,car,rain" --model Qwen/Qwen2-Audio-7B-Instruct
+             audiograft detect sounds/ --choices "dog,car,rain" --model HUB_ID
     """
     segmentation = Segmentation(window_ms, hop_ms, None, min_speech_ms, min_silence_ms, speech_pad_ms, max_speech_s)
     labels = None if choices is None else _labels(choices, threshold, segments)

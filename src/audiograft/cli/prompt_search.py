@@ -58,7 +58,9 @@ def prompt_search(
     balanced accuracy, that averaged over conditions times a weight, less a penalty for its length. The answers stay as they are. With --test the
     winner and the prompt it began with are measured on the test clips, once; a second time says what was measured.
 
-    Example: audiograft prompt-search tiny-detect --dev bench/dev.jsonl --test bench/test.jsonl --out searches/first --clips 200
+    \b
+    Example: audiograft prompt-search Qwen/Qwen2-Audio-7B-Instruct --dev bench/dev.jsonl --test bench/test.jsonl --out searches/first --clips 200
+             audiograft prompt-search tiny-detect --prompt "Say a for SPEECH, b for NONSPEECH." --dev bench/dev.jsonl --out searches/trial --clips 50
     """
     quiet_libraries()
     from audiograft.prompt_search.run import Hooks, Plan, run_search

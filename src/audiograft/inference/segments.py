@@ -23,7 +23,7 @@ class Segmentation:
     """How a long clip is cut into windows, and their probabilities into segments.
 
     The names of the last five are silero-vad's, and so are their defaults but that of `min_speech_ms`, 250 there: a moment counts only where all
-    windows around it agree, so that false alarms are rare already, and words of less than 0.4 s would be lost.
+    windows around it agree, so that false alarms are rare already, and words of 0.3 s would be lost.
 
     Attributes:
         window_ms: length of the windows that are scored.
@@ -38,7 +38,7 @@ class Segmentation:
         ConfigError: a value out of its range.
     """
 
-    window_ms: float = 400.0
+    window_ms: float = 300.0
     hop_ms: float = 100.0
     neg_threshold: float | None = None
     min_speech_ms: float = 100.0

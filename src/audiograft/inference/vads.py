@@ -85,7 +85,7 @@ class SileroVad:
         self._session = runtime.InferenceSession(str(model), sess_options=options, providers=["CPUExecutionProvider"])
         self._is_loud = setting == _LOUD
         self.name = name
-        self.version = importlib.metadata.version("silero-vad")
+        self.version = _version("silero-vad")
         self.threshold = THRESHOLD
 
     def speech_probs(self, waveforms: Sequence[Waveform]) -> FloatArray:
@@ -121,7 +121,7 @@ class WebrtcVad:
         self._module = _import("webrtcvad", name, "webrtcvad-wheels")
         self._mode = int(setting or 0)
         self.name = name
-        self.version = importlib.metadata.version("webrtcvad-wheels")
+        self.version = _version("webrtcvad-wheels", "webrtcvad")
         self.threshold = THRESHOLD
 
     def speech_probs(self, waveforms: Sequence[Waveform]) -> FloatArray:
@@ -181,6 +181,16 @@ def _import(module: str, name: str, package: str | None = None) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise _missing(name, package or module) from error
+
+
+def _version(*packages: str) -> str:
+    """That of the first package that is there: more than one brings the same module."""
+    for package in packages:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
 
 
 def _missing(name: str, package: str) -> ConfigError:

@@ -14,7 +14,7 @@ from audiograft.prompt_search.journal import Journal
 from audiograft.prompt_search.optimisers import Optimiser, Scored, extract_prompt
 from audiograft.prompt_search.rewards import Reward
 from audiograft.prompt_search.rules import normalise, why_not
-from audiograft.types import ConfigError, DataError
+from audiograft.types import ConfigError
 
 MAX_EMPTY_ROUNDS = 3
 """Rounds in a row without a prompt that may be tried; then the optimiser is given up."""
@@ -94,7 +94,8 @@ class Search:
 def check_start(start: str, answers: Mapping[str, str], limits: Limits, n_clips: int) -> None:
     """Raises ConfigError where the first prompt may not be tried, or the budget does not pay for it."""
     if why := why_not(start, answers):
-        raise ConfigError(f"the prompt to start with can't be used ({why}): name another one with --prompt")
+        named = f"names {' and '.join(answers.values())} and what each means" if start else "asks the question: the model's own is empty"
+        raise ConfigError(f"the prompt to start with, {start!r}, can't be used ({why}): give one with --prompt that {named}")
     if limits.budget is not None and limits.budget < n_clips:
         raise ConfigError(f"a budget of {limits.budget} clips does not pay for one prompt on {n_clips}: raise --budget, or lower --clips")
 
@@ -125,7 +126,6 @@ def search_prompts(
 
     Raises:
         ConfigError: a starting prompt that may not be tried, a budget that does not pay for it, or an optimiser that gave nothing at all.
-        DataError: the model gives scores that are no numbers.
         OptimiserError: the optimiser can't be used.
     """
     check_start(start, answers, limits, len(reward.truths))
@@ -200,8 +200,6 @@ class _Walk:
         scored = self.journal.find(prompt)
         if scored is None:
             scores = self.scorer(prompt)
-            if np.isnan(scores).any():
-                raise DataError(f"the model gives no numbers for {int(np.isnan(scores).any(axis=1).sum())} clips: check its weights, or name another")
             scored = self.reward.score(prompt, scores, number)
             self.journal.add_score(scored, len(self.reward.truths))
         self.found.tried.append(scored)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ _CHOSEN: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("musan", "NONSPEECH"): {"no_vocals": True},
 }
 """What a corpus is read with for a class, unless it is said otherwise."""
+_OUTSIDE_LISTS = re.compile(r",(?![^\[\]]*\])")
+"""Commas between options, and none of those within the brackets of a list."""
 _KIND_KEYS = ("kind", "category", "part", "genre")
 """Of rows that tell what they are a sound of; else it is their corpus."""
 
@@ -89,8 +92,8 @@ def parse_origins(specs: Sequence[str], label: str) -> list[Origin]:
     """What `--speech` or `--negatives` name.
 
     Args:
-        specs: each `synthetic`, a manifest or its folder, or `NAME:PATH` of a source with options behind commas, `esc50:corpora/esc50,download=true`;
-            each with @ and a share behind it, or none of them.
+        specs: each `synthetic`, a manifest or its folder, or `NAME:PATH` of a source with options behind commas, lists in brackets, as in
+            `esc50:corpora/esc50,classes=[rain,wind]`; each with @ and a share behind it, or none of them.
         label: of the clips.
 
     Raises:
@@ -103,7 +106,8 @@ def parse_origins(specs: Sequence[str], label: str) -> list[Origin]:
     if len({name for name, _ in named}) < len(named):
         raise ConfigError(f"{flag} {' '.join(specs)}: one of them is given twice: name each once")
     shares = [share for _, share in named if share is not None]
-    if shares and (len(shares) < len(named) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6):
+    # In this form a share of nan is refused too.
+    if shares and not (len(shares) == len(named) and min(shares) > 0 and abs(sum(shares) - 1) <= 1e-6):
         raise ConfigError(f"{flag} {' '.join(specs)}: give a share to all of them, 1 together, as in synthetic@0.5, or to none")
     return [Origin(name, label, share or 1 / len(named), _source(name, label, flag)) for name, share in named]
 
@@ -213,21 +217,25 @@ def _source(spec: str, label: str, flag: str) -> Source | None:
             )
         name, rest = "manifest", spec
     source_class = find_source(name)
-    path, *pairs = [rest] if name == "manifest" and not colon else rest.split(",")
+    path, *pairs = [rest] if name == "manifest" and not colon else _OUTSIDE_LISTS.split(rest)
     own = [item.name for item in declared_fields(source_class)]
     settings: dict[str, Any] = {own[0]: path, **_CHOSEN.get((name, label), {})}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"{flag} {spec}: write options behind the path as key=value, not {pair!r}")
-        settings[key.replace("-", "_")] = _scalar(value)
+        settings[key.replace("-", "_")] = _value(value, f"{flag} {spec}")
     return build(source_class, settings, "", f"{flag} {name}")
 
 
-def _scalar(text: str) -> Any:
+def _value(text: str, origin: str) -> Any:
+    """Of an option, in YAML: a number, true or false, text, or a list in brackets."""
     import yaml
 
-    return yaml.safe_load(text)
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError comes from a date that can't be
+        raise ConfigError(f"{origin}: {text!r} is not valid YAML: quote it, or close its brackets") from error
 
 
 def _fault(sample: Sample, origin: Origin) -> str | None:
