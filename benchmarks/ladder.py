@@ -5,12 +5,10 @@
 System C (a LoRA detector of speech in clips of 200 and 1000 ms) tells of 62.5 to 96.9 %, and its documents disagree which change gave what. Here
 all steps learn from the same 3,000 clips for as many optimiser steps, and all are measured on the same 1,000 test clips, of other voices and of
 other kinds of sounds, each with two seeds. Levels are the exception, since that step is about them: clips are the same but for a gain, and every
-step is measured on both, on levels drawn at random and on clips scaled to one peak. Scopes come first: LoRA on attention alone leaves `tiny` at
-chance, where no other change could show.
+step is measured on both, on levels drawn at random and on clips scaled to one peak.
 
 Then the protocol. System C's negatives were white noise alone, and its rows were split at random, so that the voices and sentences of its test were
-trained on. The last step that still has its level and loss is trained again on such clips, and measured both ways: on a test of its own kind, and on
-the honest one.
+trained on. The first step is trained again on such clips, and measured both ways: on a test of its own kind, and on the honest one.
 
 All figures are computed from the predictions files, which stay in the work folder. Intervals: Wilson's of a single run, and of both seeds together a
 bootstrap over recordings. Neighbours are compared by exact McNemar tests, with Holm's correction for all of them.
@@ -99,16 +97,16 @@ class Rung:
 def ladder() -> list[Rung]:
     """All that are trained, each like the one before but for one change."""
     first = Rung("lora-attention", "LoRA on attention, loss on answer and end of turn, one peak")
-    mlp = replace(first, name="lora-mlp", change="LoRA on the MLPs too", scopes={"language_model": ("all",)})
+    answer = replace(first, name="answer-alone", change="loss on the answer alone", loss_on="answer")
+    level = replace(answer, name="random-levels", change="levels drawn at random", levels=RANDOM_LEVELS)
+    mlp = replace(level, name="lora-mlp", change="LoRA on the MLPs too", scopes={"language_model": ("all",)})
     encoder = replace(mlp, name="lora-encoder", change="LoRA on the encoder too", scopes={"language_model": ("all",), "audio_tower": ("all",)})
-    projector = replace(encoder, name="projector", change="the projector learns too", train_projector=True)
-    answer = replace(projector, name="answer-alone", change="loss on the answer alone", loss_on="answer")
-    return [first, mlp, encoder, projector, answer, replace(answer, name="random-levels", change="levels drawn at random", levels=RANDOM_LEVELS)]
+    return [first, answer, level, mlp, encoder, replace(encoder, name="projector", change="the projector learns too", train_projector=True)]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Data that a step of the ladder is trained on, and what it shows of itself.
+    """Data that the first step of the ladder is trained on, and what it shows of itself.
 
     Attributes:
         name: short, of files.
@@ -123,8 +121,6 @@ class Protocol:
     random_rows: bool
 
 
-PROTOCOL_RUNG = "projector"
-"""The step that is trained by each protocol: the last with the published level and loss. On the honest bench it is a step of the ladder."""
 PROTOCOLS = (
     Protocol("published", "negatives are white noise, rows split at random: as published", True, True),
     Protocol("white-noise", "negatives are white noise, voices and recordings kept apart", True, False),
@@ -259,12 +255,11 @@ def climb(work: Path, size: Size) -> dict[str, Any]:
         {"name": name, "change": changes[name], **{f"on {levels}": accuracy(found[levels]) for levels in LEVELS}} for name, found in runs.items()
     ]
     tests = {levels: neighbours({name: found[levels] for name, found in runs.items()}) for levels in LEVELS}
-    [trained] = [rung for rung in rungs if rung.name == PROTOCOL_RUNG]
-    return {"ladder": steps, "neighbours": tests, "protocols": [protocol_rows(protocol, trained, benches, work, size) for protocol in PROTOCOLS]}
+    return {"ladder": steps, "neighbours": tests, "protocols": [protocol_rows(protocol, rungs[0], benches, work, size) for protocol in PROTOCOLS]}
 
 
 def protocol_rows(protocol: Protocol, rung: Rung, benches: Mapping[str, Path], work: Path, size: Size) -> dict[str, Any]:
-    """What a step shows where it is trained and tested by a protocol, and what the same models do on the honest test."""
+    """What the first step shows where it is trained and tested by a protocol, and what the same models do on the honest test."""
     own = benches[protocol.name]
     models = [train_rung(rung, own / "train.jsonl", work / "models" / f"{protocol.name}-{seed}", size.steps, seed) for seed in size.seeds]
     tests = {"its own test": own, "honest test, one peak": benches[ONE_PEAK], "honest test, random levels": benches[RANDOM_LEVELS]}

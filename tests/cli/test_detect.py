@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,10 @@ def test_a_line_a_clip_in_columns(detector: Path, clips: Path, capsys: pytest.Ca
     assert err == ""
     lines = out.splitlines()
     assert [line.split()[0] for line in lines] == ["sounds/a.wav", "sounds/bb.wav", "sounds/silence.wav"]
-    assert lines[2] == "sounds/silence.wav  NONSPEECH  0.000"
+    assert lines[2] == "sounds/silence.wav  NONSPEECH  P(SPEECH) 0.000"
     assert len({line.index(line.split()[1]) for line in lines}) == 1
     found = Engine.load(detector, "cpu").detect("sounds/a.wav")
-    assert lines[0].split()[1:] == [found.predicted, f"{found.speech_prob:.3f}"]
+    assert lines[0].split()[1:] == [found.predicted, "P(SPEECH)", f"{found.speech_prob:.3f}"]
 
 
 def test_json_lines(detector: Path, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,10 +91,10 @@ def test_csv(detector: Path, clips: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_segments_are_lines_of_their_own(detector: Path, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = run(capsys, "long.wav", "--model", detector, "--threshold", "0")
     first, second = out.splitlines()
-    assert first.startswith("long.wav  SPEECH     0.")
+    assert first.startswith("long.wav  SPEECH     P(SPEECH) 0.")
     assert second.split()[:4] == ["0.00", "-", "2.00", "s"]
     out, _ = run(capsys, "long.wav", "--model", detector, "--threshold", "1")
-    assert out.startswith("long.wav  NONSPEECH  0.")
+    assert out.startswith("long.wav  NONSPEECH  P(SPEECH) 0.")
     assert len(out.splitlines()) == 1
     assert len(run(capsys, "long.wav", "--model", detector, "--threshold", "0", "--whole")[0].splitlines()) == 1
     assert len(run(capsys, "sounds/a.wav", "--model", detector, "--threshold", "0", "--segments")[0].splitlines()) == 2
@@ -144,7 +145,10 @@ def test_any_choices(detector: Path, clips: Path, capsys: pytest.CaptureFixture[
         "audio", "predicted", "prob_dog", "prob_car", "prob_rain", "duration_s",
     ]  # fmt: skip
     text, _ = run(capsys, clips, "--model", detector, "--choices", "dog,car,rain")
-    assert all(line.split()[1] in ("dog", "car", "rain") and float(line.split()[2]) > 1 / 3 for line in text.splitlines())
+    assert all(
+        line.split()[1] in ("dog", "car", "rain") and line.split()[2] == f"P({line.split()[1]})" and float(line.split()[3]) > 1 / 3
+        for line in text.splitlines()
+    )
 
 
 def test_clips_that_cannot_be_used_are_errors_and_the_exit_code_is_1(detector: Path, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,6 +169,24 @@ def test_a_manifest_stands_for_its_clips(detector: Path, clips: Path, capsys: py
     out, _ = run(capsys, "sounds/list.jsonl", "--model", detector)
     assert len(out.splitlines()) == 1
     assert "bb.wav" in out
+
+
+def test_a_threshold_that_turns_the_answer_is_said_once(detector: Path, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    note = "note: P(SPEECH) of 1.000 or more is called SPEECH: the threshold of this question\n"
+    question = replace(OWN, threshold=1.0, temperature=100.0)
+    probs = [Engine.load(detector, "cpu").detect(f"sounds/{name}.wav", question).speech_prob for name in ("a", "bb")]
+    words = ("sounds", "--model", detector, "--temperature", "100")
+    err = run(capsys, *words, "--threshold", "1")[1]
+    assert err == (note if max(probs) >= 0.5 else "")
+    assert run(capsys, *words, "--threshold", "0")[1] == note.replace("1.000", "0.000")
+    assert run(capsys, *words, "--threshold", "0", "--format", "jsonl")[1] == ""
+
+
+def test_a_table_is_told_how_to_become_a_manifest(detector: Path, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("m.csv").write_text("audio,label\nsounds/a.wav,SPEECH\n", encoding="utf-8")
+    out, err = run(capsys, "m.csv", "--model", detector, code=2)
+    assert out == ""
+    assert err == "error: m.csv: a table is no manifest: make one of it with `audiograft prepare csv m.csv --out FOLDER`\n"
 
 
 @pytest.mark.parametrize(

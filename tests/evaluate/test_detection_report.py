@@ -91,7 +91,7 @@ def test_both_reports_say_what_was_found(report: Report) -> None:
     low, high = (100 * found["accuracy"]["interval"][end] for end in ("low", "high"))
     for text in (markdown, page):
         assert f"{100 * found['accuracy']['rate']:.2f} %" in text
-        assert f"{low:.2f} % to {high:.2f} %" in text
+        assert f"{low:.2f}-{high:.2f} %" in text
         for part in ("200 ms alone", "ROC AUC", "Brier", "whether the threshold was chosen on these clips is not known", "45 SPEECH, 45 NONSPEECH"):
             assert part in text
     assert page.count("<svg") == page.count("</svg>") >= len(FIGURES)

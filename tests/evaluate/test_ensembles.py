@@ -147,6 +147,33 @@ def test_what_is_known_of_the_runs_is_known_of_the_ensemble(runs: Callable[..., 
     assert [member["name"] for member in told["members"]] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("thresholds", "digests", "by_hand", "expected"),
+    [
+        ((0.3, 0.7), ("6", "6"), None, "not fitted: 1 and 0.5"),  # its own threshold is the default
+        ((0.5, 0.5), (None, "6"), None, "not fitted: 1 and 0.5"),
+        ((0.3, 0.3), ("6", "6"), None, "chosen on other clips: 9 of dev.jsonl"),
+        ((0.3, 0.3), ("6", "6"), 0.4, "0.4, was given by hand"),
+    ],
+)
+def test_nothing_was_chosen_for_the_ensemble_unless_the_runs_share_it(
+    thresholds: tuple[float, float],
+    digests: tuple[str | None, str | None],
+    by_hand: float | None,
+    expected: str,
+    runs: Callable[..., list[Path]],
+    tmp_path: Path,
+) -> None:
+    paths = runs([clip(1)], [clip(1)])
+    fits = [digest and {"manifest": "dev.jsonl", "sha256": digest * 64, "clips": 9} for digest in digests]
+    for path, threshold, told in zip(paths, thresholds, fits, strict=True):
+        about = {"question": {"temperature": 1.0, "threshold": threshold, "chosen_on": told}, "manifest_sha256": "5" * 64}
+        (path / "run.json").write_text(json.dumps(about))
+    assert expected in ensemble(paths, tmp_path / "out", threshold=by_hand)["detection"]["choice"]
+    told = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert [member["chosen_on"] for member in told["members"]] == fits
+
+
 def test_the_command_and_its_folder(runs: Callable[..., list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [str(path) for path in runs([clip(1)], [clip(2)], [clip(3)])]
     out = str(tmp_path / "out")

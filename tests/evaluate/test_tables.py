@@ -105,7 +105,7 @@ def test_one_is_no_plural() -> None:
 
 def test_rates_and_intervals_in_words() -> None:
     assert (percent(0.125), percent(None)) == ("12.50 %", "-")
-    assert span({"low": 0.01, "high": 2.5}) == "1.00 % to 250.00 %"
+    assert span({"low": 0.01, "high": 2.5}) == "1.00-250.00 %"
     assert span({"low": 1e-9, "high": 1e5}) == "too wide to tell"
     assert span(None) == "-"
 

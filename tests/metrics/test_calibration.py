@@ -82,24 +82,41 @@ def test_calibration_error_is_between_0_and_1(clips: list[tuple[bool, float]]) -
 @pytest.mark.parametrize("true", [0.4, 1.0, 3.0])
 def test_temperature_is_recovered_and_is_the_likeliest(true: float) -> None:
     odds, positive = draw(4000, true)
-    found = fit_temperature(odds, positive)
-    assert found == pytest.approx(true, rel=0.07)
+    fit = fit_temperature(odds, positive)
+    found = fit.value
+    assert found == pytest.approx(true, rel=0.07) and not fit.smoothed
     plain = optimize.minimize_scalar(lambda log_t: negative_log_likelihood(positive, special.expit(odds / math.exp(log_t))), bounds=(-4, 4))
-    assert found == pytest.approx(math.exp(plain.x), rel=0.01)  # so many clips: the smoothed targets change next to nothing
+    assert found == pytest.approx(math.exp(plain.x), rel=1e-4)
 
 
 def test_temperature_mends_calibration() -> None:
     odds, positive = draw(4000, 4.0)
     fresh_odds, fresh = draw(4000, 4.0, seed=1)
-    before, after = (special.expit(fresh_odds / t) for t in (1.0, fit_temperature(odds, positive)))
+    before, after = (special.expit(fresh_odds / t) for t in (1.0, fit_temperature(odds, positive).value))
     assert expected_calibration_error(fresh, after) < 0.03 < expected_calibration_error(fresh, before)
     assert brier_score(fresh, after) < brier_score(fresh, before)
 
 
 def test_classes_told_apart_without_an_error_do_not_make_the_temperature_0() -> None:
     found = fit_temperature([3.0, 2.5, -2.0, -4.0], [True, True, False, False])
-    assert 0.3 < found < 5
-    assert fit_temperature([30.0, 25.0, -20.0, -40.0], [True, True, False, False]) == pytest.approx(10 * found, rel=1e-3)
+    assert 0.3 < found.value < 5 and found.smoothed
+    assert fit_temperature([30.0, 25.0, -20.0, -40.0], [True, True, False, False]).value == pytest.approx(10 * found.value, rel=1e-3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(-52, 52)), min_size=4, max_size=30), st.floats(0.05, 20))
+def test_with_an_error_the_loss_never_rises(clips: list[tuple[bool, int]], before: float) -> None:
+    positive, odds = np.array([label for label, _ in clips]), np.array([value / 4 for _, value in clips])
+    try:
+        found = fit_temperature(odds, positive)
+    except DataError:
+        return
+    wrong = bool((np.where(positive, odds, -odds) < 0).any())
+    assert found.smoothed is not wrong
+    if wrong:
+        plain = [float(np.mean(np.logaddexp(0, np.where(positive, -odds, odds) / t))) for t in (found.value, before, 1.0)]
+        assert plain[0] <= min(plain) + 1e-9
+        assert negative_log_likelihood(positive, special.expit(odds / found.value)) <= negative_log_likelihood(positive, special.expit(odds)) + 1e-6
 
 
 @settings(max_examples=40, deadline=None)
@@ -110,7 +127,7 @@ def test_a_temperature_changes_no_decision_at_one_half(clips: list[tuple[bool, i
         found = fit_temperature(odds, positive)
     except DataError:
         return
-    assert ((special.expit(odds / found) >= 0.5) == (special.expit(odds) >= 0.5)).all()
+    assert ((special.expit(odds / found.value) >= 0.5) == (special.expit(odds) >= 0.5)).all()
 
 
 @pytest.mark.parametrize("odds", [[0.0] * 4, [-2.0, -1.0, 1.0, 2.0]])

@@ -10,6 +10,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from audiograft.metrics import ranking
+from audiograft.metrics.intervals import wilson
 from audiograft.metrics.ranking import pr_points, ranking_figures, roc_points, threshold_table
 
 CLIPS = st.lists(st.tuples(st.booleans(), st.integers(0, 12)), min_size=2, max_size=40).filter(lambda clips: len({label for label, _ in clips}) == 2)
@@ -86,11 +87,37 @@ def test_recordings_widen_the_interval_and_few_carry_a_warning() -> None:
     assert ours.warning == "8 recordings only: the interval is wide and rough"
 
 
-def test_without_an_error_it_is_wilsons_of_the_rarer_class() -> None:
+def test_without_an_error_the_eer_has_wilsons_of_the_rarer_class_and_areas_none() -> None:
     found = ranking_figures([True] * 12 + [False] * 20, [0.9] * 12 + [0.1] * 20)
     assert (found["roc_auc"].value, found["eer"].value) == (1.0, 0.0)
-    assert (found["roc_auc"].interval.method, found["roc_auc"].interval.n_clusters) == ("wilson", 12)
-    assert (found["roc_auc"].interval.low, found["roc_auc"].interval.high) == pytest.approx((1 - found["eer"].interval.high, 1.0))
+    assert (found["eer"].interval.method, found["eer"].interval.n_clusters) == ("wilson", 12)
+    expected = wilson(0, 12)
+    assert (found["eer"].interval.low, found["eer"].interval.high) == pytest.approx((expected.low, expected.high))
+    for name in ("roc_auc", "pr_auc"):
+        assert (found[name].value, found[name].interval) == (1.0, None)
+        assert found[name].reason == "too few errors for an interval of the areas: about 0 of 32 clips"
+
+
+@pytest.mark.parametrize("n_bad", [1, 2])
+def test_few_errors_make_no_impossible_interval(n_bad: int) -> None:
+    """Draws that have no error at all stood for an endless logit, and its spread for nearly everything."""
+    positive = [clip % 2 == 0 for clip in range(100)]
+    scores = [float(is_positive) + clip / 1000 for clip, is_positive in enumerate(positive)]
+    for clip in range(2 * n_bad):
+        scores[clip] = 1 - scores[clip]
+    found = ranking_figures(positive, scores, [f"r{clip // 4}" for clip in range(100)])
+    eer = found["eer"]
+    assert eer.value == pytest.approx(0.02 * n_bad, abs=0.011)
+    assert eer.interval.method == "wilson" and eer.interval.n_clusters == 25
+    assert eer.interval.low <= eer.value <= eer.interval.high < 0.25
+    assert found["roc_auc"].interval is None and "too few errors" in found["roc_auc"].reason
+
+
+def test_errors_of_one_recording_are_too_few_however_many() -> None:
+    positive = [clip % 2 == 0 for clip in range(200)]
+    scores = [float(is_positive is not (clip < 20)) + clip / 1000 for clip, is_positive in enumerate(positive)]
+    found = ranking_figures(positive, scores, [f"r{clip // 20}" for clip in range(200)])
+    assert found["eer"].interval.method == "wilson" and found["roc_auc"].interval is None
 
 
 @pytest.mark.parametrize("positive", [True, False])

@@ -16,7 +16,7 @@ from audiograft.evaluate import run as evaluate_run
 from audiograft.inference.choices import DEFAULT_QUESTION, ClosedQuestion
 from audiograft.prompt_search import held_out
 from audiograft.prompt_search.clips import read_dev
-from audiograft.prompt_search.held_out import compare_prompts
+from audiograft.prompt_search.held_out import compare_prompts, doubt
 from audiograft.prompt_search.run import Hooks, Plan, run_search
 from audiograft.prompt_search.search import Limits
 from audiograft.types import AudiograftError, ConfigError, DataError
@@ -91,7 +91,10 @@ def test_test_clips_are_heard_once(make_bench: Callable[..., Path], tmp_path: Pa
         assert json.loads((out / "test" / name / "run.json").read_text())["prompt"] == prompt
     assert figures["mcnemar"]["only_winner"] == sum(b and not a for a, b in zip(right["start"], right["winner"], strict=True))
     assert figures["difference"]["balanced_accuracy"] == pytest.approx(figures["winner"]["balanced_accuracy"] - figures["start"]["balanced_accuracy"])
-    assert "favour" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "favour" in page
+    why = doubt(result["test"])
+    assert ("keep the old prompt" in page) == (why is not None)
 
     def heard_again(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("the test clips were heard again")
@@ -245,6 +248,48 @@ def test_a_search_that_can_not_begin_says_why(make_bench: Callable[..., Path], t
     with pytest.raises(AudiograftError, match=complaint):
         run_search(model, dev, tmp_path / "out", plan, hooks=fake(dev))
     assert not (tmp_path / "out" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "winner", "told"),
+    [
+        (0.1, 0.02, "new", None),
+        (0.1, -0.01, "new", "not shown to be better on test (the interval of the difference holds zero): keep the old prompt"),
+        (0.1, None, "new", "not shown to be better on test (their difference has no interval): keep the old prompt"),
+        (-0.1, -0.2, "new", "is worse on test: keep the old prompt"),
+        (0.0, 0.0, "old", "no prompt was better on dev: keep the old prompt"),
+    ],
+)
+def test_a_winner_that_is_not_shown_to_be_better_is_doubted(value: float, low: float | None, winner: str, told: str | None) -> None:
+    difference = {"balanced_accuracy": value, "interval": {"low": low, "high": None if low is None else 0.3}}
+    found = doubt({"prompts": {"start": "old", "winner": winner}, "figures": {"difference": difference}})
+    assert found is None if told is None else told in str(found)
+    assert doubt(None) is None
+
+
+def test_answers_that_the_model_holds_for_one_are_warned_of(make_bench: Callable[..., Path], tmp_path: Path, model: str) -> None:
+    import torch
+
+    from audiograft.inference.choices import spellings
+
+    def warnings(folder: str) -> list[str]:
+        found: list[str] = []
+        out = tmp_path / f"out-{Path(folder).name}"
+        run_search(folder, dev, out, Plan(limits=Limits(rounds=1, candidates=1), n_clips=4), hooks=Hooks(on_warning=found.append))
+        return found
+
+    dev = make_bench()
+    assert warnings(model) == []
+    graft, processor = builders.graft()
+    first, second = spellings(processor.tokenizer, DEFAULT_QUESTION.answers).values()
+    with torch.no_grad():
+        head = graft.get_output_embeddings().weight
+        head[[*first, *second]] = head[first[0]].clone()
+    graft.save_pretrained(tmp_path / "same")
+    processor.save_pretrained(tmp_path / "same")
+    [warning] = warnings(str(tmp_path / "same"))
+    assert "holds A and B for nearly the same token (cosine 1.000)" in warning
+    assert "--question" in warning
 
 
 def test_the_paired_difference_counts_recordings_not_clips() -> None:

@@ -101,4 +101,6 @@ def _print(found: Calibrated) -> None:
     console.print(table)
     if found.failed:
         typer.echo(f"{found.failed} clips could not be heard and are in no figure")
+    for note in found.notes:
+        typer.echo(f"note: {note}")
     typer.echo(f"written to {found.file}; on these clips the figures are too good: a test needs others")

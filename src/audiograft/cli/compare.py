@@ -62,7 +62,7 @@ def _print_comparison(found: dict[str, Any]) -> None:
         console.print(_comparison_table(row, found["base"], found["confidence"]))
     if found["parts"]:
         console.print(_parts_table(found))
-    notes = dict.fromkeys([*found["notes"], *(note for row in found["comparisons"] for note in row["notes"])])
+    notes = dict.fromkeys([*found["notes"], *(note for row in found["comparisons"] for note in row["notes"]), *_parts_notes(found)])
     for note in notes:
         typer.echo(f"note: {note}")
     for row in found["comparisons"]:
@@ -119,10 +119,17 @@ def _parts_table(found: dict[str, Any]) -> Any:
     return table
 
 
+def _parts_notes(found: dict[str, Any]) -> list[str]:
+    """Why parts have no interval."""
+    spans = [(row, row["accuracy_interval" if row["task"] == "answers" else "wer_interval"]) for row in found["parts"] or () if "refused" not in row]
+    told = [(row, span["warning"]) for row, span in spans if span["low"] is None and span["warning"]]
+    return [f"{found['by']} {row['value']}, {row['run']}: {why}" for row, why in told]
+
+
 def _interval(row: dict[str, Any], span: dict[str, Any], confidence: float) -> str:
     """With why it is no basis for a claim, where it leaves 0 out and none is made."""
     if span["low"] is None:
-        return "none: all differ alike"
+        return "none, see below" if span["warning"] else "none: all differ alike"
     ends = f"{100 * span['low']:+.2f} to {100 * span['high']:+.2f} points"
     if row["better"] or span["low"] <= 0 <= span["high"]:
         return ends

@@ -15,7 +15,7 @@ import typer
 from audiograft.cli.listening import find_clips, in_order, load_engine, with_manifests, writable
 from audiograft.cli.options import AllowOutsideOption, DeviceOption
 from audiograft.cli.terminal import print_error, progress, quiet_libraries
-from audiograft.inference.choices import DEFAULT_DETECTOR, DEFAULT_QUESTION, ClosedQuestion, choice_question, find_question
+from audiograft.inference.choices import DEFAULT_DETECTOR, DEFAULT_QUESTION, SPEECH, ClosedQuestion, choice_question, find_question
 from audiograft.inference.segments import Segmentation
 from audiograft.types import AudioError, Detection
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Format = Literal["text", "jsonl", "csv"]
 _SEGMENTS = "Segments of long clips"
 _DEFAULTS = Segmentation()
+_EVEN = 0.5
+"""Where people expect the threshold to be."""
 
 DetectorOption = Annotated[str, typer.Option("--model", "-m", help="The shipped detector, tiny, a model folder, or a hub id.")]
 ThresholdOption = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="SPEECH from this probability on; by default the model's own.")]
@@ -38,7 +40,9 @@ QuestionOption = Annotated[
 SegmentsOption = Annotated[
     bool | None,
     typer.Option(
-        "--segments/--whole", help="Say where the speech is, or hear each clip at once; by default by its length.", rich_help_panel=_SEGMENTS
+        "--segments/--whole",
+        help="Say where the speech is, or hear each clip at once, as evaluate does; by default by its length. Over 1 s the two can disagree.",
+        rich_help_panel=_SEGMENTS,
     ),
 ]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Clips or windows at once. More is faster and takes more memory.")]
@@ -152,15 +156,16 @@ def _note(text: str, kind: str = "note") -> None:
 def _detect(engine: Engine, question: ClosedQuestion, files: list[str], file_format: Format, hearing: Any) -> bool:
     """Print each result as soon as those before it are there; whether all went well."""
     header, line = _writer(question, files, file_format)
-    complete, begun = True, False
+    complete, begun, puzzling = True, False, False
 
     def show(result: Detection | AudioError) -> None:
-        nonlocal complete
+        nonlocal complete, puzzling
         if isinstance(result, AudioError):
             print_error(str(result))
             complete = False
         else:
             typer.echo(writable(line(result)))
+            puzzling |= question.about_speech and (result.speech_prob >= _EVEN) != (result.predicted == SPEECH)
 
     show_in_order = in_order(show)
 
@@ -176,6 +181,8 @@ def _detect(engine: Engine, question: ClosedQuestion, files: list[str], file_for
     # On a terminal the lines themselves show how far it is.
     with progress("detecting", 0 if sys.stdout.isatty() else len(files)) as advance:
         engine.choose_many(files, question, on_result=finish, **hearing)
+    if puzzling and file_format == "text":
+        _note(f"P(SPEECH) of {question.threshold:.3f} or more is called SPEECH: the threshold of this question")
     return complete
 
 
@@ -190,9 +197,9 @@ def _writer(question: ClosedQuestion, files: list[str], file_format: Format) -> 
     name_width, label_width = max(map(len, files)), max(map(len, question.labels))
 
     def text(result: Detection) -> str:
-        prob = result.speech_prob if question.about_speech else result.probabilities[result.predicted]
+        of, prob = (SPEECH, result.speech_prob) if question.about_speech else (result.predicted, result.probabilities[result.predicted])
         spans = [f"\n  {span.start_s:9.2f} - {span.end_s:.2f} s  {span.speech_prob:.3f}" for span in result.segments or ()]
-        return f"{result.audio:<{name_width}}  {result.predicted:<{label_width}}  {prob:.3f}{''.join(spans)}"
+        return f"{result.audio:<{name_width}}  {result.predicted:<{label_width}}  P({of}) {prob:.3f}{''.join(spans)}"
 
     return "", text
 

@@ -36,12 +36,18 @@ def find_clips(paths: list[str]) -> tuple[list[str], bool]:
 
 
 def with_manifests(paths: list[str], allow_outside: bool) -> list[str]:
-    """The paths, with the clips of a manifest in its place."""
-    from audiograft.data.manifest import iterate_rows, row_to_sample
+    """The paths, with the clips of a manifest in its place.
+
+    Raises:
+        DataError: a table, or a manifest that can't be read.
+    """
+    from audiograft.data.manifest import TABLE_SUFFIXES, find_manifest, iterate_rows, row_to_sample
 
     found = []
     for path in paths:
         manifest = Path(path)
+        if manifest.suffix.lower() in TABLE_SUFFIXES and manifest.is_file():
+            find_manifest(manifest)  # which says what to do with it
         if manifest.suffix != ".jsonl" or not manifest.is_file():
             found.append(path)
             continue

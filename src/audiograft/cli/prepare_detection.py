@@ -25,7 +25,9 @@ def detection(
     negatives: Annotated[list[str] | None, typer.Option(help=f"{_ORIGIN} esc50:PATH. {_SHARES} By default synthetic.")] = None,
     durations_ms: Annotated[str, typer.Option(help="Of clips.")] = "200,400,600,800,1000",
     snrs_db: Annotated[str, typer.Option(help="Signal-to-noise ratios, over the whole clip.")] = "0,5,10,15,20",
-    clips_per_cell: Annotated[int, typer.Option(help="Clips of each duration, ratio and class, in all splits together.")] = 20,
+    clips_per_cell: Annotated[
+        int, typer.Option(help="Clips of each duration, ratio and class, in all splits together; each split needs one: by default 10 or more.")
+    ] = 20,
     noises: Annotated[str, typer.Option(help="What is mixed in: white, pink, brown, babble.")] = "white,pink,brown",
     bands: Annotated[str, typer.Option(help="What sounds go through first: none, telephone, lowpass, highpass.")] = "none",
     t60_s: Annotated[str, typer.Option(help="Reverberation times that sounds get first; 0 is none.")] = "0",

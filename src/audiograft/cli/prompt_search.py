@@ -71,7 +71,7 @@ def prompt_search(
         condition_weight, length_weight, batch_size, device, seed, allow_outside,
     )  # fmt: skip
     with progress("scoring prompts", 1 + rounds * candidates) as advance:
-        result = run_search(model, dev, out, plan, test=test, hooks=Hooks(on_scored=lambda scored: advance()))
+        result = run_search(model, dev, out, plan, test=test, hooks=Hooks(on_scored=lambda scored: advance(), on_warning=_warn))
     if as_json:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
     else:
@@ -80,10 +80,15 @@ def prompt_search(
         raise typer.Exit(print_error(f"{result['why']}: the best prompt so far stands", 1))
 
 
+def _warn(text: str) -> None:
+    typer.echo(f"warning: {text}", err=True)
+
+
 def _print_result(result: dict[str, Any], out: Path, model: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from audiograft.prompt_search.held_out import doubt
     from audiograft.prompt_search.results import BEST_NAME, MEMORY_NAME, REPORT_NAME
 
     best = json.loads((out / MEMORY_NAME).read_text(encoding="utf-8"))["best"][:_SHOWN]
@@ -102,8 +107,11 @@ def _print_result(result: dict[str, Any], out: Path, model: str) -> None:
     typer.echo(f"dev: balanced accuracy {_percent(start['balanced_accuracy'])} at first, {_percent(winner['balanced_accuracy'])} of the best")
     if result["test"]:
         _print_test(result["test"]["figures"])
+    why = doubt(result["test"])
+    if why:
+        typer.echo(why)
     command = f'audiograft detect CLIP --model {shlex.quote(model)} --prompt "$(cat {shlex.quote(str(out / BEST_NAME))})"'
-    typer.echo(f"written to {out}; to look at it: {out / REPORT_NAME}; to use it: {command}")
+    typer.echo(f"written to {out}; to look at it: {out / REPORT_NAME}; to use it{' all the same' if why else ''}: {command}")
 
 
 def _print_test(figures: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from audiograft.types import TRANSCRIBE_PROMPT, DataError, Sample
 
 MANIFEST_NAME = "manifest.jsonl"
 """The file that is read where a folder is named."""
+TABLE_SUFFIXES = (".csv", ".tsv")
 _TEXT_KEYS = ("id", "text", "prompt", "response", "speaker", "recording", "language", "label", "source")
 MANIFEST_KEYS = frozenset({*_TEXT_KEYS, "audio", "messages", "duration_s"})
 """All others of a row are its `extra`."""
@@ -39,11 +40,13 @@ def find_manifest(path: str | Path) -> Path:
     """Return the manifest that `path` names: the file itself, or a folder's `manifest.jsonl`.
 
     Raises:
-        DataError: nothing is there, or the folder holds no manifest.
+        DataError: nothing is there, the folder holds no manifest, or the file is a table.
     """
     path = Path(path)
     manifest = path / MANIFEST_NAME if path.is_dir() else path
     if manifest.is_file():
+        if manifest.suffix.lower() in TABLE_SUFFIXES:
+            raise DataError(f"{path}: a table is no manifest: make one of it with `audiograft prepare csv {path} --out FOLDER`")
         return manifest
     if path.is_dir():
         raise DataError(f"{path}: this folder has no {MANIFEST_NAME}: name another folder or {_MEND}")

@@ -24,6 +24,10 @@ from audiograft.metrics.calibration import LEAST_PROB, Criterion, choose_thresho
 from audiograft.types import DETECTION_FILE, ConfigError, DataError
 
 _TEST = "test"
+SMOOTHED_NOTE = (
+    "no clip is on the wrong side of 0.5, so the loss has no minimum: the temperature is that of Platt's smoothed targets, and the loss may be more "
+    "than before; more or harder dev clips would tell it"
+)
 Array = np.ndarray
 
 
@@ -70,6 +74,7 @@ class Calibrated:
         before: `temperature`, `threshold`, `nll`, `ece`, `brier`, `accuracy` and `balanced_accuracy` as they were.
         after: the same as they are now; better than on other clips, since they were chosen on these.
         failed: clips that could not be heard, and are in no figure.
+        smoothed: see `Temperature`: where the classes are told apart without an error, the loss may be more than before.
     """
 
     file: Path
@@ -78,10 +83,16 @@ class Calibrated:
     before: dict[str, float]
     after: dict[str, float]
     failed: int
+    smoothed: bool
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know, a line each."""
+        return [SMOOTHED_NOTE] if self.smoothed else []
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        about = {"file": str(self.file), "chosen_on": self.question.chosen_on, "failed": self.failed}
+        about = {"file": str(self.file), "chosen_on": self.question.chosen_on, "failed": self.failed, "notes": self.notes}
         return about | {"before": self.before, "after": self.after}
 
 
@@ -127,7 +138,8 @@ def calibrate(
     place = str(predictions or manifest)
     odds, positive = _log_odds(done, question, place)
     asked = odds > SOUNDLESS_SCORE  # of silence no model was asked: its score is no evidence of how sure the model is
-    temperature = fit_temperature(odds[asked], positive[asked])
+    fit = fit_temperature(odds[asked], positive[asked])
+    temperature = fit.value
     probs = special.expit(odds / temperature)
     # A threshold above 1, where to call nothing speech is best, is none that a probability can have.
     costs = costs or ThresholdCosts()
@@ -137,7 +149,7 @@ def calibrate(
     chosen = replace(question, temperature=temperature, threshold=threshold, chosen_on={**chosen_on, **fitted})
     target.mkdir(parents=True, exist_ok=True)
     before, after = (_figures(odds, positive, one) for one in (question, chosen))
-    return Calibrated(chosen.write(target), chosen, question, before, after, len(rows) - len(done))
+    return Calibrated(chosen.write(target), chosen, question, before, after, len(rows) - len(done), fit.smoothed)
 
 
 def _writable(model: str | Path, folder: Path | None) -> Path:

@@ -118,7 +118,7 @@ def _compare_pair(paired: Paired, index: int, task: str, confidence: float) -> d
         "n_clips": len(base),
         "clusters": difference.interval.n_clusters,
         "clustered_by": "clip" if count_clusters(clusters) == len(base) else cluster_unit(base),
-        **_effects(difference, counts, task, confidence),
+        **_effects(difference, counts, task, confidence, bool(exact.only_a + exact.only_b)),
         **p_values,
         "p_value": asked[p_from],
         "p_from": p_from.removesuffix("_p"),
@@ -162,9 +162,11 @@ def _count(clip: ScoredClip, task: str) -> ErrorCounts:
     return _RIGHT if clip.right else _WRONG
 
 
-def _effects(difference: PairedDifference, counts: Sequence[Sequence[ErrorCounts]], task: str, confidence: float) -> dict[str, Any]:
+def _effects(difference: PairedDifference, counts: Sequence[Sequence[ErrorCounts]], task: str, confidence: float, differ: bool) -> dict[str, Any]:
     """The difference of the rates, other run less base: of WER, or of accuracy, which is that of the errors turned round."""
     interval = as_dict(difference.interval)
+    if task == "answers" and not differ:
+        interval |= {"low": None, "high": None, "method": "none", "warning": _no_discordance(len(counts[0]), confidence)}
     if task == "answers":
         turned = interval | {end: None if (value := interval[other]) is None else -value + 0.0 for end, other in (("low", "high"), ("high", "low"))}
         return {"accuracy_difference": -difference.difference + 0.0, "accuracy_interval": turned}
@@ -175,6 +177,12 @@ def _effects(difference: PairedDifference, counts: Sequence[Sequence[ErrorCounts
         "relative_difference": difference.relative,
         "relative_interval": as_dict(relative) if relative else None,
     }
+
+
+def _no_discordance(n_clips: int, confidence: float) -> str:
+    """Of clips of which none is right in one run only: an interval from 0 to 0 would claim that none ever is."""
+    most = 100 * (1 - (1 - confidence) ** (1 / n_clips))  # exact; 3 / n at 95 %, nearly
+    return f"no clip of {n_clips:,} on which they differ, so there is no interval: up to {most:.1f} points by the rule of three"
 
 
 def _power(difference: PairedDifference, measured: Expectation, n_clips: int, confidence: float) -> dict[str, Any]:
@@ -212,7 +220,7 @@ def _claim(paired: Paired, row: dict[str, Any], n_comparisons: int, confidence: 
     few = few_clusters([clip.prediction.cluster for clip in clips], cluster_unit(clips))
     interval = row["accuracy_interval" if row["task"] == "answers" else "wer_interval"]
     if interval["low"] is None:
-        few = interval["warning"] if few else None
+        few = interval["warning"] if few or row["task"] == "answers" else None
     verdict = Verdict(row, base.name, n_comparisons, confidence, POINT, POWER)
     claim = say(verdict, caveats(base, run, few if interval["low"] is not None else None), base.file.resolve() == run.file.resolve())
     return {"better": verdict.better, "claim": claim, "notes": run_notes(base, run, few)}

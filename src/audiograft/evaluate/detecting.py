@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from audiograft.inference.batching import BATCHES_IN_FLIGHT
 from audiograft.inference.choices import DEFAULT_QUESTION, ClosedQuestion, choice_probs, find_question, score_choices
 from audiograft.inference.engine import Engine
 from audiograft.inference.transcribing import a_second_of_noise
-from audiograft.inference.vads import Vad, is_vad, open_vad
+from audiograft.inference.vads import VADS, Vad, is_vad, open_vad
 from audiograft.inference.whisper import WhisperEngine, open_engine
 from audiograft.model.checkpoint import resolve_model
 from audiograft.types import DETECTION_FILE, TRANSCRIBE_PROMPT, WINDOW_SAMPLES, AudioError, ConfigError, DataError, Sample
@@ -32,6 +33,8 @@ from audiograft.types import DETECTION_FILE, TRANSCRIBE_PROMPT, WINDOW_SAMPLES, 
 Detector = Engine | Vad
 _DIGITS = 6
 """Of log-probabilities."""
+_DETECTORS = ("tiny-detect", "tiny")
+"""Models in the package that can be asked."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ def find_asked(model: Detector | WhisperEngine | str | Path, chosen: Options) ->
     if chosen.context or chosen.audio == "none":
         raise ConfigError("labels are detected in clips, by one question: leave --context and --audio none out")
     name = str(model if isinstance(model, str | Path) else model.name)
+    if isinstance(model, str):
+        _refuse_unknown(model)
     vad = model if not isinstance(model, str | Path | Engine | WhisperEngine) else open_vad(name) if is_vad(name) else None
     named = vad is None
     if isinstance(chosen.question, ClosedQuestion):
@@ -116,6 +121,15 @@ def _of_folder(folder: Path, name: str) -> ClosedQuestion:
     return question
 
 
+def _refuse_unknown(name: str) -> None:
+    """Raises ConfigError for the name of no model, with that of the detector that was meant."""
+    if is_vad(name) or _is_known(name) or Path(name).expanduser().exists():
+        return
+    near = get_close_matches(name, (*_DETECTORS, *VADS), n=1, cutoff=0.4)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(f"unknown model {name}: {meant}give a model's folder, a hub id, {', '.join(_DETECTORS)}, or one of {', '.join(VADS)}")
+
+
 def _is_known(name: str) -> bool:
     """Whether a model has that name; what was put together in memory has any."""
     try:
@@ -130,7 +144,11 @@ def check_labels(samples: Sequence[Sample], asked: Asked, manifest: Path) -> Non
     labels = asked.question.labels
     for sample in samples:
         if sample.label not in labels:
-            raise DataError(f"{manifest}: row {sample.id!r} is labelled {sample.label!r}, and the labels to choose from are {', '.join(labels)}")
+            near = next((label for label in labels if label.casefold() == str(sample.label).strip().casefold()), None)
+            mend = f": spell it {near}" if near else ""
+            raise DataError(
+                f"{manifest}: row {sample.id!r} is labelled {sample.label!r}, and the labels to choose from are {', '.join(labels)}{mend}"
+            )
         if asked.named and sample.prompt not in (TRANSCRIBE_PROMPT, asked.question.prompt):
             raise DataError(f"{manifest}: row {sample.id!r} has a prompt of its own, and all labels are detected by one: give it as --prompt")
 

@@ -130,22 +130,28 @@ def _join(
 
 
 def _question(runs: Sequence[Run], classes: Sequence[str], threshold: float | None) -> dict[str, Any]:
-    """For run.json: how the choice was made, and what the runs' own thresholds were chosen on."""
+    """For run.json: how the choice was made, and what it was chosen on: nothing, but where all runs share a fit, or one was fitted to these clips."""
     questions = [run.settings.get("question") or {} for run in runs]
     own = {question.get("threshold", _EVEN) for question in questions}
     source = "the runs" if len(own) == 1 else "default"
-    chosen_on = [question["chosen_on"] for question in questions if question.get("chosen_on")]
+    chosen_on = [question.get("chosen_on") for question in questions]
     manifest = runs[0].settings.get("manifest_sha256")
+    here = next((one for one in chosen_on if one and one.get("sha256") == manifest), None)
+    shared = chosen_on[0] if threshold is None and len(own) == 1 and _same_clips(chosen_on) else None
     return {
         "prompt": None,
         "answers": dict.fromkeys(classes),
         "system": None,
         "temperature": 1.0,
         "threshold": threshold if threshold is not None else own.pop() if len(own) == 1 else _EVEN,
-        # That which touches these clips, where one does.
-        "chosen_on": next((one for one in chosen_on if one.get("sha256") == manifest), chosen_on[0] if chosen_on else None),
+        "chosen_on": here or shared,
         "threshold_from": "by hand" if threshold is not None else source,
     }
+
+
+def _same_clips(chosen_on: Sequence[Mapping[str, Any] | None]) -> bool:
+    """Whether all runs were fitted, and on one set of clips."""
+    return len({one.get("sha256") if one else None for one in chosen_on}) == 1
 
 
 def _settings(runs: Sequence[Run], question: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,6 +162,7 @@ def _settings(runs: Sequence[Run], question: Mapping[str, Any]) -> dict[str, Any
             "file": str(run.file.resolve()),
             "sha256": hashlib.sha256(run.file.read_bytes()).hexdigest(),
             "temperature": (run.settings.get("question") or {}).get("temperature", 1.0),
+            "chosen_on": (run.settings.get("question") or {}).get("chosen_on"),
         }
         for run in runs
     ]

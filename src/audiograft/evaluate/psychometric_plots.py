@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLUMNS = 3
+_LINE_POINTS = 9
+"""Height of a line of a panel's notes."""
 _N_POINTS = 200
 _MOST_NUMBERS = 80
 """In a plot, beyond which they would cover it."""
@@ -34,18 +36,18 @@ class Panel:
         title: of whose clips it is.
         levels: durations in ms or SNRs in dB, ascending.
         points: the share right at each of them.
-        curve: the fit, from levels to shares.
+        curve: the fit, from levels to shares; None where clips are too few to draw one.
         mark: the level at which the fit reaches `mark_share`; None where it can't be told.
         mark_interval: of the mark; None where there is none.
         mark_share: the share that the mark is at.
         guess: the share where nothing can be heard.
-        notes: what stands below, such as the mark in words; a line each.
+        notes: what stands above the plot, such as the mark in words; a line each.
     """
 
     title: str
     levels: Sequence[float]
     points: Sequence[Share]
-    curve: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    curve: Callable[[NDArray[np.float64]], NDArray[np.float64]] | None
     mark: float | None
     mark_interval: tuple[float, float] | None
     mark_share: float
@@ -63,7 +65,7 @@ def draw_psychometric(panels: Sequence[Panel], xlabel: str, name: str, salt: str
         salt: the name of the drawing.
         logarithmic: whether levels are drawn by their logarithm.
     """
-    n_rows = -(-len(panels) // _COLUMNS)
+    n_rows, most_lines = -(-len(panels) // _COLUMNS), max(len(panel.notes) for panel in panels)
     # Chance belongs on the axis, wherever the points lie.
     start = axis_start([panel.guess - 0.1 for panel in panels] + [share.low for panel in panels for share in panel.points])
 
@@ -83,7 +85,7 @@ def draw_psychometric(panels: Sequence[Panel], xlabel: str, name: str, salt: str
             _limit(axes, levels, logarithmic)
         figure.supxlabel(xlabel, fontsize=9, color=SOFT)
 
-    return Drawing(salt, (2.4 * min(_COLUMNS, len(panels)) + 0.6, 2.45 * n_rows + 0.3), draw)
+    return Drawing(salt, (2.4 * min(_COLUMNS, len(panels)) + 0.6, (2.1 + _LINE_POINTS / 72 * most_lines) * n_rows + 0.3), draw)
 
 
 def _thinned(levels: Sequence[float], logarithmic: bool) -> list[str]:
@@ -114,21 +116,20 @@ def _draw_panel(axes: Axes, panel: Panel, logarithmic: bool) -> None:
         axes.set_xscale("log")
     axes.axhline(panel.guess, color=SOFT, linewidth=0.8, linestyle=":")
     low, high = min(panel.levels), max(panel.levels)
-    if low < high:
+    if low < high and panel.curve is not None:
         x = np.geomspace(low, high, _N_POINTS) if logarithmic else np.linspace(low, high, _N_POINTS)
         axes.plot(x, panel.curve(x), color=SERIES[0], linewidth=1.5)
     rates = [share.rate for share in panel.points]
     axes.errorbar(panel.levels, rates, margins(panel.points), color=INK, marker="o", markersize=3.5, linestyle="none", capsize=2, linewidth=1)
-    if panel.mark is not None and low <= panel.mark <= high:
+    if panel.mark is not None and panel.curve is not None and low <= panel.mark <= high:
         axes.plot([panel.mark, panel.mark], [0, panel.mark_share], color=SERIES[1], linewidth=1.2)
         axes.plot([panel.mark], [panel.mark_share], color=SERIES[1], marker="D", markersize=4)
         if panel.mark_interval is not None:
             ends = np.clip(panel.mark_interval, low, high)
             axes.plot(ends, [panel.mark_share] * 2, color=SERIES[1], linewidth=2.4, alpha=0.6, solid_capstyle="butt")
-    axes.set_title(panel.title, loc="left", fontsize=9)
-    if panel.notes:
-        told = "\n".join(panel.notes)
-        axes.text(0.98, 0.04, told, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, linespacing=1.3, bbox=_BOX)
+    # Above the axes, where nothing that was measured is covered.
+    axes.set_title(panel.title, loc="left", fontsize=9, pad=4 + _LINE_POINTS * len(panel.notes))
+    axes.annotate("\n".join(panel.notes), (0, 1), (0, 3), xycoords="axes fraction", textcoords="offset points", va="bottom", fontsize=7)
 
 
 def draw_contour(

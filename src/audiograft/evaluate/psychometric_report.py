@@ -20,6 +20,8 @@ from audiograft.metrics.mixed_model import PERFORMANCE, predict_accuracy
 
 _NOTE_LETTERS = 30
 """Of a line within a small plot."""
+_LEAST_CLIPS = 5
+"""A level, for a curve to be drawn: fewer say next to nothing of its shape."""
 Found = Mapping[str, Any]
 
 
@@ -115,12 +117,21 @@ def _section(family: _Family, curves: Sequence[Found]) -> Section:
     unfit = [_where(curve, family) for curve in fitted if curve["goodness"]["unfit"]]
     notes = [f"{family.about} {_METHOD}", *notes]
     notes += [f"The points lie farther from the curve than chance allows in {', '.join(unfit)}."] if unfit else []
-    notes += [f"{note[:1].upper()}{note[1:]}." for note in dict.fromkeys(note for curve in fitted for note in curve["notes"]) if not unfit]
+    notes += [] if unfit else _told_by_panel(fitted, family)
     panels = [_panel(curve, family) for curve in fitted]
     name = "clips right" if family.of == "accuracy" else "hits"
     drawing = draw_psychometric(panels, family.xlabel, name, f"psychometric-{family.all.replace('_', '-')}", logarithmic=family.unit == "ms")
     alt = f"{_where(fitted[0], family)}: {'; '.join(_mark_lines(fitted[0]['level'], family))}."
     return Section(family.title, notes, [_table(fitted, family), *_points(fitted, family)], drawing, alt)
+
+
+def _told_by_panel(curves: Sequence[Found], family: _Family) -> list[str]:
+    """What is to be known of single curves, with the names of their panels."""
+    panels: dict[str, list[str]] = {}
+    for curve in curves:
+        for note in curve["notes"]:
+            panels.setdefault(note, []).append(_where(curve, family))
+    return [f"{', '.join(names)[:1].upper()}{', '.join(names)[1:]}: {note}." for note, names in panels.items()]
 
 
 def _where(curve: Found, family: _Family) -> str:
@@ -137,9 +148,10 @@ def _panel(curve: Found, family: _Family) -> Panel:
         interval = (low, high)
     notes = [line for told in _mark_lines(level, family) for line in wrap(told, _NOTE_LETTERS)]
     levels = [point["level"] for point in curve["points"]]
-    return Panel(
-        _where(curve, family), levels, points, fit.predict, level["value"], interval, level["performance"], fit.guess, [*notes, f"n {fit.n:,}"]
-    )
+    is_told = fit.n >= _LEAST_CLIPS * len(levels) and (level["value"] is None or ends != (None, None))
+    notes = [*notes, f"n {fit.n:,}"] if is_told else [f"n {fit.n:,}: too few for a curve"]
+    drawn = fit.predict if is_told else None
+    return Panel(_where(curve, family), levels, points, drawn, level["value"], interval, level["performance"], fit.guess, notes)
 
 
 def _mark_lines(level: Found, family: _Family) -> list[str]:

@@ -84,7 +84,7 @@ def span(interval: Metrics | None) -> str:
     """An interval for people."""
     if not interval or interval["low"] is None:
         return "-"
-    return f"{percent(interval['low'])} to {percent(interval['high'])}" if interval["high"] <= _MAX_RATE else "too wide to tell"
+    return f"{100 * interval['low']:.2f}-{100 * interval['high']:.2f} %" if interval["high"] <= _MAX_RATE else "too wide to tell"
 
 
 def headline(metrics: Metrics) -> Table | None:
@@ -151,6 +151,17 @@ def groups_lines(found: Metrics) -> list[str]:
     line = f"intervals that draw recordings say nothing of other speakers or kinds: these clips are of {names}"
     known = groups["interval"]["low"] is not None
     return [f"{line}; {'the interval over these takes each of them for one observation' if known else groups['interval']['warning']}"]
+
+
+def one_class_line(found: Metrics) -> str | None:
+    """What can't be told where all clips are of one class."""
+    there = [(label, row["n"]) for label, row in found["per_class"].items() if row["n"]]
+    if len(there) != 1:
+        return None
+    [(label, n)] = there
+    return (
+        f"all {counted(n, 'clip')} are labelled {label}: a model that always says {label} would be right on all of them; add clips of the other class"
+    )
 
 
 def _digits(value: float | None) -> str:
@@ -365,6 +376,8 @@ def print_metrics(metrics: Metrics, console: Console) -> None:
         tables = [*detection_tables(found), *tables]
     else:
         tables.insert(1, normalisers(metrics))
+    if found and (line := one_class_line(found)):
+        console.print(printable(line), soft_wrap=True)
     for table in (*tables, *few):
         _print(table, console)
     if any(SMALL in cell for table in few for row in table.rows for cell in row[1:2]):

@@ -203,3 +203,5 @@ def _refuse_setting(name: str, setting: str) -> None:
 
 
 _OPENERS: dict[str, Callable[[str, str], Vad]] = {"silero-vad": SileroVad, "webrtc-vad": WebrtcVad, "energy-vad": EnergyVad}
+VADS = ("silero-vad", "silero-vad:loud", "webrtc-vad", "energy-vad")
+"""What to name to whoever looks for one."""

@@ -20,6 +20,8 @@ LEAST_PROB = 1e-6
 """Probabilities are brought this far from 0 and 1 before their logarithm is taken: a wrong certainty costs 13.8 nats, and not infinitely many."""
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 100.0
 _ROUNDING = 1e-12
+_AT_BOUND = 1.001
+_NO_TEMPERATURE = "the log-odds do not tell the classes apart, so no temperature makes them probabilities: use a detector that is above chance"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,19 @@ class Threshold:
     false_alarm_rate: float
     accuracy: float
     balanced_accuracy: float
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """What log-odds are to be divided by.
+
+    Attributes:
+        value: the temperature.
+        smoothed: whether it is that of Platt's targets, since no clip was on the wrong side and a plain loss has no minimum.
+    """
+
+    value: float
+    smoothed: bool
 
 
 def reliability(positive: Sequence[bool] | Array, probs: Sequence[float] | Array, bins: int = 10) -> list[Bin]:
@@ -105,13 +120,16 @@ def negative_log_likelihood(positive: Sequence[bool] | Array, probs: Sequence[fl
     return float(-np.mean(np.where(truth, np.log(kept), np.log1p(-kept))))
 
 
-def fit_temperature(log_odds: Sequence[float] | Array, positive: Sequence[bool] | Array) -> float:
+def fit_temperature(log_odds: Sequence[float] | Array, positive: Sequence[bool] | Array) -> Temperature:
     """The temperature by which log-odds are to be divided so that the negative log-likelihood of what clips are is least.
 
     Guo et al. (2017, "On calibration of modern neural networks"); found between 0.01 and 100 on the scale of its logarithm, where the loss has
-    one minimum. The targets are Platt's (1999, "Probabilistic outputs for support vector machines"): (n + 1) / (n + 2) for n positive clips, 1 /
-    (n + 2) for n negative ones, instead of 1 and 0. In a thousand clips that is next to nothing; where a small dev set is told apart without an
-    error it keeps the temperature from going to 0, which would claim that no error is possible. Decisions at 0.5 do not change.
+    one minimum. 1 is among these, so on the clips of the fit the loss is never more than without a temperature.
+
+    Where no clip is on the wrong side of 0.5 there is no least loss: the lower the temperature the better, as if no error were possible. There
+    the targets are Platt's (1999, "Probabilistic outputs for support vector machines"): (n + 1) / (n + 2) for n positive clips, 1 / (n + 2) for n
+    negative ones, instead of 1 and 0; and the loss may rise. Elsewhere they would only make the loss larger than it need be. Decisions at 0.5 do
+    not change.
 
     Args:
         log_odds: ln P(positive) - ln P(negative), untempered, finite (n_clips,).
@@ -124,18 +142,33 @@ def fit_temperature(log_odds: Sequence[float] | Array, positive: Sequence[bool] 
     truth, odds = _arrays(positive, log_odds)
     n_positive = int(truth.sum())
     _both_classes(n_positive, len(truth), "a temperature")
-    targets = np.where(truth, (n_positive + 1) / (n_positive + 2), 1 / (len(truth) - n_positive + 2))
+    # The slope of the loss at 1 / T = 0: only where true classes go with larger log-odds is any finite temperature better than none.
+    if float(np.mean(odds * (truth - 0.5))) <= _ROUNDING:
+        raise DataError(_NO_TEMPERATURE)
+    separable = bool((np.where(truth, odds, -odds) >= 0).all())
+    if not separable:
+        found = _least_loss(odds, truth)
+        if found > LOWEST_TEMPERATURE * _AT_BOUND:
+            return Temperature(found, smoothed=False)
+    return Temperature(_least_loss(odds, np.where(truth, (n_positive + 1) / (n_positive + 2), 1 / (len(truth) - n_positive + 2))), smoothed=True)
+
+
+def _least_loss(odds: Array, targets: Array) -> float:
+    """The temperature of the least cross-entropy.
+
+    Raises:
+        DataError: it is at the upper bound.
+    """
 
     def loss(log_temperature: float) -> float:
         tempered = odds * math.exp(-log_temperature)
         return float(np.mean(np.logaddexp(0, tempered) - targets * tempered))
 
     ends = math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE)
-    found = optimize.minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-8})
-    # The slope of the loss at 1 / T = 0: only where true classes go with larger log-odds is any finite temperature better than none.
-    if float(np.mean(odds * (targets - 0.5))) <= _ROUNDING or found.x > ends[1] - 1e-3:
-        raise DataError("the log-odds do not tell the classes apart, so no temperature makes them probabilities: use a detector that is above chance")
-    return math.exp(float(found.x))
+    found = math.exp(float(optimize.minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-8}).x))
+    if found * _AT_BOUND > HIGHEST_TEMPERATURE:
+        raise DataError(_NO_TEMPERATURE)
+    return found
 
 
 def choose_threshold(

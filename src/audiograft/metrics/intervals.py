@@ -127,6 +127,14 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     return Interval(float(found.low), float(found.high), confidence, "wilson", n)
 
 
+def wilson_ends(share: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The ends of Wilson's interval of a share that need be no whole number of n trials, such as one between two operating points."""
+    z = float(special.ndtri((1 + confidence) / 2))
+    centre, spread = share + z**2 / (2 * n), z * float(np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)))
+    low, high = (centre - spread) / (1 + z**2 / n), (centre + spread) / (1 + z**2 / n)
+    return max(low, 0.0) if share else 0.0, min(high, 1.0) if share < 1 else 1.0
+
+
 def _rate(sums: Array) -> Array:
     rates: Array = sums[..., 0] / sums[..., 1]
     return rates

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
 
 from audiograft.metrics.bootstrap import as_units, draw_clusters
-from audiograft.metrics.intervals import Interval, few_clusters, wilson
+from audiograft.metrics.intervals import Interval, few_clusters, wilson_ends
 
 Array = np.ndarray
 
@@ -17,6 +17,10 @@ _BLOCK_CLIPS = 2_000_000
 """Weights of clips held at once (16 MB a table), so that memory does not grow with clips and draws."""
 _LEAST_USABLE = 0.95
 """Of the draws. With more of them that lack a class, what is left would say nothing."""
+_FEW_ERRORS = 5
+"""At the equal error rate: with fewer, draws without an error make up the spread."""
+_MOST_PERFECT = 0.025
+"""Of the draws, that may have no error at all."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,9 @@ def ranking_figures(
     - `eer`: the rate at which misses are as frequent as false alarms, on the straight line between the two operating points around it.
 
     A recording that is drawn twice counts twice. The standard error of the draws, on the logit of the figure, is taken with Student's
-    distribution, whose degrees of freedom fall with few or unequal recordings. Where all draws are the same, as where the classes are told
-    apart without an error, it is Wilson's interval for as many trials as the rarer class has recordings.
+    distribution, whose degrees of freedom fall with few or unequal recordings. With fewer than five errors, or where more draws than a few have
+    none at all, that spread is not to be trusted: the equal error rate then has Wilson's interval for as many trials as the rarer class has
+    recordings, and the areas have none.
 
     Args:
         positive: of each clip, whether it is (n_clips,).
@@ -107,8 +112,8 @@ def ranking_figures(
         "eer": float(_equal_error_rate(*weighted_points(truth, said, np.ones((1, len(said)))))[0]),
     }
     drawn = np.concatenate(list(_draw_figures(truth, said, units, resamples, seed)))
-    columns = zip(values.items(), drawn.T, strict=True)
-    return {name: _figure(value, draws, truth, units, clusters or [None] * len(truth), confidence) for (name, value), draws in columns}
+    names = clusters or [None] * len(truth)
+    return {name: _figure(name, values, draws, truth, units, names, confidence) for name, draws in zip(values, drawn.T, strict=True)}
 
 
 def roc_points(positive: Sequence[bool] | Array, probs: Sequence[float] | Array) -> RocPoints:
@@ -224,24 +229,31 @@ def _equal_error_rate(hits: Array, alarms: Array) -> Array:
     return rates
 
 
-def _figure(value: float, draws: Array, truth: Array, units: Array, clusters: Sequence[str | None], confidence: float) -> Figure:
-    n_units = int(units.max()) + 1
+def _figure(
+    name: str, values: Mapping[str, float], draws: Array, truth: Array, units: Array, names: Sequence[str | None], confidence: float
+) -> Figure:
+    value, n_units = values[name], int(units.max()) + 1
     usable = draws[np.isfinite(draws)]
     if n_units < 2 or len(usable) < _LEAST_USABLE * len(draws):
         return Figure(value, None, "recordings of one class are too few to be drawn from, so there is no interval")
-    fewer = min(len(set(units[truth].tolist())), len(set(units[~truth].tolist())))
+    warning = few_clusters(names, "recording")
+    errors = values["eer"] * len(truth)
+    # A logit of 0 or 1 has no end, so its spread would be whatever stands for that.
+    if errors < _FEW_ERRORS or float(np.isin(usable, (0.0, 1.0)).mean()) > _MOST_PERFECT or np.ptp(usable) == 0:
+        if name != "eer":
+            return Figure(value, None, f"too few errors for an interval of the areas: about {errors:.0f} of {len(truth):,} clips")
+        fewer = min(len(set(units[truth].tolist())), len(set(units[~truth].tolist())))
+        low, high = wilson_ends(value, fewer, confidence)
+        return Figure(value, Interval(low, high, confidence, "wilson", fewer, warning))
     least = 1 / (2 * len(truth) ** 2)  # half of what one pair of clips in the wrong order is worth, at least
     logits = special.logit(np.clip(usable, least, 1 - least))
     error = float(logits.std(ddof=1)) * float(np.sqrt(n_units / (n_units - 1)))
-    if np.ptp(usable) == 0 or value in (0.0, 1.0):
-        trials = wilson(fewer if value > 0.5 else 0, fewer, confidence)
-        return Figure(value, Interval(trials.low, trials.high, confidence, "wilson", fewer, few_clusters(clusters, "recording")))
     shares = np.bincount(units) / len(units)
     degrees = max(1 / float((shares**2).sum()) - 1, 1.0)
     margin = float(special.stdtrit(degrees, (1 + confidence) / 2)) * error
-    low, high = special.expit(special.logit(np.clip(value, least, 1 - least)) + np.array([-margin, margin]))
+    low, high = special.expit(special.logit(np.clip(value, least, 1 - least)) + np.array([-margin, margin])).tolist()
     method = f"{'clip' if n_units == len(truth) else 'cluster'}-bootstrap-t"
-    return Figure(value, Interval(float(low), float(high), confidence, method, n_units, few_clusters(clusters, "recording")))
+    return Figure(value, Interval(low, high, confidence, method, n_units, warning))
 
 
 def _both_classes(truth: Array) -> None:

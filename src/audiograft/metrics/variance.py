@@ -12,6 +12,8 @@ from audiograft.metrics.bootstrap import FEW_CLUSTERS
 from audiograft.metrics.intervals import Interval
 
 Array = np.ndarray
+_FEWEST_LEVELS = 4
+"""Seeds, and splits, from which on the parts of the variance are more than guesses."""
 _ROUNDING = 1e-20
 """A variance of accuracies below this is none."""
 
@@ -78,9 +80,8 @@ def variance_parts(values: Array, n_test_clips: int | None = None, confidence: f
     interval = _interval(
         mean, error, sum(squares) ** 2 / max(sum(x**2 / d for x, d in zip(squares, degrees, strict=True)), 1e-300), table.size, confidence
     )
-    return VarianceParts(
-        mean, interval, math.sqrt(seed), math.sqrt(split), math.sqrt(residual), total, n_seeds, n_splits, one_clip, _notes(table, total, one_clip)
-    )
+    notes = (*_few_levels(n_seeds, n_splits), *_notes(table, total, one_clip))
+    return VarianceParts(mean, interval, math.sqrt(seed), math.sqrt(split), math.sqrt(residual), total, n_seeds, n_splits, one_clip, notes)
 
 
 def _one_way(table: Array, mean: float, one_clip: float | None, confidence: float) -> VarianceParts:
@@ -104,6 +105,15 @@ def _interval(mean: float, error: float, degrees: float, n_runs: int, confidence
     margin = float(special.stdtrit(max(degrees, 1.0), (1 + confidence) / 2)) * math.sqrt(error)
     warning = f"{n_runs} runs only: the interval is wide and rough" if n_runs < FEW_CLUSTERS else None
     return Interval(max(mean - margin, 0.0), min(mean + margin, 1.0), confidence, "two-way random effects", n_runs, warning)
+
+
+def _few_levels(n_seeds: int, n_splits: int) -> tuple[str, ...]:
+    """Of so few, a part of 0 says nothing: it is 0 in half of all tables whose true part is small."""
+    if min(n_seeds, n_splits) >= _FEWEST_LEVELS:
+        return ()
+    return (
+        f"{n_seeds} seeds and {n_splits} splits are too few to part the variance, and an sd of 0 is no finding: {_FEWEST_LEVELS} of each tell more",
+    )
 
 
 def _notes(table: Array, total: float | None, one_clip: float | None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,6 +108,26 @@ def measure_once(
     lock |= {"measured": datetime.now(UTC).isoformat(timespec="seconds"), "figures": compare_prompts(runs[START], runs[WINNER], start.labels)}
     write_json(out / TEST_NAME, lock)
     return lock
+
+
+def doubt(test: Mapping[str, Any] | None) -> str | None:
+    """In words, why the winner should not take the first prompt's place; None where it is shown to be better, or nothing was measured.
+
+    Args:
+        test: what `measure_once` returned.
+    """
+    if test is None:
+        return None
+    if test["prompts"][WINNER] == test["prompts"][START]:
+        return "no prompt was better on dev: keep the old prompt"
+    difference = test["figures"]["difference"]
+    low = difference["interval"]["low"]
+    if difference["balanced_accuracy"] < 0:
+        return "the best prompt of dev is worse on test: keep the old prompt"
+    if low is None or low <= 0:
+        why = "their difference has no interval" if low is None else "the interval of the difference holds zero"
+        return f"the best prompt of dev is not shown to be better on test ({why}): keep the old prompt"
+    return None
 
 
 def unfitted(question: ClosedQuestion, prompt: str) -> ClosedQuestion:

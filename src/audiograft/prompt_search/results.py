@@ -15,7 +15,7 @@ from audiograft.evaluate.folder import write_json
 from audiograft.evaluate.plots import BAR, SOFT, Drawing
 from audiograft.inference.choices import ClosedQuestion
 from audiograft.prompt_search.clips import LabelledClips
-from audiograft.prompt_search.held_out import unfitted
+from audiograft.prompt_search.held_out import doubt, unfitted
 from audiograft.prompt_search.optimisers import Scored
 from audiograft.prompt_search.search import Limits, Search, complaint
 
@@ -79,7 +79,14 @@ def write_results(
     write_json(out / MEMORY_NAME, {"best": [asdict(scored) for scored in best]})
     replace_text(out / BEST_NAME, found.best.prompt + "\n")
     unfitted(question, found.best.prompt).write(out)
-    facts = {"title": out.resolve().name, "result": result, "best": best, "svg": drawing.svg(), "version": audiograft.__version__}
+    facts = {
+        "title": out.resolve().name,
+        "result": result,
+        "best": best,
+        "doubt": doubt(test),
+        "svg": drawing.svg(),
+        "version": audiograft.__version__,
+    }
     replace_text(out / REPORT_NAME, render_page("prompt_search.html.jinja", **facts))
     write_json(out / RESULT_NAME, result)
     return result

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiograft import provenance
 from audiograft.evaluate.folder import model_fingerprint, write_json
-from audiograft.inference.choices import ClosedQuestion, question_for
+from audiograft.inference.choices import ClosedQuestion, question_for, spellings
 from audiograft.prompt_search.clips import LabelledClips, read_dev, read_test
 from audiograft.prompt_search.held_out import check_lock, measure_once
 from audiograft.prompt_search.journal import HISTORY_NAME, Journal
@@ -94,11 +94,13 @@ class Hooks:
 
     Attributes:
         on_scored: called with each prompt that has a score.
+        on_warning: told, when the model is opened, where it can hardly tell two of the answers apart.
         optimiser: in place of the plan's.
         scorer: in place of the model.
     """
 
     on_scored: Callable[[Scored], None] = lambda scored: None
+    on_warning: Callable[[str], None] = lambda text: None
     optimiser: Optimiser | None = None
     scorer: Scorer | None = None
 
@@ -136,7 +138,7 @@ def run_search(
     _make(out)
     if test_clips is not None:
         check_lock(out, test_clips)
-    engine = _opener(model, plan.device)
+    engine = _opener(model, plan.device, question, hooks.on_warning)
     scorer = hooks.scorer or _model_scorer(engine, question, dev_clips, plan.batch_size)
     reward = Reward(question.labels, dev_clips.labels, dev_clips.conditions, plan.condition_weight, plan.length_weight)
     start_s = time.perf_counter()
@@ -152,14 +154,19 @@ def run_search(
         return write_results(out, found, question, dev_clips, plan.limits, measured, speed)
 
 
-def _opener(model: str, device: str) -> Callable[[], Engine]:
-    """Opens the model at its first call."""
+def _opener(model: str, device: str, question: ClosedQuestion, on_warning: Callable[[str], None]) -> Callable[[], Engine]:
+    """Opens the model at its first call, and looks whether it has met the answers."""
 
     @cache
     def engine() -> Engine:
         from audiograft.inference.engine import Engine
+        from audiograft.train.question import held_for_one
 
-        return Engine.load(model, device)
+        opened = Engine.load(model, device)
+        found = spellings(opened.processor.tokenizer, question.answers)
+        if same := held_for_one({question.answers[label]: ids for label, ids in found.items()}, opened.model):
+            on_warning(f"{same}, so that prompts can hardly matter: give --question a detection.json with answers that it has met, such as a and b")
+        return opened
 
     return engine
 

@@ -18,6 +18,8 @@ from audiograft.train.rows import Row
 _STYLES = {"text": "", "audio": "cyan", "loss": "bold green", "pad": "dim"}
 _WIDTH = 140
 _MARK = "*"
+_DRAWN_ROWS = 3
+"""A batch of short clips may have a hundred rows, which are drawn alike."""
 
 
 def _kinds(batch: dict[str, Any], index: int, feature_frames: Sequence[int], processor: AudioGraftProcessor) -> Iterator[tuple[str, int]]:
@@ -52,7 +54,7 @@ def _draw_row(batch: dict[str, Any], index: int, feature_frames: Sequence[int], 
 
 
 def draw_batch(items: Sequence[dict[str, Any]], rows: Sequence[Row], batches: int, processor: AudioGraftProcessor, colour: bool) -> str:
-    """The first batch of a run as text.
+    """The first batch of a run as text: its first rows, and how many more there are.
 
     Args:
         items: the examples of one batch.
@@ -66,13 +68,15 @@ def draw_batch(items: Sequence[dict[str, Any]], rows: Sequence[Row], batches: in
     carrying = int((batch["labels"] != IGNORE_INDEX).sum())
     heading = f"batch 1 of {batches}: {len(rows)} rows of {positions} positions, pads included; {carrying} carry loss, marked {_MARK}"
     drawing = Text(heading + "\n")
-    for index, (item, row) in enumerate(zip(items, rows, strict=True)):
+    for index, (item, row) in enumerate(zip(items[:_DRAWN_ROWS], rows[:_DRAWN_ROWS], strict=True)):
         padded = ", padded to 30 s" if row.padded and row.n_samples else ""
         clips = f"{' and '.join(row.sample.clips)}, {row.duration_s:.2f} s" if row.n_samples else "no audio"
         drawing.append(f"{row.sample.id}: {clips}{padded}\n", style="bold")
         for done in filter(None, item.get("augmentation", ())):
             drawing.append(f"  augmented: {', '.join(f'{name} {value}' for name, value in done.items())}\n", style="dim")
         drawing.append(_draw_row(batch, index, item["feature_frames"], processor))
+    if (more := len(rows) - _DRAWN_ROWS) > 0:
+        drawing.append(f"and {more} more row{'' if more == 1 else 's'}, not drawn\n")
     page = io.StringIO()
     Console(file=page, force_terminal=colour, width=_WIDTH, highlight=False).print(drawing, end="")
     return page.getvalue()

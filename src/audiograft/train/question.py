@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,23 @@ def alike(question: ClosedQuestion, model: Any, processor: Any) -> str | None:
 
     A frozen head can hardly tell such answers apart, whatever is learnt beneath it.
     """
-    head = model.get_output_embeddings().weight
-    rows = {answer: head[[*ids]].detach().float() for answer, ids in zip(question.answers.values(), _learnt(question, processor), strict=True)}
+    same = held_for_one(dict(zip(question.answers.values(), _learnt(question, processor), strict=True)), model)
+    return f"warning: detection.answers: {same}: choose answers that it has met, such as a and b" if same else None
+
+
+def held_for_one(answers: Mapping[str, Sequence[int]], model: Any) -> str | None:
+    """In words, two answers whose rows of the head point the same way in all their spellings; None where there are none.
+
+    Args:
+        answers: answer -> ids of the tokens that spell it, each by itself.
+        model: a graft or a stock model.
+    """
+    head = getattr(model, "stock", model).get_output_embeddings().weight
+    rows = {answer: torch.nn.functional.normalize(head[[*ids]].detach().float(), dim=1) for answer, ids in answers.items()}
     for one, other in combinations(rows, 2):
-        similarity = float(torch.nn.functional.cosine_similarity(rows[one], rows[other]))
+        similarity = float((rows[one] @ rows[other].T).min())
         if similarity > _ALIKE:
-            same = f"the language model holds {one} and {other} for nearly the same token (cosine {similarity:.3f})"
-            return f"warning: detection.answers: {same}: choose answers that it has met, such as a and b"
+            return f"the language model holds {one} and {other} for nearly the same token (cosine {similarity:.3f})"
     return None
 
 

@@ -259,8 +259,11 @@ class GraftTrainer(Trainer):
         self.log(metrics)
         if self.is_world_process_zero():
             self.console.print(f"validation at step {self.state.global_step}: {result}")
+            # Of a detection the answers are letters, and its labels say what they mean.
+            meant = {answer: label for label, answer in self.recipe.detection.answers.items()} if self.recipe.detection else {}
             for row, hypothesis in list(zip(self._validator.rows, result.hypotheses, strict=True))[: self.recipe.sample_transcripts]:
-                for line in (f"  reference:  {row.target}", f"  hypothesis: {hypothesis}"):
+                names = meant if row.label is not None and meant.get(row.target) == row.label else {}
+                for line in (f"  reference:  {names.get(row.target, row.target)}", f"  hypothesis: {names.get(hypothesis, hypothesis)}"):
                     self.console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         # Speeds are those of training.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from listed import contents, lines
 from audiograft.audio import load_audio
 from audiograft.cli import main
 from audiograft.data.detection import bench as module
+from audiograft.data.detection import supply
 from audiograft.data.detection.bench import BenchSummary, prepare_detection
 from audiograft.data.detection.clips import Kind, Maker
 from audiograft.data.detection.grid import Design, Slot
 from audiograft.data.detection.leaks import LeakError
 from audiograft.data.detection.mixing import rms
+from audiograft.data.detection.origins import Entry
+from audiograft.data.detection.origins import rows_of as rows_of_source
 from audiograft.data.detection.sounds import KINDS, kinds_of
 from audiograft.data.manifest import read_manifest
 from audiograft.data.synthetic.voices import HELD_OUT
@@ -226,13 +230,25 @@ def test_a_grid_that_the_sources_can_not_fill_names_its_cells(tmp_path: Path) ->
         real(tmp_path / "bench", folder, design=Design(**TINY | {"clips_per_cell": 20}), negatives=["synthetic"], clips_per_recording=2)
     message = str(refused.value)
     # Two recordings with two clips each in each split, for 64, 8 and 8 clips of speech.
-    assert message.startswith("the sources can't fill the grid, 68 clips are missing: dev SPEECH 1000 ms ")
+    assert message.startswith(f"the sources can't fill the grid, clips are missing, 68 of {folder}: dev SPEECH 1000 ms ")
     assert "; and 5 cells more: " in message
     assert "add recordings, ask for fewer --clips-per-cell or other --durations-ms, or allow more --clips-per-recording" in message
     with pytest.raises(DataError, match="SPEECH of .*: 2 groups of rows that must not part can't make 3 splits"):
         real(tmp_path / "bench", corpus(tmp_path / "two", speakers=2))
     with pytest.raises(DataError, match="4000 ms 0 dB lacks"):
         real(tmp_path / "bench", folder, design=Design(**TINY | {"durations_ms": (200, 4000)}), clips_per_recording=8)
+
+
+def test_places_that_are_hard_to_find_do_not_read_the_source_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch lists the source anew, which takes minutes where it is large: 120 recordings of 3 s are not read by twos."""
+    folder = corpus(tmp_path / "corpus", speakers=60, sounds=2)
+    passes: list[int] = []
+    monkeypatch.setattr(supply, "rows_of", lambda origin, wanted: passes.append(len(wanted)) or rows_of_source(origin, wanted))
+    design = Design(durations_ms=(4000,), snrs_db=(0.0,), clips_per_cell=1, splits="test=1")
+    with pytest.raises(DataError, match="4000 ms 0 dB lacks 1"):
+        real(tmp_path / "bench", folder, design=design, negatives=["synthetic"])
+    assert sum(passes) == 120
+    assert len(passes) < 25
 
 
 def test_a_bench_whose_level_tells_the_class_is_refused(tmp_path: Path, source: Path) -> None:
@@ -253,6 +269,19 @@ def test_a_bench_whose_classes_are_alike_says_so(tmp_path: Path, source: Path) -
     assert cues["duration"]["accuracy"] == pytest.approx(0.5, abs=0.04)
     assert cues["rms"]["accuracy"] == pytest.approx(0.5, abs=0.04)
     assert "What the class can be told by" in (tmp_path / "card.html").read_text(encoding="utf-8")
+
+
+def test_splits_that_share_are_refused_whatever_divided_them(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a shuffle of rows: several clips of one recording, or of one speaker, then are on both sides."""
+
+    def dealt(entries: Sequence[Entry], design: Design) -> dict[str, list[Entry]]:
+        names = list(design.counts)
+        return {name: [entry for number, entry in enumerate(entries) if number % len(names) == place] for place, name in enumerate(names)}
+
+    monkeypatch.setattr(module, "divide", dealt)
+    with pytest.raises(DataError, match="train and test share [0-9]+ speakers, such as row .*: give each source a name of its own"):
+        real(tmp_path / "bench", source, design=Design(**TINY, splits="train=0.5,test=0.5"))
+    assert not (tmp_path / "bench" / "train.jsonl").exists()
 
 
 def test_a_recording_of_both_classes_is_in_one_split(tmp_path: Path) -> None:
@@ -295,7 +324,11 @@ def test_debates_give_turns_and_pauses_away_from_their_ends(tmp_path: Path) -> N
         ({"negatives": ["esc50:."]}, DataError, r"no meta/esc50\.csv in it"),
         ({"negatives": ["esc50:.,colour=1"]}, ConfigError, "--negatives esc50: unknown key colour"),
         ({"negatives": ["esc50:.,colour"]}, ConfigError, "write options behind the path as key=value, not 'colour'"),
-        ({"negatives": ["esc50:.,classes=[rain,wind"]}, ConfigError, r"--negatives esc50:.*'\[rain' is not valid YAML: quote it, or close its brackets"),
+        (
+            {"negatives": ["esc50:.,classes=[rain,wind"]},
+            ConfigError,
+            r"--negatives esc50:.*'\[rain' is not valid YAML: quote it, or close its brackets",
+        ),
         ({"negatives": ["esc50:.,classes=[rain,wnd]"]}, ConfigError, "esc50: 'wnd' is none of its categories: the closest is wind"),
         ({"negatives": ["synthetic@nan"]}, ConfigError, "--negatives synthetic@nan: give a share to all of them, 1 together"),
         ({"negatives": []}, ConfigError, "--negatives: nothing is given, so that there would be one class only"),
@@ -312,7 +345,9 @@ def test_sources_that_can_not_be_are_one_line(tmp_path: Path, options: dict[str,
 
 def test_rows_without_groups_or_of_one_class_are_refused(tmp_path: Path) -> None:
     folder = corpus(tmp_path / "corpus", s3={"speaker": None, "recording": None})
-    with pytest.raises(DataError, match="row s3 has neither speaker nor recording, so that nothing tells which clips must not part"):
+    with pytest.raises(
+        DataError, match="row s3 has neither speaker nor recording, so that nothing tells which clips must not part: add the key .recording"
+    ):
         real(tmp_path / "bench", folder)
     with pytest.raises(DataError, match="no row is labelled NONSPEECH .there are 24 SPEECH.: name another source"):
         real(tmp_path / "bench", corpus(tmp_path / "speech", sounds=0))

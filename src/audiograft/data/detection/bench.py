@@ -159,7 +159,7 @@ def _plan(
                 surveyor.speak(demand, split)
             else:
                 surveyor.decode(demand, origin, [entry for entry in parts[split] if (entry.label, entry.origin) == (label, number)])
-    refuse_unfilled(demands.values())
+    refuse_unfilled((origins[label][number].spec, demand) for (_, label, number), demand in demands.items())
     for demand in demands.values():
         jobs |= demand.cuts
     return jobs, _talkers(demands, design), rejections + surveyor.rejections

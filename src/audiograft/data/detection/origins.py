@@ -250,7 +250,8 @@ def _fault(sample: Sample, origin: Origin) -> str | None:
         return f"has {len(sample.clips)} clips, not one: it is left out"
     if not sample.speaker and not sample.recording and not sample.extra.get("speakers"):
         raise DataError(
-            f"{origin.spec}: row {sample.id} has neither speaker nor recording, so that nothing tells which clips must not part: add a key"
+            f"{origin.spec}: row {sample.id} has neither speaker nor recording, so that nothing tells which clips must not part: "
+            f'add the key "recording", what the clip was cut from'
         )
     return None
 

@@ -40,6 +40,8 @@ TRIES = 50
 """Places of each duration that are looked at in a recording."""
 _SPARE = 1.2
 """Recordings that are opened for each that would do if all had room for all durations."""
+_GROWTH = 4
+"""A batch of recordings has at least one for each so many that were opened before."""
 _MAX_FRUITLESS = 3
 """Sentences in a row, in units of what was wanted, that may turn out to be of no use."""
 _SHOWN_CELLS = 5
@@ -155,7 +157,8 @@ class Surveyor:
         place = 0
         examiner = partial(_RowSurvey, self._work, self._design, origin)
         while demand.recordings > 0 and place < len(entries):
-            count = math.ceil(_SPARE * demand.recordings)
+            # Every batch reads the source from its beginning: where the last places are hard to find, batches grow with what was read in vain.
+            count = max(math.ceil(_SPARE * demand.recordings), place // _GROWTH)
             batch = {entry.place: entry for entry in entries[place : place + count]}
             place += count
             with closing(spread(examiner, rows_of(origin, batch), workers=self._workers)) as surveyed:
@@ -173,20 +176,24 @@ class Surveyor:
                 demand.serve(recording)
 
 
-def refuse_unfilled(demands: Iterable[Demand]) -> None:
+def refuse_unfilled(demands: Iterable[tuple[str, Demand]]) -> None:
     """Say which cells of the grid have too few clips.
+
+    Args:
+        demands: each with the source that was to meet it, as it was given.
 
     Raises:
         DataError: some have.
     """
-    left = [slot for demand in demands for slot in demand.left]
+    left = [(spec, slot) for spec, demand in demands for slot in demand.left]
     if not left:
         return
-    cells = Counter(slot.cell for slot in left)
+    cells = Counter(slot.cell for _, slot in left)
+    sources = ", ".join(f"{count} of {spec}" for spec, count in Counter(spec for spec, _ in left).items())
     shown = "; ".join(f"{cell} lacks {count}" for cell, count in sorted(cells.items())[:_SHOWN_CELLS])
     more = f"; and {len(cells) - _SHOWN_CELLS} cells more" if len(cells) > _SHOWN_CELLS else ""
     raise DataError(
-        f"the sources can't fill the grid, {len(left)} clips are missing: {shown}{more}: add recordings, ask for fewer --clips-per-cell or other "
+        f"the sources can't fill the grid, clips are missing, {sources}: {shown}{more}: add recordings, ask for fewer --clips-per-cell or other "
         "--durations-ms, or allow more --clips-per-recording"
     )
 
