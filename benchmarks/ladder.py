@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -169,27 +170,30 @@ def _as_white_noise(row: Mapping[str, Any], bench: Path, seed: int) -> dict[str,
 
 
 def train_rung(rung: Rung, manifest: Path, out: Path, steps: int, seed: int) -> Path:
-    """Train, unless that was done before; the folder of the model."""
-    if not (out / "train.json").is_file():
-        recipe = Recipe(
-            stage="finetune",
-            output_dir=str(out),
-            data=DataRecipe(train=(str(manifest),), allow_outside=True),
-            model="tiny",
-            prompt=QUESTION.prompt,
-            detection=DetectionRecipe(QUESTION.answers, loss_on=rung.loss_on),
-            max_steps=steps,
-            tokens_per_batch=2048,
-            learning_rate=1e-3,
-            warmup_ratio=0.1,
-            train_projector=rung.train_projector,
-            lora=LoraRecipe(**{"language_model": (), **rung.scopes}),
-            eval_steps=steps,
-            save_steps=steps,
-            save="adapter",
-            deafness=DeafnessRecipe(clips=MIN_DEAFNESS_CLIPS, permutations=100),  # measured on a thousand clips soon enough
-            seed=seed,
-        )
+    """Train, unless just that was done before; the folder of the model."""
+    recipe = Recipe(
+        stage="finetune",
+        output_dir=str(out),
+        data=DataRecipe(train=(str(manifest),), allow_outside=True),
+        model="tiny",
+        prompt=QUESTION.prompt,
+        detection=DetectionRecipe(QUESTION.answers, loss_on=rung.loss_on),
+        max_steps=steps,
+        tokens_per_batch=2048,
+        learning_rate=1e-3,
+        warmup_ratio=0.1,
+        train_projector=rung.train_projector,
+        lora=LoraRecipe(**{"language_model": (), **rung.scopes}),
+        eval_steps=steps,
+        save_steps=steps,
+        save="adapter",
+        deafness=DeafnessRecipe(clips=MIN_DEAFNESS_CLIPS, permutations=100),  # measured on a thousand clips soon enough
+        seed=seed,
+    )
+    told = out / "train.json"
+    kept = json.loads(told.read_text(encoding="utf-8"))["recipe"] if told.is_file() else None
+    if kept != json.loads(json.dumps(recipe.as_dict())):
+        shutil.rmtree(out, ignore_errors=True)
         train(recipe, console=Console(stderr=True, quiet=True))
     return out
 
@@ -284,7 +288,7 @@ def draw(result: Mapping[str, Any], figure: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "ladder", help="models found there are not trained again")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "ladder", help="models found there of the same recipe are not trained again")
     parser.add_argument("--steps", type=int, default=Size.steps)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "ladder.json")
     parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "images" / "ladder.png")

@@ -78,3 +78,18 @@ def test_an_optimiser_that_was_given_up_ends_with_1(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(run_module, "run_search", lambda *args, **kwargs: {"stopped": "optimiser", "why": "3 rounds in a row without a prompt"})
     assert main(["prompt-search", "tiny", "--dev", str(bench), "--out", "out", "--json"]) == 1
     assert capsys.readouterr().err == "error: 3 rounds in a row without a prompt: the best prompt so far stands\n"
+
+
+def test_a_winner_that_is_worse_on_test_is_not_recommended(monkeypatch: pytest.MonkeyPatch, bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scored = {"reward": 1.0, "balanced_accuracy": 0.5, "condition_accuracy": 0.5, "round": 0, "prompt": "new"}
+    difference = {"balanced_accuracy": -0.1, "interval": {"low": -0.2, "high": 0.1}}
+    figures = {"clips": 8, "failed": 0, "difference": difference, "mcnemar": {"p_value": 1.0}}
+    figures |= {"start": {"balanced_accuracy": 0.6}, "winner": {"balanced_accuracy": 0.5}}
+    result = {"refused": {}, "prompts_scored": 2, "rounds": 1, "clips_scored": 16, "duplicates": 0, "why": "all", "stopped": "rounds"}
+    result |= {"start": scored, "best": scored, "test": {"prompts": {"start": "old", "winner": "new"}, "figures": figures}}
+    (bench.parent / "memory.json").write_text(json.dumps({"best": [scored]}))
+    monkeypatch.setattr(run_module, "run_search", lambda *args, **kwargs: result)
+    assert main(["prompt-search", "tiny", "--dev", str(bench), "--out", str(bench.parent)]) == 0
+    *_, verdict, last = capsys.readouterr().out.splitlines()
+    assert verdict == "the best prompt of dev is worse on test: keep the old prompt"
+    assert "to use it all the same: audiograft detect" in last

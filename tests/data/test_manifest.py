@@ -150,6 +150,9 @@ def test_a_file_name_that_is_not_utf_8_survives(manifest: Path) -> None:
 
 
 def test_missing_manifest_points_to_prepare(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("audio,label\na.wav,SPEECH\n")
+    with pytest.raises(DataError, match=r"m\.csv: a table is no manifest: make one of it with `audiograft prepare csv .*m\.csv --out FOLDER`"):
+        find_manifest(tmp_path / "m.csv")
     with pytest.raises(DataError, match=r"none\.jsonl: no such manifest: .*`audiograft prepare`"):
         read_manifest(tmp_path / "none.jsonl")
 

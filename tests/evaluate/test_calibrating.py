@@ -67,6 +67,17 @@ def test_the_temperature_is_found_and_written_with_what_it_was_fitted_on(model: 
     assert written.prompt == DEFAULT_QUESTION.prompt
 
 
+def test_where_no_clip_is_wrong_the_smoothed_targets_are_said(model: Path, tmp_path: Path) -> None:
+    separable = [row | {"label": row["predicted"]} for row in dev_rows(60)]
+    found = calibrate(model, predictions=dev_run(tmp_path, model, separable))
+    assert found.smoothed
+    assert found.as_dict()["notes"] == found.notes
+    assert "the loss has no minimum" in found.notes[0]
+    plain = calibrate(model, predictions=dev_run(tmp_path, model, dev_rows(60)))
+    assert plain.notes == []
+    assert plain.after["nll"] <= plain.before["nll"]
+
+
 def test_the_threshold_mends_a_shift_unless_it_is_not_wanted(model: Path, tmp_path: Path) -> None:
     run = dev_run(tmp_path, model, dev_rows(shift=1.5))
     found = calibrate(model, predictions=run)

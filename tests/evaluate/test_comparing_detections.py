@@ -66,6 +66,18 @@ def test_few_recordings_are_called_so(runs: Write) -> None:
     assert "3 recordings only: the interval is wide and rough" in found["notes"] or "3 recordings only" in str(found["comparisons"][0]["notes"])
 
 
+def test_without_a_clip_on_which_they_differ_there_is_no_interval(runs: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row | {"room": "a" if number < 10 else "b"} for number, row in enumerate(judged([True] * 20))]
+    other = [row | ({"predicted": "NONSPEECH"} if number >= 15 else {}) for number, row in enumerate(rows)]
+    paths = runs(rows, other)
+    alike, differing = compare(paths, by="room")["parts"]
+    why = "no clip of 10 on which they differ, so there is no interval: up to 25.9 points by the rule of three"
+    assert alike["accuracy_interval"] == {**alike["accuracy_interval"], "low": None, "high": None, "method": "none", "warning": why}
+    assert differing["accuracy_interval"]["low"] is not None
+    assert main(["compare", *map(str, paths), "--by", "room"]) == 0
+    assert f"note: room a, b: {why}" in capsys.readouterr().out
+
+
 def test_parts_of_the_bench_are_compared_alone_and_adjusted(runs: Write) -> None:
     rows = detected.detections(8)
     better = [row | ({"predicted": row["label"]} if row["duration_ms"] == 200 else {}) for row in rows]

@@ -263,6 +263,7 @@ def test_figures_come_from_the_predictions_alone(engine: Engine, bench: Path, tm
         ({"messages": [{"role": "user", "content": "<audio>What?"}]}, {}, "row 'c0' has a conversation, and all labels are detected by one"),
         ({"prompt": "Is it?"}, {}, "row 'c0' has a prompt of its own, and all labels are detected by one: give it as --prompt"),
         ({"label": "SINGING"}, {}, "row 'c0' is labelled 'SINGING', and the labels to choose from are SPEECH, NONSPEECH"),
+        ({"label": "speech"}, {}, "row 'c0' is labelled 'speech', and the labels to choose from are SPEECH, NONSPEECH: spell it SPEECH"),
         ({}, {"context": ["Ada"]}, "labels are detected in clips, by one question: leave --context and --audio none out"),
         ({}, {"audio": "none"}, "labels are detected in clips, by one question: leave --context and --audio none out"),
         ({}, {"threshold": 2}, "threshold must be a probability from 0 to 1, not 2"),
@@ -276,6 +277,26 @@ def test_what_does_not_fit_is_told_in_a_line(changes: Row, options: dict[str, An
         evaluate(engine, manifest, tmp_path / "run", **options)
     assert error in str(told.value)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("silero", "did you mean silero-vad?"), ("webrtc", "did you mean webrtc-vad?"), ("tiny-detekt", "did you mean tiny-detect?"), ("q", "give a")],
+)
+def test_an_unknown_detector_is_told_with_those_there_are(name: str, expected: str, bench: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as told:
+        evaluate(name, bench, tmp_path / "run")
+    assert f"unknown model {name}: {expected}" in str(told.value)
+    assert "or one of silero-vad, silero-vad:loud, webrtc-vad, energy-vad" in str(told.value)
+    assert "tiny-encoder" not in str(told.value)
+
+
+def test_a_label_that_cannot_be_chosen_is_refused_before_a_model_is_opened(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = sounds / "misspelt.jsonl"
+    write_manifest(manifest, rows(label="speech"))
+    monkeypatch.setattr("audiograft.evaluate.detecting.open_engine", lambda *model, **options: pytest.fail("the model was opened"))
+    with pytest.raises(DataError, match="spell it SPEECH"):
+        evaluate("tiny", manifest, tmp_path / "run")
 
 
 def test_labels_and_texts_are_not_mixed(sounds: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -85,6 +86,17 @@ def test_files_from_elsewhere_need_a_label_and_what_was_detected(tmp_path: Path)
     rows = read_predictions(detected.write_run(tmp_path / "probs", probs))
     assert [row.hypothesis for row in rows] == ["SPEECH", "NONSPEECH"]
     assert {row.task for row in rows} == {"detection"}
+
+
+def test_clips_of_one_class_are_told_of_first(tmp_path: Path) -> None:
+    def printed(*labels: str) -> str:
+        page = io.StringIO()
+        print_metrics(scored(tmp_path / "-".join(labels), plain(*labels)), Console(file=page, width=160))
+        return page.getvalue()
+
+    first = printed("NONSPEECH", "NONSPEECH").splitlines()[0]
+    assert first.startswith("all 2 clips are labelled NONSPEECH: a model that always says NONSPEECH would be right on all of them")
+    assert "are labelled" not in printed("SPEECH", "NONSPEECH")
 
 
 def test_a_row_is_written_as_it_was_read(tmp_path: Path) -> None:

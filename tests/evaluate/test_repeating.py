@@ -119,6 +119,7 @@ def test_a_part_without_a_label_is_refused(bench: Path, tmp_path: Path) -> None:
     [
         (([0, 0], 1, ()), "different numbers"),
         (([], 1, ()), "different numbers"),
+        (([0, -1], 1, ()), "seeds must be from 0 to 4294967295, not -1"),
         (([0], 0, ()), "splits must be 1 or more"),
         (([0], 1, ("detection=null",)), "a section detection"),
         (([0], 1, ("data.train=[{source: esc50, path: x}]",)), "manifests without weights"),

@@ -84,7 +84,8 @@ def test_temperature_is_recovered_and_is_the_likeliest(true: float) -> None:
     odds, positive = draw(4000, true)
     fit = fit_temperature(odds, positive)
     found = fit.value
-    assert found == pytest.approx(true, rel=0.07) and not fit.smoothed
+    assert found == pytest.approx(true, rel=0.07)
+    assert not fit.smoothed
     plain = optimize.minimize_scalar(lambda log_t: negative_log_likelihood(positive, special.expit(odds / math.exp(log_t))), bounds=(-4, 4))
     assert found == pytest.approx(math.exp(plain.x), rel=1e-4)
 
@@ -99,7 +100,8 @@ def test_temperature_mends_calibration() -> None:
 
 def test_classes_told_apart_without_an_error_do_not_make_the_temperature_0() -> None:
     found = fit_temperature([3.0, 2.5, -2.0, -4.0], [True, True, False, False])
-    assert 0.3 < found.value < 5 and found.smoothed
+    assert 0.3 < found.value < 5
+    assert found.smoothed
     assert fit_temperature([30.0, 25.0, -20.0, -40.0], [True, True, False, False]).value == pytest.approx(10 * found.value, rel=1e-3)
 
 

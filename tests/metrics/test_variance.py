@@ -59,7 +59,7 @@ def test_differences_of_less_than_a_clip_are_called_so() -> None:
         "2 seeds and 2 splits are too few to part the variance, and an sd of 0 is no finding: 4 of each tell more",
         "runs differ by less than one test clip: one test clip is 2 points",
     )
-    assert variance_parts(np.array([[0.90, 0.91], [0.91, 0.90]]), n_test_clips=5000).notes == ()
+    assert variance_parts(np.tile([[0.90, 0.91], [0.91, 0.90]], (2, 2)), n_test_clips=5000).notes == ()
 
 
 @pytest.mark.parametrize(("shape", "known", "missing"), [((1, 4), "split_sd", "seed_sd"), ((4, 1), "seed_sd", "split_sd")])

@@ -114,6 +114,8 @@ def _check(recipe: Recipe, source: str, seeds: Sequence[int], n_splits: int) -> 
         raise ConfigError(f"{source}: what is repeated are detections: give the recipe a section detection, with answers for the labels")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError("seeds must be different numbers, one at least, such as 0,1,2")
+    if wrong := [seed for seed in seeds if not 0 <= seed < 2**32]:  # numpy's range
+        raise ConfigError(f"seeds must be from 0 to {2**32 - 1}, not {wrong[0]}")
     if n_splits < 1:
         raise ConfigError(f"splits must be 1 or more, not {n_splits}")
     if recipe.data.streaming or any(corpus.manifest is None or corpus.weight != 1 for corpus in recipe.data.corpora):
@@ -127,6 +129,8 @@ def _plan(base: Recipe, seeds: Sequence[int], n_splits: int, out: Path, test: st
     manifests += [base.data.validation] if base.data.validation else []
     rows = read_bench(manifests, tuple(base.detection.answers), base.data.allow_outside)
     fixed = None if test is None else find_manifest(test)
+    if fixed is not None:
+        read_bench([str(fixed)], tuple(base.detection.answers), True)  # a label without an answer stops here, and not behind the trainings
     planned = []
     for split in range(n_splits):
         folder = out / f"split-{split}"

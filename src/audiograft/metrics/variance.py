@@ -111,9 +111,8 @@ def _few_levels(n_seeds: int, n_splits: int) -> tuple[str, ...]:
     """Of so few, a part of 0 says nothing: it is 0 in half of all tables whose true part is small."""
     if min(n_seeds, n_splits) >= _FEWEST_LEVELS:
         return ()
-    return (
-        f"{n_seeds} seeds and {n_splits} splits are too few to part the variance, and an sd of 0 is no finding: {_FEWEST_LEVELS} of each tell more",
-    )
+    few = f"{n_seeds} seeds and {n_splits} splits are too few to part the variance, and an sd of 0 is no finding"
+    return (f"{few}: {_FEWEST_LEVELS} of each tell more",)
 
 
 def _notes(table: Array, total: float | None, one_clip: float | None) -> tuple[str, ...]:
