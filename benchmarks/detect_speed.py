@@ -120,7 +120,7 @@ def measure(model: str, device: str = "cpu", rounds: int = 5, count: int = CLIPS
 
 
 def main() -> None:
-    from audiograft.inference.choices import DEFAULT_DETECTOR
+    from audiograft.types import DEFAULT_DETECTOR
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEFAULT_DETECTOR)

@@ -42,13 +42,13 @@ from audiograft.evaluate.detecting import detect
 from audiograft.evaluate.options import Options
 from audiograft.evaluate.plots import Share
 from audiograft.evaluate.predictions import Prediction, read_predictions
-from audiograft.inference.choices import NONSPEECH, SPEECH, ClosedQuestion
+from audiograft.inference.choices import ClosedQuestion
 from audiograft.metrics.intervals import cluster_share, wilson
 from audiograft.metrics.paired import holm, mcnemar
 from audiograft.train.detection import DetectionRecipe
 from audiograft.train.recipe import MIN_DEAFNESS_CLIPS, DataRecipe, DeafnessRecipe, LoraRecipe, Recipe
 from audiograft.train.run import train
-from audiograft.types import SAMPLE_RATE_HZ
+from audiograft.types import NONSPEECH, SAMPLE_RATE_HZ, SPEECH
 
 ROOT = Path(__file__).resolve().parent.parent
 RANDOM_LEVELS, ONE_PEAK = "rms-random", "peak"

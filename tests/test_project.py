@@ -33,7 +33,7 @@ def test_every_direct_dependency_is_pinned_once() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     direct = {normalised(item) for group in (project["dependencies"], *project["optional-dependencies"].values()) for item in group}
     lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    assert all(re.fullmatch(r"[A-Za-z0-9-]+==[0-9.]+", line) for line in lines)
+    assert all(re.fullmatch(r"[A-Za-z0-9-]+==[0-9.]+(post[0-9]+)?", line) for line in lines)
     pinned = [normalised(line) for line in lines]
     assert len(pinned) == len(set(pinned))
     # One group may name others of the package's own.

@@ -12,11 +12,12 @@ import pytest
 import soundfile
 import torch
 
-from audiograft.inference.choices import NONSPEECH, SPEECH, ClosedQuestion, choice_question, score_choices, speech_probs
+from audiograft.inference.choices import ClosedQuestion, choice_question, score_choices, speech_probs
 from audiograft.inference.detection import is_constant
 from audiograft.inference.engine import Engine
-from audiograft.inference.segments import Segmentation, segments, weakest_windows, window_starts
-from audiograft.types import AudioError, ConfigError, Detection
+from audiograft.inference.segmentation import Segmentation
+from audiograft.inference.segments import segments, weakest_windows, window_starts
+from audiograft.types import NONSPEECH, SPEECH, AudioError, ConfigError, Detection
 
 QUESTION = ClosedQuestion("Speech?\n<audio>", {SPEECH: "A", NONSPEECH: "B"}, threshold=0.5)
 MATERIAL = ClosedQuestion("Which?", {"wood": "A", "metal": "B"})

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiograft.inference.segments import Segmentation, segments, weakest_windows, window_starts
+from audiograft.inference.segmentation import Segmentation
+from audiograft.inference.segments import segments, weakest_windows, window_starts
 from audiograft.types import ConfigError, SpeechSegment
 
 PLAIN = Segmentation(window_ms=100, hop_ms=100, min_speech_ms=0, min_silence_ms=0, speech_pad_ms=0)

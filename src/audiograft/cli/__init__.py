@@ -24,7 +24,7 @@ from audiograft.types import AudiograftError
 VERBS = {
     "transcribe": "Write down what is said in audio files.",
     "ask": "Answer a question about one clip, several clips, or none.",
-    "detect": "Say of each clip whether there is speech, and how sure that is.",
+    "detect": "Say whether a clip holds speech, and how surely.",
     "evaluate": "Run a model over a manifest and score what it writes.",
     "report": "Write a run's report again; draw a training run's curves.",
     "compare": "Say whether runs differ, and what may be claimed.",
@@ -38,7 +38,7 @@ VERBS = {
     "cache-features": "Run the frozen encoder over a corpus, once for all training.",
     "plan": "Say what a recipe costs: parameters, memory, FLOPs, hours.",
     "train": "Run one training stage from a recipe.",
-    "repeat": "Train over several seeds and splits; say how far results vary.",
+    "repeat": "Train over seeds and splits, and say how far results vary.",
     "prompt-search": "Let a language model look for a better prompt.",
     "push": "Upload a model to the Hugging Face hub, with a card.",
     "selftest": "Check that a model is, on this machine, what it should be.",

@@ -15,11 +15,11 @@ import typer
 from audiograft.cli.listening import find_clips, in_order, load_engine, with_manifests, writable
 from audiograft.cli.options import AllowOutsideOption, DeviceOption
 from audiograft.cli.terminal import print_error, progress, quiet_libraries
-from audiograft.inference.choices import DEFAULT_DETECTOR, DEFAULT_QUESTION, SPEECH, ClosedQuestion, choice_question, find_question
-from audiograft.inference.segments import Segmentation
-from audiograft.types import AudioError, Detection
+from audiograft.inference.segmentation import Segmentation
+from audiograft.types import DEFAULT_DETECTOR, SPEECH, AudioError, Detection
 
 if TYPE_CHECKING:
+    from audiograft.inference.choices import ClosedQuestion
     from audiograft.inference.engine import Engine
 
 Format = Literal["text", "jsonl", "csv"]
@@ -76,7 +76,7 @@ def detect(
     device: DeviceOption = "auto",
     allow_outside: AllowOutsideOption = False,
 ) -> None:
-    """Say of each clip whether there is speech, and how sure that is.
+    """Say whether a clip holds speech, and how surely.
 
     The answer is read from one forward pass: nothing is generated. With --choices any other question is asked, of a model that can follow it.
 
@@ -88,6 +88,8 @@ def detect(
              audiograft detect meeting.mp3 --min-silence-ms 500
              audiograft detect sounds/ --choices "dog,car,rain" --model HUB_ID
     """
+    from audiograft.inference.choices import find_question
+
     segmentation = Segmentation(window_ms, hop_ms, None, min_speech_ms, min_silence_ms, speech_pad_ms, max_speech_s)
     labels = None if choices is None else _labels(choices, threshold, segments)
     quiet_libraries()
@@ -121,6 +123,8 @@ def _labels(choices: str, threshold: float | None, segments: bool | None) -> lis
 
 def _own_question(own: ClosedQuestion | None, model: str, prompt: str | None) -> ClosedQuestion:
     """What the model is asked, and on stderr what a user should know about that."""
+    from audiograft.inference.choices import DEFAULT_QUESTION
+
     question = own or DEFAULT_QUESTION
     if prompt is not None:
         question = replace(question, prompt=prompt, temperature=1.0, threshold=0.5, chosen_on=None)
@@ -138,6 +142,8 @@ def _own_question(own: ClosedQuestion | None, model: str, prompt: str | None) ->
 
 def _any_question(labels: list[str], own: ClosedQuestion | None, model: str, prompt: str | None, tokenizer: Any) -> ClosedQuestion:
     """Which of the labels it is, and on stderr whether the model can't know."""
+    from audiograft.inference.choices import choice_question
+
     question = choice_question(labels, tokenizer, prompt)
     if own is not None:
         learnt = f"learnt to tell {', '.join(own.labels)} alone"

@@ -23,7 +23,7 @@ def repeat(
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Wins over the recipe; repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print repeat.json instead of the tables.")] = False,
 ) -> None:
-    """Train over several seeds and splits; say how far results vary.
+    """Train over seeds and splits, and say how far results vary.
 
     The rows of data.train and data.validation are split anew for each split, 80 : 10 : 10, so that no speaker and no recording is on two sides; each
     run is tested on its split's own test part. The variance is taken apart: so much by the seed, so much by the split. The same command goes on

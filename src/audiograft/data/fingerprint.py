@@ -60,7 +60,7 @@ _MIN_SCORE = 10.0
 _MIN_SHARE = 0.6
 """Of the peaks of one of both clips: what is shared by less is a phrase said twice or a jingle, unless it is long."""
 _LONG_S = 3.0
-_MIN_OVERLAP_S = 0.25
+_MIN_OVERLAP_S = 0.2
 """In less, a chord or a vowel is all that there is: every peak of one may have a counterpart in another."""
 
 

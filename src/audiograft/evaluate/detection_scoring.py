@@ -12,13 +12,12 @@ from audiograft.evaluate.clips import as_dict
 from audiograft.evaluate.detection_conditions import CELLS, CONDITIONS, condition_values, grouped_levels
 from audiograft.evaluate.folder import RUN_NAME
 from audiograft.evaluate.predictions import PREDICTIONS_NAME, Prediction
-from audiograft.inference.choices import NONSPEECH, SPEECH
 from audiograft.metrics.detection import DetectionScores, Rate, condition_table, score_detection
 from audiograft.metrics.groups import mean_over_groups
 from audiograft.metrics.mixed_model import fit_mixed_model
 from audiograft.metrics.psychometric import psychometric_curves
 from audiograft.metrics.ranking import Figure
-from audiograft.types import DataError
+from audiograft.types import NONSPEECH, SPEECH, DataError
 
 GROUPED_BY = ("speaker", "kind")
 """What clips of one class have in common besides their recording: the first that all of them name."""

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from audiograft.data.manifest import scan_rows
-from audiograft.inference.choices import NONSPEECH, SPEECH
-from audiograft.types import DataError, confidence
+from audiograft.types import NONSPEECH, SPEECH, DataError, confidence
 
 PREDICTIONS_NAME = "predictions.jsonl"
 Task = Literal["transcript", "answer", "detection"]

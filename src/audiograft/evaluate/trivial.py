@@ -13,9 +13,8 @@ from audiograft import __version__
 from audiograft.data.detection.leaks import CUES, TrivialClassifier, measure_rows, measure_trivial
 from audiograft.data.manifest import find_manifest, read_rows
 from audiograft.evaluate.run import evaluate
-from audiograft.inference.choices import NONSPEECH, SPEECH
 from audiograft.inference.vads import THRESHOLD, FloatArray
-from audiograft.types import ConfigError, DataError
+from audiograft.types import NONSPEECH, SPEECH, ConfigError, DataError
 
 Waveform = npt.NDArray[np.float32]
 

@@ -18,11 +18,8 @@ import numpy.typing as npt
 
 from audiograft.data.manifest import replace_text
 from audiograft.messages import Message, place_clips
-from audiograft.types import DETECTION_FILE, ConfigError, DataError
+from audiograft.types import DETECTION_FILE, NONSPEECH, SPEECH, ConfigError, DataError
 
-DEFAULT_DETECTOR = "tiny-detect"
-"""The detector that ships with the package."""
-SPEECH, NONSPEECH = "SPEECH", "NONSPEECH"
 SOUNDLESS_SCORE = -100.0
 """Log-probability of speech where there is no sound, so that no model is asked: 0 by any temperature, and still a number."""
 

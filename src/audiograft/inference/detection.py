@@ -13,7 +13,8 @@ import numpy.typing as npt
 from audiograft.audio import AudioInput, Clip, is_silent, load_audio
 from audiograft.inference.choices import SOUNDLESS_SCORE, ChoiceScorer, ClosedQuestion, choice_probs
 from audiograft.inference.decoding import Waveform
-from audiograft.inference.segments import Segmentation, segments, weakest_windows, window_starts
+from audiograft.inference.segmentation import Segmentation
+from audiograft.inference.segments import segments, weakest_windows, window_starts
 from audiograft.inference.transcribing import room_behind
 from audiograft.types import SAMPLE_RATE_HZ, AudioError, ConfigError, Detection
 

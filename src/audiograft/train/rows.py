@@ -18,12 +18,11 @@ from audiograft.data.manifest import find_manifest, iterate_rows, row_to_sample
 from audiograft.data.prompts import drawn, read_prompts, with_drawn_prompt
 from audiograft.data.text import text_fault
 from audiograft.data.traces import ClipTrace, audio_digest
-from audiograft.inference.choices import SPEECH
 from audiograft.messages import conversation
 from audiograft.model import AudioGraftProcessor
 from audiograft.model.outputs import IGNORE_INDEX
 from audiograft.train.detection import DetectionRecipe
-from audiograft.types import SAMPLE_RATE_HZ, WINDOW_S, WINDOW_SAMPLES, AudioError, DataError, Rejection, Sample
+from audiograft.types import SAMPLE_RATE_HZ, SPEECH, WINDOW_S, WINDOW_SAMPLES, AudioError, DataError, Rejection, Sample
 
 Waveform = npt.NDArray[np.float32]
 
