@@ -88,7 +88,7 @@ def main() -> None:
         "tuned_on_dev": tuned,
         "babble": in_babble,
         "differences": {name: difference(folder, runs / args.model, runs / "pages") for name, folder in others.items()},
-        "shared_with_training": None if args.train is None else compare_manifests(args.train, test),
+        "shared_with_training": None if args.train is None else compare_manifests([args.train], test).counts,
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
