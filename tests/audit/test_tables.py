@@ -127,7 +127,7 @@ def test_the_quality_of_suggestions_is_shown_where_it_is_known(run: AuditRun) ->
     given = verdicts("ann", a="label_noise", b="model_error")
     ranking = {id_: Suggestion(score, [], {}) for id_, score in zip("ab", (0.9, 0.8), strict=True)}
     shown = printed(results(run, given) | {"suggestions": suggestion_quality(ranking, given)})
-    assert "│ first 5     │ 2      │ 1           │ 50.00 % (9.45 % to 90.55 %) │ 100.00 % (20.65 % to 100.00 %) │" in shown
+    assert "│ first 5     │ 2      │ 1           │ 50.00 % (9.45-90.55 %) │ 100.00 % (20.65-100.00 %) │" in shown
     assert "suggestions" not in printed(results(run, given) | {"suggestions": None})
 
 
