@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -282,15 +281,15 @@ def test_suggestions_are_marked_as_such(serve: Serve, opened: Opener, tmp_path: 
     )
 
 
-def test_ten_thousand_clips(serve: Serve, opened: Opener, record_property: Callable[[str, object], None]) -> None:
-    served = serve(mistaken(10_000))
+def test_ten_thousand_clips(serve: Serve, opened: Opener) -> None:
+    """Filters tell the right counts and only what can be seen is drawn; benchmarks/audit_page.py says how fast."""
+    texts = mistaken(10_000)
+    served = serve(texts)
+    n_found = sum("music" in f"{reference} {hypothesis}".lower() for reference, hypothesis in texts)
     context = opened(served.address).context
     page = opened(served.address, rater=None, context=context)  # the name is known: nothing is waited for
-    page.wait_for_function("() => performance.getEntriesByName('audit-first-paint').length > 0")
-    first_paint_ms = page.evaluate("performance.getEntriesByName('audit-first-paint')[0].duration")
-    page.evaluate("performance.clearMeasures('audit-filter')")
     page.fill("#search", "music")
-    expect(page.locator("#found")).to_contain_text("of 10,000 clips")
+    expect(page.locator("#found")).to_have_text(f"{n_found:,} of 10,000 clips")
     page.select_option("#sort", "wer-down")
     page.click("#more-filters summary")
     page.fill("#wer-low", "10")
@@ -301,12 +300,6 @@ def test_ten_thousand_clips(serve: Serve, opened: Opener, record_property: Calla
     page.locator("#clip-title").focus()
     page.keyboard.press("2")
     saved(page, 1, 10_000)
-    filter_ms = max(page.evaluate("performance.getEntriesByName('audit-filter').map((entry) => entry.duration)"))
     page.keyboard.press("End")
     expect(page.locator("#clip-place")).to_have_text("10,000 of 10,000")
     assert page.locator(".row").count() < 30
-    print(f"10,000 clips: first paint {first_paint_ms:.0f} ms, slowest filter {filter_ms:.0f} ms")
-    record_property("first_paint_ms", first_paint_ms)
-    record_property("filter_ms", filter_ms)
-    assert first_paint_ms < 2000
-    assert filter_ms < 200

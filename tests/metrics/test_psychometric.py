@@ -8,6 +8,7 @@ import math
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from audiograft.metrics.curve_fits import SHAPES, CurveData, bounds, fit_curves, log_likelihoods, probabilities
+from audiograft.metrics.curve_fits import CurveData, Shape, bounds, fit_curves, log_likelihoods, probabilities
 from audiograft.metrics.curves import CurveOptions, PsychometricFit
 from audiograft.metrics.psychometric import measure_curve, psychometric_curves
 from audiograft.types import DataError
@@ -50,7 +51,7 @@ def observer(guess: float = 0.5) -> PsychometricFit:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.sampled_from(SHAPES),
+    st.sampled_from(get_args(Shape)),
     st.floats(240, 800),
     st.floats(1.5, 4.0),
     st.floats(0.005, 0.08),
@@ -67,7 +68,7 @@ def test_curves_without_noise_are_recovered(shape: str, level: float, slope: flo
     assert found.parameters[0, 2] == pytest.approx(lapse, abs=0.01)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", get_args(Shape))
 def test_no_optimiser_of_scipys_finds_a_likelier_curve(shape: str) -> None:
     rng, levels = np.random.default_rng(2), np.log2(DURATIONS)
     truth = np.array([[math.log2(380), math.log(2.5), 0.03]])

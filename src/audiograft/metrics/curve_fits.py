@@ -10,7 +10,6 @@ from scipy import special
 
 Array = np.ndarray
 Shape = Literal["logistic", "gaussian", "weibull"]
-SHAPES: tuple[Shape, ...] = ("logistic", "gaussian", "weibull")
 
 MOST_LAPSES = 0.1
 """The lapse rate lies between 0 and this (Wichmann and Hill 2001 have 0.06): a flat prior, so that data without a plateau keep a curve."""

@@ -85,7 +85,9 @@ class TemplateOptimiser:
         mark = rng.choice(_MARKS)
         for answer in self._answers.values():
             marked = rf"^\(?{re.escape(answer)}(?:\)|\.|:| =| -)(?= )"
-            prompt = re.sub(marked, lambda _, answer=answer: mark.format(answer=answer), prompt, flags=re.MULTILINE)  # type: ignore[misc]
+            # Backslashes in an answer would be taken for groups of the pattern.
+            written = mark.format(answer=answer).replace("\\", r"\\")
+            prompt = re.sub(marked, written, prompt, flags=re.MULTILINE)
         return prompt
 
     def _order(self, prompt: str, rng: random.Random) -> str:

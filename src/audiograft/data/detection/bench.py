@@ -182,7 +182,7 @@ def _by_origin(slots: Sequence[Slot], origins: Mapping[str, Sequence[Origin]]) -
 
 def _kind(slot: Slot, design: Design) -> str:
     """The kinds of a split take turns in each cell, from one that is drawn on."""
-    kinds = kinds_of(slot.split)  # type: ignore[arg-type]
+    kinds = kinds_of(slot.split)
     order = generator(design.seed, "kinds", slot.cell).permutation(len(kinds))
     return kinds[int(order[slot.number % len(kinds)])]
 

@@ -230,7 +230,7 @@ def measure_leaks(
         raise DataError(f"no clip to learn from is {unknown[0]}: each part needs all classes")
     if len(classes) < 2:
         raise DataError(f"all test clips are {', '.join(classes) or 'missing'}: a test needs two classes")
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     chance = 1 / len(classes)
     cues = {}
