@@ -40,7 +40,8 @@ from audiograft.model.checkpoint import resolve_model
 
 VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
     "{% elif part['type'] == 'video' %}{{ '<|vision_start|><|video_pad|><|vision_end|>' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
     "{% endif %}{{ '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -208,7 +209,8 @@ def accuracy(model: Qwen2VLForConditionalGeneration, teacher: Teacher, spelled: 
             logits, labels = logits_of(model.eval(), batch_of(lessons, dev.image_id))
             hits = iter((logits.argmax(-1) == labels).tolist())
             for (_, question), lesson in zip(chunk, lessons, strict=True):
-                right[question.kind] += all([next(hits) for label in lesson.labels if label != -100])
+                answer = [next(hits) for label in lesson.labels if label != -100]
+                right[question.kind] += all(answer)
     model.train()
     return f"{sum(right.values()) / len(asked):.3f} (" + ", ".join(f"{kind} {right[kind] / counts[kind]:.2f}" for kind in sorted(counts)) + ")"
 

@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return print_error("out of memory: use a smaller --batch-size, or a smaller tokens_per_batch in the recipe")
     if code == _INTERRUPTED:
         words = sys.argv[1:] if arguments is None else arguments
-        if words[0] in _GOING_ON and words[1:2] != ["synthetic"]:
+        if words[0] in _GOING_ON and words[1:2] not in (["synthetic"], ["scenes"]):
             typer.echo(f"interrupted: the same command goes on {_GOING_ON[words[0]]}", err=True)
     return code or 0
 

@@ -87,6 +87,30 @@ def synthetic(
     typer.echo(f"{rows} clips in {manifest}")
 
 
+@app.command()
+def scenes(
+    out: Annotated[Path, typer.Option(help="Folder for manifest.jsonl, images/ and audio/.")],
+    split: Annotated[Literal["train", "dev", "test"], typer.Option(help="Which scenes; no scene is in two splits.")],
+    rows: Annotated[int, typer.Option(min=1, help="Number of scenes, with one question each.")],
+    spoken: Annotated[float, typer.Option(min=0, max=1, help="Share of questions that are spoken; the others are written.")] = 0.0,
+    voices: Annotated[Literal["training", "held-out"], typer.Option(help="held-out is for the test split alone.")] = "training",
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes; another seed, other scenes.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
+) -> None:
+    """Draw scenes of coloured shapes and ask about them, written or spoken.
+
+    Example: audiograft prepare scenes --out corpus/scenes --split train --rows 1000 --spoken 0.5
+    """
+    from audiograft.data.card import write_card
+    from audiograft.data.scenes.generate import prepare_scenes
+
+    drawn = {"split": split, "rows": rows, "spoken": spoken, "voices": voices, "seed": seed}
+    with progress("drawing", rows) as advance:
+        manifest = prepare_scenes(out, split=split, rows=rows, spoken=spoken, voices=voices, seed=seed, workers=workers, on_row=advance)
+    write_card(out, {"manifest": manifest}, None, n_read=rows, made_by={"source": "scenes", **drawn})
+    typer.echo(f"{rows} scenes in {manifest}")
+
+
 app.command()(detection)
 
 

@@ -1,4 +1,4 @@
-"""Write a corpus of scenes: `manifest.jsonl`, PNG pictures, and WAV files of the spoken questions. Same arguments, same bytes, on any number of workers."""
+"""Write a corpus of scenes: `manifest.jsonl`, PNG pictures, spoken questions as WAV files. Same arguments, same bytes, on any number of workers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Questions about scenes, with the answers that the scenes give: colour, shape, count, position, size, comparison.
 
-A question is asked only where the scene answers it: `where is the red circle` needs exactly one red circle. Questions and answers are lower-case words
-without punctuation, as a voice reads them.
+A question is asked only where the scene answers it: `where is the red circle` needs exactly one red circle. Questions and answers are lower-case
+words without punctuation, as a voice reads them.
 """
 
 from __future__ import annotations
