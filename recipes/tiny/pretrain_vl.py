@@ -53,7 +53,10 @@ LESSON_SHARE = 0.25
 SPELLED_SHARE = 0.4
 """Of the rows with a scene."""
 MOST_TURNS = {"written": 4, "spelled": 2}
-POSITIONS_PER_BATCH = 3200
+POSITIONS_PER_BATCH = 2000
+DESCRIBED_SHARE = 0.6
+"""Of the rows with written questions: these end with a description of the whole scene, which tells most about what is to be seen."""
+DESCRIBE = "what do you see"
 POOL_ROWS = 512
 """So many rows are drawn at once, and those of similar length share a batch."""
 EYES_LEARNING_RATE = 1.5e-3
@@ -128,7 +131,11 @@ class Teacher:
             return Lesson(*row(next(self.sentences), self.tokenizer, self.letters, self.rng))
         scene, spelled = next(self.scenes), self.rng.random() < SPELLED_SHARE
         turns = self.rng.randint(1, MOST_TURNS["spelled" if spelled else "written"])
-        return self.about(scene, [ask_about(scene, self.rng) for _ in range(turns)], spelled)
+        questions = [ask_about(scene, self.rng) for _ in range(turns)]
+        if not spelled and self.rng.random() < DESCRIBED_SHARE:
+            # Behind the questions, which would be answered from it otherwise and not from the picture.
+            questions[1:] = [*questions[1:2], SceneQuestion("description", DESCRIBE, scene.name.replace(",", " and"))]
+        return self.about(scene, questions, spelled)
 
     def batches(self) -> Iterator[list[Lesson]]:
         """Endless batches of rows of similar length, in random order within each pool."""

@@ -21,7 +21,7 @@ from audiograft.model.modeling import AudioGraftForConditionalGeneration
 from audiograft.model.processing import AudioGraftProcessor
 from audiograft.types import AudiograftError, ConfigError
 
-SHIPPED = ("tiny", "tiny-detect", "tiny-encoder", "tiny-lm")
+SHIPPED = ("tiny", "tiny-detect", "tiny-vl", "tiny-encoder", "tiny-lm", "tiny-vl-lm")
 """Models inside the package, by name."""
 
 
