@@ -2,7 +2,9 @@
 
     python recipes/tiny/pretrain_vl.py --out DIR --minutes 30
 
-It looks at scenes of coloured shapes and answers questions about them (audiograft.data.scenes), several a scene, turn by turn. In part of the rows
+First the eyes alone learn to name what each patch of a scene shows, by a linear layer that is thrown away afterwards: as large models do, this one
+starts from eyes that have seen pictures before. Then the whole looks at scenes and answers questions about them (audiograft.data.scenes), several a
+scene, turn by turn, and describes the scene in the end. In part of the rows
 (`SPELLED_SHARE`) the questions are spelled out in letters as in pretrain_lm.py, where an audio token will stand for some letters later: a large
 language model can read spelled-out text from the start, also beside a picture. The other rows (`LESSON_SHARE`) are the lessons of pretrain_lm.py, so
 that nothing of these is forgotten.
@@ -34,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from pretrain_lm import BLUR, Step, row, spell
 
 from audiograft.data.scenes.questions import SceneQuestion, ask_about
-from audiograft.data.scenes.scene import SIDE_PX, Scene, render, scenes
+from audiograft.data.scenes.scene import COLOURS, GRID, KINDS, SIDE_PX, SIZES, Scene, render, scenes
 from audiograft.data.synthetic.grammar import sentences
 from audiograft.model.checkpoint import resolve_model
 
@@ -46,7 +48,10 @@ CHAT_TEMPLATE = (
     "{% elif part['type'] == 'video' %}{{ '<|vision_start|><|video_pad|><|vision_end|>' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
     "{% endif %}{{ '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-VISION = {"depth": 4, "embed_dim": 128, "num_heads": 4, "mlp_ratio": 4, "patch_size": 14}
+PATCH_PX = 14
+VISION = {"depth": 4, "embed_dim": 128, "num_heads": 4, "mlp_ratio": 4, "patch_size": PATCH_PX}
+EYES_MINUTES = 5.0
+EYES_ROWS = 32
 MROPE_SECTION = [8, 12, 12]
 """How many of the head's rotations go by time, height and width."""
 LESSON_SHARE = 0.25
@@ -102,6 +107,60 @@ class Lesson:
     steps: list[Step]
     labels: list[int]
     pixels: Any = None
+
+
+def shown(picture: np.ndarray, scene: Scene) -> np.ndarray:
+    """(tokens, patches of a token) which shape of the scene a patch shows, from 1 on; 0 for the ground alone."""
+    patches = SIDE_PX // PATCH_PX
+    painted = np.abs(picture.astype(int) - picture[0, 0]).max(-1) > 40
+    blocks = painted.reshape(patches, PATCH_PX, patches, PATCH_PX)
+    counts = blocks.sum((1, 3))
+    # The shape lies in the place that holds the middle of what is painted.
+    middle = (np.arange(SIDE_PX) + 0.5).reshape(patches, PATCH_PX)
+    rows, columns = (
+        np.divide(sums, np.maximum(counts, 1)) for sums in (np.einsum("ahbw,ah->ab", blocks, middle), np.einsum("ahbw,bw->ab", blocks, middle))
+    )
+    numbers = {(shape.row, shape.column): number for number, shape in enumerate(scene.shapes, start=1)}
+    cells = zip((rows * GRID // SIDE_PX).astype(int).flat, (columns * GRID // SIDE_PX).astype(int).flat, counts.flat, strict=True)
+    labels = np.array([numbers.get((row, column), 0) if count >= 8 else 0 for row, column, count in cells])
+    tokens = patches // 2
+    return labels.reshape(tokens, 2, tokens, 2).transpose(0, 2, 1, 3).reshape(tokens * tokens, 4)
+
+
+def open_eyes(model: Qwen2VLForConditionalGeneration, teacher: Teacher, minutes: float) -> None:
+    """Teach the eyes what each patch shows: kind, colour and size, by a linear layer behind each visual token."""
+    options = [["none", *KINDS], ["none", *COLOURS], ["none", *SIZES]]
+    widths = [len(names) for names in options]
+    head = nn.Linear(model.config.text_config.hidden_size, 4 * sum(widths))
+    eyes = model.model.visual
+    optimiser = torch.optim.AdamW([*eyes.parameters(), *head.parameters()], lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
+    side = SIDE_PX // PATCH_PX
+    start, step, losses, hits = time.time(), 0, [], []
+    while (done := (time.time() - start) / (60 * minutes)) < 1:
+        pixels, labels = [], []
+        for scene in islice(teacher.scenes, EYES_ROWS):
+            picture = render(scene, teacher.rng)
+            pixels.append(teacher.eyes(images=[picture], return_tensors="np")["pixel_values"])
+            named = [(0, 0, 0), *((options[0].index(s.kind), options[1].index(s.colour), options[2].index(s.size)) for s in scene.shapes)]
+            labels.append(np.array(named)[shown(np.asarray(picture), scene)])
+        for group in optimiser.param_groups:
+            group["lr"] = EYES_LEARNING_RATE * min(1, (step + 1) / 100) * max(0.05, 0.5 * (1 + math.cos(math.pi * done)))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            seen = eyes(torch.from_numpy(np.concatenate(pixels)), grid_thw=torch.tensor([[1, side, side]] * EYES_ROWS)).pooler_output
+            logits = head(seen).float().reshape(-1, sum(widths)).split(widths, -1)
+        wanted = torch.from_numpy(np.concatenate(labels).reshape(-1, len(widths)))
+        loss = torch.stack([nn.functional.cross_entropy(part, wanted[:, k]) for k, part in enumerate(logits)]).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(eyes.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        losses.append(loss.item())
+        painted = wanted[:, 0] > 0
+        hits.append(torch.stack([part.argmax(-1) == wanted[:, k] for k, part in enumerate(logits)]).all(0)[painted].float().mean().item())
+        if step % 100 == 0:
+            place = f"eyes: step {step} {(time.time() - start) / 60:.1f} min"
+            print(f"{place} loss {sum(losses[-100:]) / 100:.4f}, painted patches named right {sum(hits[-100:]) / 100:.3f}", flush=True)
 
 
 class Teacher:
@@ -184,7 +243,7 @@ def batch_of(lessons: list[Lesson], image_id: int) -> dict[str, Tensor]:
     }  # fmt: skip
     pictures = [lesson.pixels for lesson in lessons if lesson.pixels is not None]
     if pictures:
-        side = SIDE_PX // VISION["patch_size"]
+        side = SIDE_PX // PATCH_PX
         batch |= {
             "pixel_values": torch.from_numpy(np.concatenate(pictures)), "image_grid_thw": torch.tensor([[1, side, side]] * len(pictures)),
             "mm_token_type_ids": torch.from_numpy(is_image.astype(np.int64)),
@@ -268,6 +327,8 @@ def main() -> None:
     teacher = Teacher(tokenizer, args.seed)
     counts = sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.model.visual.parameters())
     print(f"{counts[0] / 1e6:.2f} M parameters, {counts[1] / 1e6:.2f} M of them eyes", flush=True)
+    if not args.start:
+        open_eyes(model, teacher, EYES_MINUTES)
     train(model, teacher, args.minutes, args.out)
     for spelled in (False, True):
         print(f"dev, {'spelled' if spelled else 'written'} {accuracy(model, teacher, spelled)}", flush=True)

@@ -106,9 +106,21 @@ class AudioGraftConfig(PretrainedConfig):
         kwargs["tie_word_embeddings"] = getattr(self.text_config, "tie_word_embeddings", False)
         super().__init__(**kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers writes it, without the folders that the parts were opened from: they say more of a machine than of a model."""
+        fields: dict[str, Any] = _without_paths(super().to_dict())
+        return fields
+
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:
         """The configuration of the text decoder itself, also inside a vision-language model."""
         return self.text_config.get_text_config()
+
+
+def _without_paths(fields: Any) -> Any:
+    """A configuration as nested dicts, without the folders that its parts were opened from."""
+    if not isinstance(fields, dict):
+        return fields
+    return {key: _without_paths(value) for key, value in fields.items() if key != "_name_or_path"}
 
 
 def _as_config(value: dict[str, Any] | PretrainedConfig | None, default_type: str) -> Any:
