@@ -74,7 +74,7 @@ def know_rows(manifest: Path, how: str) -> dict[str, float]:
 
     processor = load_processor("tiny")
     rules = Rules(processor, Wording(), 0.0, 0, lambda row: None)
-    processor.training_ids([{"role": "user", "content": "a"}], "b", [])
+    processor.training_inputs([{"role": "user", "content": "a"}], "b", [])
     before = resident_peak_bytes()
     started = time.perf_counter()
     if how == "list":

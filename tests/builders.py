@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 import torch
 from peft import LoraConfig
+from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
@@ -42,8 +43,10 @@ from transformers import (
     WhisperConfig,
     WhisperFeatureExtractor,
 )
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, assemble
+from audiograft.model import graft as write_graft
 from audiograft.model.audio_tower import AudioTower
 from audiograft.model.stock.families import FAMILIES as STOCK_FAMILIES
 
@@ -235,6 +238,53 @@ def lm_checkpoint(folder: Path, family: str = "qwen2") -> Path:
     language_model(family).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
+
+
+VISION_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>", "<|im_end|>")
+"""Special tokens of `vlm_checkpoint`, by their ids."""
+VISION_TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for part in m['content'] %}{% if part['type'] in ('image', 'video') %}{{ '<|vision_start|><|' + part['type'] + '_pad|><|vision_end|>' }}"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def vlm_checkpoint(folder: Path, seed: int = 0, initializer_range: float | None = None) -> Path:
+    """A Qwen2-VL with its processor in a folder. Pictures keep their size, from 28 to 112 pixels a side: one token for each 28 x 28 of them.
+
+    Args:
+        folder: where it is written.
+        seed: of its weights.
+        initializer_range: spread of the language model's weights; None leaves them small.
+    """
+    model = qwen2_vl(seed, image_token_id=4, video_token_id=5, vision_start_token_id=2, vision_end_token_id=3)
+    if initializer_range is not None:
+        torch.manual_seed(seed)
+        for parameter in model.model.language_model.parameters():
+            if parameter.dim() > 1:
+                nn.init.normal_(parameter, std=initializer_range)
+    model.generation_config.eos_token_id = model.config.text_config.eos_token_id = 6
+    model.save_pretrained(folder)
+    tokenizer(VISION_TEMPLATE, VISION_TOKENS).save_pretrained(folder)
+    Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=112 * 112).save_pretrained(folder)
+    return folder
+
+
+def vlm_graft(folder: Path, initializer_range: float | None = None) -> Path:
+    """A Whisper encoder grafted onto `vlm_checkpoint`, whole, in `folder`/graft; the parts are in `folder`/whisper and `folder`/lm."""
+    audio_tower().save_pretrained(folder / "whisper")
+    WhisperFeatureExtractor().save_pretrained(folder / "whisper")
+    vlm_checkpoint(folder / "lm", initializer_range=initializer_range)
+    write_graft(folder / "whisper", folder / "lm", folder / "graft")
+    return folder / "graft"
+
+
+def picture(level: int, width: int = 56, height: int = 56) -> Image.Image:
+    """A grey picture with a dark corner, so that it is no constant."""
+    pixels = np.full((height, width, 3), level, dtype=np.uint8)
+    pixels[: height // 2, : width // 2] = level // 2
+    return Image.fromarray(pixels)
 
 
 STOCK = ("qwen2_audio", "voxtral", "audioflamingo3", "granite_speech")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from audiograft.messages import audio_messages, check_messages, conversation, count_clips, place_clips, with_windows
+from audiograft.messages import audio_messages, check_messages, conversation, count_parts, media_messages, place_media, with_windows
 from audiograft.types import DataError, Sample
 
 CLIP = {"type": "audio"}
@@ -52,28 +52,28 @@ TURNS = [
 
 
 def test_without_markers_the_clips_stand_in_front_of_the_first_question() -> None:
-    placed = place_clips(TURNS, 2)
+    placed = place_media(TURNS, clips=2)
     assert placed[1]["content"] == [CLIP, CLIP, text("\nWho?")]
     assert placed[3]["content"] == [text("And where?")]
     assert TURNS[1]["content"] == "Who?"
 
 
 def test_what_the_assistant_said_holds_no_clip() -> None:
-    assert count_clips(place_clips(TURNS, 0)) == 0
-    assert place_clips(TURNS, 1)[2] is TURNS[2]
+    assert count_parts(place_media(TURNS), "audio") == 0
+    assert place_media(TURNS, clips=1)[2] is TURNS[2]
 
 
 def test_what_the_system_says_stays_text_unless_it_holds_a_clip() -> None:
-    assert place_clips(TURNS, 1)[0] is TURNS[0]
+    assert place_media(TURNS, clips=1)[0] is TURNS[0]
     heard = [{"role": "system", "content": "Speak like <audio>."}, {"role": "user", "content": "Who?"}]
-    assert place_clips(heard, 1)[0]["content"] == [text("Speak like "), CLIP, text(".")]
+    assert place_media(heard, clips=1)[0]["content"] == [text("Speak like "), CLIP, text(".")]
 
 
 def test_each_turn_has_its_own_clips() -> None:
     turns = [*TURNS[:3], {"role": "user", "content": [text("<audio> is text here"), CLIP]}]
     turns[1] = {"role": "user", "content": "Who is <audio>?"}
-    placed = place_clips(turns, 2)
-    assert [count_clips([message]) for message in placed] == [0, 1, 0, 1]
+    placed = place_media(turns, clips=2)
+    assert [count_parts([message], "audio") for message in placed] == [0, 1, 0, 1]
     assert placed[3]["content"] == [text("<audio> is text here"), CLIP]
 
 
@@ -86,9 +86,9 @@ def test_the_windows_of_a_long_clip_stand_in_its_place() -> None:
 def test_a_question_without_its_clips_is_its_text(prompt: str, left: list[Any]) -> None:
     sample = Sample("a", ("a.wav",), prompt=prompt)
     assert conversation(sample, audio=False) == [{"role": "user", "content": left}]
-    assert count_clips(conversation(sample)) == 1
+    assert count_parts(conversation(sample), "audio") == 1
 
 
 def test_a_conversation_is_taken_as_it_is() -> None:
     assert check_messages(TURNS) is TURNS
-    assert conversation(Sample("a", messages=tuple(TURNS), prompt="not this")) == place_clips(TURNS, 0)
+    assert conversation(Sample("a", messages=tuple(TURNS), prompt="not this")) == place_media(TURNS)

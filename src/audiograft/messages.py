@@ -1,7 +1,8 @@
-"""Conversations, and where clips stand in them: text with `<audio>` markers becomes content parts. Knows no tokens.
+"""Conversations, and where clips and pictures stand in them: text with markers becomes content parts. Knows no tokens.
 
 A conversation is a list of messages as chat templates take them: `{"role": ..., "content": ...}` with the roles system, user and assistant. The
-content is text, or a list of the parts `{"type": "text", "text": ...}` and `{"type": "audio"}`.
+content is text, or a list of parts: `{"type": "text", "text": ...}`, `{"type": "audio"}`, `{"type": "image"}` and `{"type": "video"}`. These name no
+file: files are given beside the conversation, those of a kind in the order of their parts.
 """
 
 from __future__ import annotations
@@ -14,56 +15,67 @@ from audiograft.types import DataError, Sample
 
 Message = dict[str, Any]
 
-AUDIO_MARKER = "<audio>"
-"""A clip's place in a text; `<audio></audio>` means the same."""
+AUDIO_MARKER, IMAGE_MARKER, VIDEO_MARKER = "<audio>", "<image>", "<video>"
+"""A clip's, an image's and a video's place in a text; `<audio></audio>` means the same, and so on."""
+MEDIA = {"image": "image", "video": "video", "audio": "clip"}
+"""Kinds of parts that are no text -> what users call them, in the order in which they stand where nothing marks their places."""
 ROLES = ("system", "user", "assistant")
-_MARKER = re.compile(r"<audio>(?:</audio>)?")
-_CLIP: Message = {"type": "audio"}
+_MARKER = re.compile(r"<(audio|image|video)>(?:</\1>)?")
 
 
 def audio_messages(prompt: str, n_clips: int = 1) -> list[Message]:
-    """One user turn with the clips where its markers put them; without markers they come first, the prompt on a line of its own.
-
-    An empty prompt gives the clips alone: whatever is asked is asked in them.
-
-    Raises:
-        DataError: as many markers as clips are needed, or none; the message has both counts.
-    """
-    return place_clips([{"role": "user", "content": prompt}], n_clips)
+    """One user turn with the clips where its markers put them, see `media_messages`."""
+    return media_messages(prompt, clips=n_clips)
 
 
-def place_clips(messages: Sequence[Message], n_clips: int) -> list[Message]:
-    """The conversation with its markers as parts, one `{"type": "audio"}` a clip.
+def media_messages(prompt: str, *, clips: int = 0, images: int = 0, videos: int = 0) -> list[Message]:
+    """One user turn with clips and pictures where its markers put them; without markers they come first, the prompt on a line of its own.
 
-    Without any marker or audio part, the clips stand in front of the first user turn. What the assistant said is taken literally, and so is the
-    text of a part.
+    An empty prompt gives them alone: whatever is asked is asked in the clips.
 
     Raises:
-        DataError: as many markers as clips are needed, or none; the message has both counts.
+        DataError: as many markers of a kind as there are of it are needed, or none; the message has both counts.
     """
-    placed = [{**message, "content": _parts(message["content"])} if _may_hold_clips(message) else message for message in messages]
-    marked = count_clips(placed)
-    if marked == 0 and n_clips:
+    return place_media([{"role": "user", "content": prompt}], clips=clips, images=images, videos=videos)
+
+
+def place_media(messages: Sequence[Message], *, clips: int = 0, images: int = 0, videos: int = 0) -> list[Message]:
+    """The conversation with its markers as parts: `{"type": "audio"}` a clip, and likewise images and videos.
+
+    Those of a kind that has no marker and no part stand in front of the first user turn: images, then videos, then clips. What the assistant said is
+    taken literally, and so is the text of a part.
+
+    Raises:
+        DataError: as many markers of a kind as there are of it are needed, or none; the message has both counts.
+    """
+    placed = [{**message, "content": _parts(message["content"])} if _may_hold_media(message) else message for message in messages]
+    unmarked: list[Message] = []
+    for kind, count in zip(MEDIA, (images, videos, clips), strict=True):
+        marked = count_parts(placed, kind)
+        if marked == 0:
+            unmarked += [{"type": kind}] * count
+        elif marked != count:
+            name = MEDIA[kind]
+            raise DataError(
+                f"{_counted(marked, f'<{kind}> marker')} in the prompt but {_counted(count, name)}: "
+                f"write one marker {'an' if kind == 'image' else 'a'} {name}, or none to put the {name}s first"
+            )
+    if unmarked:
         first = next(message for message in placed if message["role"] == "user")
-        first["content"] = [_CLIP] * n_clips + _on_a_new_line(first["content"])
-    elif marked != n_clips:
-        raise DataError(
-            f"{_counted(marked, f'{AUDIO_MARKER} marker')} in the prompt but {_counted(n_clips, 'clip')}: "
-            "write one marker a clip, or none to put the clips first"
-        )
+        first["content"] = unmarked + _on_a_new_line(first["content"])
     return placed
 
 
-def count_clips(messages: Sequence[Message]) -> int:
-    """Audio parts in a conversation."""
-    return sum(part["type"] == "audio" for message in messages if isinstance(message["content"], list) for part in message["content"])
+def count_parts(messages: Sequence[Message], kind: str) -> int:
+    """Parts of a kind (`audio`, `image`, `video`) in a conversation."""
+    return sum(part["type"] == kind for message in messages if isinstance(message["content"], list) for part in message["content"])
 
 
 def with_windows(messages: Sequence[Message], windows: Sequence[int]) -> list[Message]:
     """The conversation with each audio part repeated: one part a window of its clip, in its place.
 
     Args:
-        messages: from `place_clips`.
+        messages: from `place_media`.
         windows: how many windows each clip has.
     """
     left = iter(windows)
@@ -77,17 +89,17 @@ def with_windows(messages: Sequence[Message], windows: Sequence[int]) -> list[Me
 
 
 def conversation(sample: Sample, audio: bool = True) -> list[Message]:
-    """The conversation that a row of a manifest wants answered, its clips in their places.
+    """The conversation that a row of a manifest wants answered, its clips and pictures in their places.
 
     Args:
         sample: the row.
-        audio: False leaves the clips out, for a baseline that reads and hears nothing.
+        audio: False leaves the clips out, for a baseline that hears nothing.
 
     Raises:
-        DataError: markers and clips differ in number.
+        DataError: markers differ in number from clips, images or videos.
     """
     messages: Sequence[Message] = sample.messages or [{"role": "user", "content": sample.prompt}]
-    placed = place_clips(messages, len(sample.clips))
+    placed = place_media(messages, clips=len(sample.clips), images=len(sample.images), videos=len(sample.videos))
     return placed if audio else [_without_clips(message) for message in placed]
 
 
@@ -120,20 +132,32 @@ def _check_message(message: Any, place: str) -> None:
     if message["role"] == "assistant" or not isinstance(content, list):
         raise DataError(f'{place} needs "content": a text{"" if message["role"] == "assistant" else " or a list of parts"}')
     for part in content:
-        if not isinstance(part, dict) or not (part.get("type") == "audio" or (part.get("type") == "text" and isinstance(part.get("text"), str))):
-            raise DataError(f'{place}: a part is {{"type": "audio"}} or {{"type": "text", "text": "..."}}')
+        _check_part(part, place)
 
 
-def _may_hold_clips(message: Message) -> bool:
+def _check_part(part: Any, place: str) -> None:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return
+    if not isinstance(kind, str) or kind not in MEDIA:
+        raise DataError(f'{place}: a part is {{"type": "text", "text": "..."}}, or {{"type": ...}} with one of {", ".join(MEDIA)}')
+    if others := [key for key in part if key != "type"]:
+        # What it names would not be opened, and another file stand in its place.
+        raise DataError(f'{place}: a part is {{"type": "{kind}"}} alone, without {others[0]}: give the files beside the conversation, in order')
+
+
+def _may_hold_media(message: Message) -> bool:
     # Some templates take what the system says as text alone.
-    return message["role"] == "user" or (message["role"] == "system" and (isinstance(message["content"], list) or AUDIO_MARKER in message["content"]))
+    content = message["content"]
+    return message["role"] == "user" or (message["role"] == "system" and (isinstance(content, list) or _MARKER.search(content) is not None))
 
 
 def _parts(content: str | list[Message]) -> list[Message]:
     if not isinstance(content, str):
         return list(content)
-    first, *behind = [[_text(piece)] if piece else [] for piece in _MARKER.split(content)]
-    return first + [part for piece in behind for part in (_CLIP, *piece)]
+    # Between the texts, split gives the kinds that the pattern caught.
+    pieces = _MARKER.split(content)
+    return [{"type": piece} if place % 2 else _text(piece) for place, piece in enumerate(pieces) if piece]
 
 
 def _text(text: str) -> Message:
@@ -141,15 +165,15 @@ def _text(text: str) -> Message:
 
 
 def _on_a_new_line(parts: list[Message]) -> list[Message]:
-    return [_text("\n" + parts[0]["text"]), *parts[1:]] if parts else []
+    return [_text("\n" + parts[0]["text"]), *parts[1:]] if parts and parts[0]["type"] == "text" else parts
 
 
 def _without_clips(message: Message) -> Message:
     if isinstance(message["content"], str):
         return message
-    texts = [part for part in message["content"] if part["type"] != "audio"]
+    left = [part for part in message["content"] if part["type"] != "audio"]
     # The line feed stood between the clips and the text.
-    return {**message, "content": [_text(texts[0]["text"].lstrip("\n")), *texts[1:]] if texts else []}
+    return {**message, "content": [_text(left[0]["text"].lstrip("\n")), *left[1:]] if left and left[0]["type"] == "text" else left}
 
 
 def _counted(count: int, what: str) -> str:

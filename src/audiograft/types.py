@@ -34,16 +34,24 @@ class AudiograftError(Exception):
     """Anything a user can cause and mend. The message is one line that names the file or key and the mend."""
 
 
-class AudioError(AudiograftError):
-    """A clip that can't be used: missing, unreadable, empty or not finite.
+class MediaError(AudiograftError):
+    """A file of a question or row that can't be used: a clip, an image or a video.
 
     Attributes:
-        kind: of the `Rejection` that it leads to: `missing`, `empty`, `short` or `unreadable`.
+        kind: of the `Rejection` that it leads to: `missing`, `empty`, `short`, `giant` or `unreadable`.
     """
 
     def __init__(self, message: str, kind: str = "unreadable") -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class AudioError(MediaError):
+    """A clip that can't be used: missing, unreadable, empty or not finite."""
+
+
+class ImageError(MediaError):
+    """An image or a video that can't be used: missing, unreadable, giant, or without pixels or frames."""
 
 
 class ConfigError(AudiograftError):
@@ -62,7 +70,8 @@ class Sample:
         id: unique within its manifest.
         clips: paths of the clips, as they can be opened from the working directory; none in a row of text alone.
         text: the reference transcript, where there is one.
-        prompt: the instruction, with an `<audio>` marker a clip or none; `TRANSCRIBE_PROMPT` where the row gives none.
+        prompt: the instruction, with a marker for each item of a kind (`<audio>`, `<image>`, `<video>`) or none; `TRANSCRIBE_PROMPT` where the row
+            gives none.
         messages: the conversation to be answered, which stands in place of `prompt`; empty where there is only a prompt.
         response: what the model should answer; the reference where the row gives none.
         speaker: who speaks; the unit over which intervals are clustered.
@@ -72,6 +81,8 @@ class Sample:
         source: the corpus that it comes from.
         duration_s: length in seconds, where the manifest states it.
         extra: every other key of the row, kept as it is.
+        images: paths of images, as those of clips.
+        videos: paths of videos, likewise.
     """
 
     id: str
@@ -87,6 +98,8 @@ class Sample:
     source: str | None = None
     duration_s: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    images: tuple[str, ...] = ()
+    videos: tuple[str, ...] = ()
 
     @property
     def audio(self) -> str:
@@ -173,6 +186,8 @@ class Answer:
         tokens: as in `Transcript`.
         token_logprobs: likewise.
         decode_s: likewise.
+        images: the images as they were named by the caller, in order.
+        videos: likewise.
     """
 
     text: str
@@ -183,6 +198,8 @@ class Answer:
     tokens: tuple[str, ...] = ()
     token_logprobs: tuple[float, ...] = ()
     decode_s: float | None = field(default=None, compare=False)
+    images: tuple[str, ...] = ()
+    videos: tuple[str, ...] = ()
 
     @property
     def confidence(self) -> float | None:
@@ -190,8 +207,9 @@ class Answer:
         return confidence(self.token_logprobs)
 
     def as_row(self) -> dict[str, Any]:
-        """For users, as JSON: without the tokens and the cost, with the confidence to four digits."""
-        return _row(self, ("text", "prompt", "clips", "duration_s", "model"))
+        """For users, as JSON: without the tokens and the cost, with the confidence to four digits, and with pictures where there are some."""
+        pictures = [kind for kind in ("images", "videos") if getattr(self, kind)]
+        return _row(self, ("text", "prompt", *pictures, "clips", "duration_s", "model"))
 
 
 @dataclass(frozen=True)

@@ -289,7 +289,7 @@ def test_missing_audio_names_line_key_and_mend(manifest: Path, audio: dict[str, 
     found = message(manifest, row(), json.dumps({"text": "hello"} | audio))
     assert found == (
         f'{manifest}:2: "audio" is missing: give the clip\'s path, relative to {manifest.parent}; '
-        'or, for a row of text alone, "prompt" and "response"'
+        'or, for a row without sound, "prompt" and "response"'
     )
 
 

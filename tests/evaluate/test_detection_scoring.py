@@ -16,8 +16,8 @@ from rich.console import Console
 from scipy import stats
 
 from audiograft.evaluate.predictions import read_predictions
+from audiograft.evaluate.printing import print_metrics
 from audiograft.evaluate.scoring import score
-from audiograft.evaluate.tables import print_metrics
 from audiograft.types import DataError
 
 Row = dict[str, Any]

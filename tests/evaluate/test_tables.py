@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from audiograft.data.manifest import write_manifest
+from audiograft.evaluate.printing import print_metrics
 from audiograft.evaluate.scoring import score
-from audiograft.evaluate.tables import Table, counted, percent, print_metrics, rounded, slices, span
+from audiograft.evaluate.tables import Table, counted, percent, rounded, slices, span
 
 SAID = [
     {"id": f"{i}", "reference": "One [bold]two[/bold]", "hypothesis": "one [bold]two[/bold]" if i else "", "speaker": f"s{i % 3}", "duration_s": 2.0}

@@ -147,20 +147,21 @@ def test_a_conversation_remembers_its_clips(engine: Engine) -> None:
 
 def test_the_windows_of_a_long_clip_stand_one_behind_the_other_in_its_place(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, list[int]]] = []
-    call = type(engine.processor).__call__
+    collate = type(engine.processor).collate
 
-    def spy(self: Any, text: list[str], audio: Any = None, **options: Any) -> Any:
-        seen.append((text[0], [len(waveform) for waveform in audio]))
-        return call(self, text, audio, **options)
+    def spy(self: Any, rows: list[Any], clips: list[Any], *options: Any) -> Any:
+        seen.append((self.tokenizer.decode(rows[0]["input_ids"]), [clip.shape[1] for clip in clips]))
+        return collate(self, rows, clips, *options)
 
-    monkeypatch.setattr(type(engine.processor), "__call__", spy)
+    monkeypatch.setattr(type(engine.processor), "collate", spy)
     long = np.concatenate([CLIPS[1][0]] * 60)
     result = engine.ask([(long, RATE_HZ), CLIPS[0]], "Is <audio> like <audio>?", max_new_tokens=2)
     [(text, lengths)] = seen
     token = engine.processor.audio_token
     assert f"Is {token * 3} like {token}?" in text
-    assert sum(lengths[:3]) == len(long)
-    assert lengths[3] == len(CLIPS[0][0])
+    frames = engine.processor.front_end.feature_frames
+    assert sum(lengths[:3]) == pytest.approx(frames(len(long)), abs=3)
+    assert lengths[3] == frames(len(CLIPS[0][0]))
     assert result.duration_s == round(len(long) / RATE_HZ + 0.4, 4)
 
 

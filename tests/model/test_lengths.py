@@ -26,7 +26,8 @@ def test_processor_model_and_collator_agree(n_samples: int, k: int) -> None:
     assert mel.shape[1] == mel_frames(n_samples)
     batch = processor([processor.audio_token], audio=[waveform])
     placeholders = int((batch["input_ids"] == processor.audio_token_id).sum())
-    ids, labels = processor.training_ids([{"role": "user", "content": [{"type": "audio"}]}], "x", [mel.shape[1]])
+    row = processor.training_inputs([{"role": "user", "content": [{"type": "audio"}]}], "x", [mel.shape[1]])
+    ids, labels = row["input_ids"], row["labels"]
     states = torch.zeros(encoder_frames(mel.shape[1]), 16)
     item = {"id": "a", "audio_s": n_samples / 16_000, "input_ids": ids, "labels": labels}
     counts = set()

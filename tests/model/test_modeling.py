@@ -127,8 +127,11 @@ def test_placeholders_without_clips_are_refused() -> None:
 @pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_loss_from_labelled_positions_equals_the_loss_from_all_logits(family: str) -> None:
     model, processor = builders.graft(family)
-    rows = [processor.training_ids(audio_messages("hi"), text, [processor.features(clip).shape[1]]) for text, clip in
-            (("hello world", CLIPS[0]), ("one two", CLIPS[1]))]  # fmt: skip
+    examples = [
+        processor.training_inputs(audio_messages("hi"), text, [processor.features(clip).shape[1]])
+        for text, clip in (("hello world", CLIPS[0]), ("one two", CLIPS[1]))
+    ]
+    rows = [(example["input_ids"], example["labels"]) for example in examples]
     longest = max(len(ids) for ids, _ in rows)
     ids = torch.tensor([i + [0] * (longest - len(i)) for i, _ in rows])
     mask = torch.tensor([[1] * len(i) + [0] * (longest - len(i)) for i, _ in rows])

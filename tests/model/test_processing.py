@@ -42,7 +42,8 @@ def make(name: str) -> tuple[AudioGraftProcessor, str]:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_loss_mask_covers_the_response_and_the_end_of_turn_alone(name: str) -> None:
     processor, end = make(name)
-    ids, labels = processor.training_ids(audio_messages("Transcribe the audio."), "hello world", [73])
+    row = processor.training_inputs(audio_messages("Transcribe the audio."), "hello world", [73])
+    ids, labels = row["input_ids"], row["labels"]
     carries = [label != -100 for label in labels]
     first = carries.index(True)
     assert all(carries[first:])
@@ -57,7 +58,8 @@ def test_the_trained_prompt_is_the_prompt_of_generation(name: str) -> None:
     processor, _ = make(name)
     clip = builders.tone(0.73)
     messages = audio_messages("Transcribe the audio.")
-    ids, labels = processor.training_ids(messages, "hello", [processor.features(clip).shape[1]])
+    row = processor.training_inputs(messages, "hello", [processor.features(clip).shape[1]])
+    ids, labels = row["input_ids"], row["labels"]
     generation = processor([processor.build_prompt(messages)], audio=[clip])["input_ids"][0].tolist()
     assert ids[: labels.count(-100)] == generation
 
@@ -92,7 +94,7 @@ def test_the_callers_list_is_left_alone() -> None:
 
 def test_images_without_eyes_are_refused() -> None:
     processor, _ = make("chatml")
-    with pytest.raises(ValueError, match="no eyes"):
+    with pytest.raises(ConfigError, match="no eyes"):
         processor(["hello"], images=[object()])
 
 
@@ -118,4 +120,4 @@ def test_a_placeholder_in_somebodys_text_is_one_line(content: Any) -> None:
 def test_a_placeholder_in_a_response_is_one_line() -> None:
     processor, _ = make("chatml")
     with pytest.raises(DataError, match=r"contains <\|audio\|>"):
-        processor.training_ids(audio_messages("x"), "well <|audio|>", [73])
+        processor.training_inputs(audio_messages("x"), "well <|audio|>", [73])

@@ -81,7 +81,8 @@ def test_system_a_needs_no_head_count_and_keeps_stock_configuration(tmp_path: Pa
 def test_system_a_learns_answers_with_a_space_before_them(tmp_path: Path) -> None:
     builders.system_a(tmp_path)
     processor = load_processor(tmp_path)
-    ids, labels = processor.training_ids(audio_messages(INSTRUCTION), "hello", [3000])
+    row = processor.training_inputs(audio_messages(INSTRUCTION), "hello", [3000])
+    ids, labels = row["input_ids"], row["labels"]
     answer = [label for label in labels if label != -100]
     assert processor.tokenizer.decode(answer) == " hello<|im_end|>"
     assert ids[-len(answer) :] == answer
@@ -95,7 +96,7 @@ def test_system_a_saved_as_a_graft_is_the_same_model(tmp_path: Path) -> None:
     messages = audio_messages(INSTRUCTION)
     batch = processor([processor.build_prompt(messages)], audio=[builders.tone(0.5)])
     its_batch = its_processor([its_processor.build_prompt(messages)], audio=[builders.tone(0.5)])
-    assert its_processor.training_ids(messages, "x", [3000]) == processor.training_ids(messages, "x", [3000])
+    assert its_processor.training_inputs(messages, "x", [3000]) == processor.training_inputs(messages, "x", [3000])
     with torch.no_grad():
         assert torch.equal(model(**batch).logits, again(**its_batch).logits)
 

@@ -164,7 +164,7 @@ def labelled(processor: StockProcessor, clips: list[np.ndarray], responses: list
     """A padded training batch."""
     features = [processor.features(clip) for clip in clips]
     rows = [
-        processor.training_ids(audio_messages("Transcribe it."), response, [feature.shape[1]])
+        processor.training_inputs(audio_messages("Transcribe it."), response, [feature.shape[1]])
         for response, feature in zip(responses, features, strict=True)
     ]
     longest = max(len(ids) for ids, _ in rows)

@@ -18,7 +18,7 @@ from transformers import WhisperFeatureExtractor
 
 from audiograft.data.shuffling import shuffle_clips
 from audiograft.inference.caching import fill_cache, open_cache
-from audiograft.messages import place_clips
+from audiograft.messages import place_media
 from audiograft.model import AudioGraftProcessor, audio_messages
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import SpeechDataset
@@ -138,7 +138,8 @@ def test_the_ids_of_several_turns_are_those_of_the_chat_template(template: str) 
     spoken[1]["content"] = spoken[1]["content"].replace("<audio>", spans[0])
     spoken[3]["content"] = spoken[3]["content"].replace("<audio>", spans[1])
     whole = processor.tokenizer.apply_chat_template(spoken, tokenize=False)
-    ids, labels = processor.training_ids(place_clips(TURNS[:-1], 2), "two", [20, 40])
+    row = processor.training_inputs(place_media(TURNS[:-1], clips=2), "two", [20, 40])
+    ids, labels = row["input_ids"], row["labels"]
     # Behind the end of turn the template may write a line feed, which nothing learns from.
     assert processor.tokenizer(whole.rstrip("\n"), add_special_tokens=False)["input_ids"] == ids
     learnt = [label for label in labels if label != -100]
@@ -148,7 +149,7 @@ def test_the_ids_of_several_turns_are_those_of_the_chat_template(template: str) 
 
 def test_a_clip_in_the_middle_of_a_text_stands_there(graft: Any) -> None:
     processor = graft[1]
-    first, middle = (processor.training_ids(audio_messages(prompt), "x", [20])[0] for prompt in ("hello world", "hello <audio> world"))
+    first, middle = (processor.training_inputs(audio_messages(prompt), "x", [20])["input_ids"] for prompt in ("hello world", "hello <audio> world"))
     token = processor.audio_token_id
     assert first.count(token) == middle.count(token) == processor.front_end.audio_tokens(20)
     before = processor.tokenizer.decode(middle[: middle.index(token)])

@@ -12,10 +12,10 @@ from audiograft.audit.relabelled import AMBIGUOUS, Label, corrected_label
 from audiograft.audit.run import AuditClip, AuditRun
 from audiograft.audit.settled import Settled, settle
 from audiograft.audit.verdicts import CATEGORIES, Verdict
-from audiograft.data.manifest import MANIFEST_NAME, find_manifest, iterate_rows, row_to_sample, write_manifest
+from audiograft.data.manifest import MANIFEST_NAME, PICTURE_KEYS, find_manifest, iterate_rows, row_to_sample, write_manifest
 from audiograft.types import ConfigError, DataError
 
-_CLIP_KEYS = ("audio", "audio_paths")
+_CLIP_KEYS = ("audio", "audio_paths", *PICTURE_KEYS, *PICTURE_KEYS.values())
 _WHY = {
     "tied": "raters differ, and no category has the most of them",
     "texts differ": "raters typed different texts",

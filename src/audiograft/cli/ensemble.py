@@ -32,7 +32,7 @@ def ensemble(
     from rich.console import Console
 
     from audiograft.evaluate.ensembles import ensemble as join_runs
-    from audiograft.evaluate.tables import print_metrics
+    from audiograft.evaluate.printing import print_metrics
 
     metrics = join_runs(runs, out, threshold=threshold, overwrite=overwrite)
     if as_json:

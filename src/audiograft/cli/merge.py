@@ -34,7 +34,7 @@ def merge(
     """
     quiet_libraries()
     from audiograft.model.load import Bases
-    from audiograft.model.merge import merge_adapter
+    from audiograft.model.merge import GATE_GIVEN_UP, merge_adapter
 
     report = merge_adapter(folder, out, dtype, Bases(base, language_model, audio_encoder))
     if as_json:
@@ -45,6 +45,8 @@ def merge(
         typer.echo(f"max abs logit difference {report.max_abs_logit_difference:.2e} at {report.positions} positions; up to {allowed:.2e} passes")
         typer.echo(f"rms logit difference     {report.rms_logit_difference:.2e}; what LoRA does to the logits is {report.lora_rms_effect:.2e}")
         typer.echo(f"top-1 agreement          {report.top1_agreement:.1%}")
+    if report.gate_given_up:
+        typer.echo(GATE_GIVEN_UP, err=True)
     if not report.passed:
         typer.echo(f"merging changed what the model says, or lost what LoRA had learnt: do not use {out}; try --dtype fp32", err=True)
         raise typer.Exit(1)

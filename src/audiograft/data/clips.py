@@ -1,4 +1,4 @@
-"""Clips put into a prepared corpus: linked, copied, or written as FLAC, each whole or not at all."""
+"""Clips and pictures put into a prepared corpus: linked, copied, or written as FLAC, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from audiograft.audio import AUDIO_SUFFIXES, Waveform
 from audiograft.types import SAMPLE_RATE_HZ, Sample
 
 AUDIO_FOLDER = "audio"
+PICTURE_FOLDERS = ("images", "videos")
+"""Named as what a `Sample` has of each kind."""
 _CLIPS_IN_FOLDER = 1000
 _HALF_RANGE = 1 << 15
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 _NAME_CHARACTERS = 60
 
 
-def clip_name(number: int, sample: Sample, place: int, suffix: str) -> str:
+def clip_name(number: int, sample: Sample, place: int, suffix: str, folder: str = AUDIO_FOLDER) -> str:
     """Where a clip goes, relative to the corpus: its row's number and id, so that no two meet and a row done again gives the same.
 
     Args:
@@ -30,12 +32,14 @@ def clip_name(number: int, sample: Sample, place: int, suffix: str) -> str:
         sample: the row.
         place: of the clip in its row, from 0.
         suffix: with its dot.
+        folder: within the corpus; of an image or a video one of `PICTURE_FOLDERS`.
     """
+    n_files = len(sample.clips if folder == AUDIO_FOLDER else getattr(sample, folder))
     stem, dot, ending = sample.id.rpartition(".")
     name = stem if f"{dot}{ending.lower()}" in AUDIO_SUFFIXES else sample.id  # rows without an id are called by their clip
     words = _NOT_IN_NAMES.sub("_", name)[-_NAME_CHARACTERS:].strip("._-")
-    several = f"-{place + 1}" if len(sample.clips) > 1 else ""
-    return f"{AUDIO_FOLDER}/{number // _CLIPS_IN_FOLDER:04d}/{number:07d}_{words}{several}{suffix}"
+    several = f"-{place + 1}" if n_files > 1 else ""
+    return f"{folder}/{number // _CLIPS_IN_FOLDER:04d}/{number:07d}_{words}{several}{suffix}"
 
 
 def row_number(clip: str) -> int:

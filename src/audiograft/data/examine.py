@@ -16,8 +16,9 @@ from audiograft.data.prompts import with_drawn_prompt
 from audiograft.data.sources.base import SourceRow
 from audiograft.data.text import text_fault, with_case
 from audiograft.data.traces import Trace, make_trace
+from audiograft.images import load_image, load_video
 from audiograft.messages import conversation
-from audiograft.types import SAMPLE_RATE_HZ, TRANSCRIBE_PROMPT, AudioError, DataError, Rejection, Sample
+from audiograft.types import SAMPLE_RATE_HZ, TRANSCRIBE_PROMPT, AudioError, DataError, ImageError, Rejection, Sample
 
 _SLACK_S = 0.1
 _SLACK_SHARE = 0.01
@@ -42,7 +43,7 @@ class Kept:
     """A row that goes into the manifest.
 
     Attributes:
-        sample: its clips are relative to the corpus, its duration is exact.
+        sample: its clips and pictures are relative to the corpus, its duration is exact.
         trace: for the leakage gate.
         given: its first clip as the source names it; empty where it has none.
     """
@@ -121,6 +122,7 @@ class Examiner:
         decoded = self._decode(row)
         if decoded:
             _check_length(sum(len(clip.waveform) for clip in decoded), sample.duration_s)
+        _look_at(sample)
         verdict = self._options.filters.reject(sample, *(measure(clip.waveform, clip.native_rate_hz) for clip in decoded))
         if verdict is not None:
             raise _RejectedError(*verdict)
@@ -139,8 +141,18 @@ class Examiner:
         for name, clip, waveform in zip(names, sample.clips, waveforms, strict=True):
             self._place(clip, self._options.out / name, waveform if encoded else None)
         trace = make_trace(sample, waveforms)
-        kept = replace(sample, clips=tuple(names), duration_s=n_samples / SAMPLE_RATE_HZ if waveforms else None)
+        images, videos = (self._place_pictures(number, sample, kind) for kind in clips.PICTURE_FOLDERS)
+        duration_s = n_samples / SAMPLE_RATE_HZ if waveforms else None
+        kept = replace(sample, clips=tuple(names), images=images, videos=videos, duration_s=duration_s)
         return Kept(kept, trace, sample.audio)
+
+    def _place_pictures(self, number: int, sample: Sample, kind: str) -> tuple[str, ...]:
+        """Put the images or videos of a row into the corpus, as they are; their names there."""
+        paths = getattr(sample, kind)
+        names = tuple(clips.clip_name(number, sample, place, Path(path).suffix.lower(), kind) for place, path in enumerate(paths))
+        for name, path in zip(names, paths, strict=True):
+            self._place(path, self._options.out / name, None)
+        return names
 
     def _with_text(self, sample: Sample) -> Sample:
         """The sample with its texts checked and in their case, and its instruction."""
@@ -207,6 +219,17 @@ def _load(clip: str | _NamedBytes) -> Clip:
         raise _RejectedError(error.kind, str(error)) from error
     except OSError as error:  # a disk that fails half way through a file
         raise _RejectedError("unreadable", f"{clip if isinstance(clip, str) else clip.name}: can't be read ({error.strerror})") from error
+
+
+def _look_at(sample: Sample) -> None:
+    """Decode the pictures of a row: broken ones show no earlier."""
+    try:
+        for path in sample.images:
+            load_image(path)
+        for path in sample.videos:
+            load_video(path)
+    except ImageError as error:
+        raise _RejectedError(error.kind, str(error)) from error
 
 
 def _cut(clip: Clip, span: tuple[float, float]) -> Clip:

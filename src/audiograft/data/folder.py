@@ -15,7 +15,7 @@ from typing import Any
 from audiograft import __version__
 from audiograft.data.augment.chain import read_augment
 from audiograft.data.card import CARD_HTML, CARD_JSON
-from audiograft.data.clips import AUDIO_FOLDER
+from audiograft.data.clips import AUDIO_FOLDER, PICTURE_FOLDERS
 from audiograft.data.declarations import declared_fields
 from audiograft.data.examine import unwritable
 from audiograft.data.ledger import in_progress
@@ -26,6 +26,7 @@ from audiograft.data.traces import traces_path
 from audiograft.types import DataError
 
 STATE_NAME, REJECTED_NAME = "prepare.json", "rejected.jsonl"
+_FOLDERS = (AUDIO_FOLDER, *PICTURE_FOLDERS)
 _REACHING = ("download", "mirror", "streaming")
 """Options of sources which decide how their files are reached and not what is read in them."""
 
@@ -141,7 +142,7 @@ class Folder:
     def _refuse_strangers(self) -> None:
         """Refuse a folder with files that no preparation made, which one would write over."""
         finals = {self.whole, self.rejected, self.traces, *self.manifests.values(), *map(traces_path, self.manifests.values())}
-        for path in sorted({*finals, *map(in_progress, finals), self.path / AUDIO_FOLDER}):
+        for path in sorted({*finals, *map(in_progress, finals), *(self.path / name for name in _FOLDERS)}):
             if path.exists():
                 raise DataError(f"{path}: is there already, and `audiograft prepare` did not write it: choose another folder")
 
@@ -155,7 +156,8 @@ class Folder:
         manifests = {self.whole, *self._manifests_of(state["splits"])}
         files = {self.rejected, *manifests, *map(traces_path, manifests), self.path / CARD_JSON, self.path / CARD_HTML}
         try:
-            shutil.rmtree(self.path / AUDIO_FOLDER, ignore_errors=True)
+            for name in _FOLDERS:
+                shutil.rmtree(self.path / name, ignore_errors=True)
             for path in {*files, *map(in_progress, files)}:
                 path.unlink(missing_ok=True)
             (self.path / STATE_NAME).unlink()

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -115,12 +115,12 @@ class Ledger:
         """Write a row down; why it was rejected, or None.
 
         Args:
-            outcome: of its examination. A row whose id or text was seen too often is rejected here, and its clips are removed.
+            outcome: of its examination. A row whose id or text was seen too often is rejected here, and its clips and pictures are removed.
             out: the folder of the corpus.
         """
         if isinstance(outcome, Kept) and (verdict := self._verdict(outcome.sample)) is not None:
             sample = outcome.sample
-            for clip in sample.clips:
+            for clip in (*sample.clips, *sample.images, *sample.videos):
                 (out / clip).unlink(missing_ok=True)
             kind, reason = verdict
             outcome = Rejected(Rejection(sample.id, outcome.given or sample.id, reason, kind), sample.target)
@@ -179,7 +179,9 @@ def manifest_row(sample: Sample) -> dict[str, Any]:
     """The line of a manifest that `read_manifest` reads as this sample; keys without a value are left out."""
     row = {
         "id": sample.id,
-        "audio": (sample.clips[0] if len(sample.clips) == 1 else list(sample.clips)) or None,
+        "audio": one_or_all(sample.clips),
+        "image": one_or_all(sample.images),
+        "video": one_or_all(sample.videos),
         "text": sample.text,
         "prompt": None if sample.messages or (sample.clips and sample.prompt == TRANSCRIBE_PROMPT) else sample.prompt,
         "messages": list(sample.messages) or None,
@@ -193,6 +195,11 @@ def manifest_row(sample: Sample) -> dict[str, Any]:
     }
     known = {key: value for key, value in row.items() if value is not None}
     return known | {key: value for key, value in sample.extra.items() if key not in MANIFEST_KEYS}
+
+
+def one_or_all(paths: Sequence[str]) -> str | list[str] | None:
+    """A path as such, several as a list, None for none."""
+    return paths[0] if len(paths) == 1 else list(paths) or None
 
 
 def to_line(row: Mapping[str, Any]) -> bytes:

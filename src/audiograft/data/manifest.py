@@ -1,8 +1,8 @@
 """Manifests: one JSON object a line, one line a row.
 
-Keys: `audio` (path relative to the manifest's folder, a list of paths, or absent in a row of text alone), and optionally `id`, `text`, `prompt` or
-`messages`, `response`, `speaker`, `recording`, `language`, `label`, `source` and `duration_s`. The rows of two published systems are read as they
-are, see `audiograft.data.foreign`.
+Keys: `audio` (path relative to the manifest's folder, a list of paths, or absent in a row of text alone), and optionally `image` and `video` (paths
+likewise; `images` and `videos` mean the same), `id`, `text`, `prompt` or `messages`, `response`, `speaker`, `recording`, `language`, `label`,
+`source` and `duration_s`. The rows of two published systems are read as they are, see `audiograft.data.foreign`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ MANIFEST_NAME = "manifest.jsonl"
 """The file that is read where a folder is named."""
 TABLE_SUFFIXES = (".csv", ".tsv")
 _TEXT_KEYS = ("id", "text", "prompt", "response", "speaker", "recording", "language", "label", "source")
-MANIFEST_KEYS = frozenset({*_TEXT_KEYS, "audio", "messages", "duration_s"})
+PICTURE_KEYS = {"image": "images", "video": "videos"}
+"""What is to be seen, and the other name of each."""
+MANIFEST_KEYS = frozenset({*_TEXT_KEYS, "audio", *PICTURE_KEYS, *PICTURE_KEYS.values(), "messages", "duration_s"})
 """All others of a row are its `extra`."""
 SPAN_STARTS = ("offset", "offset_s", "start", "start_s")
 SPAN_ENDS = ("end", "end_s")
@@ -194,16 +196,16 @@ def _object(row: Any, place: str) -> dict[str, Any]:
 def read_manifest(path: str | Path, allow_outside: bool = False) -> list[Sample]:
     """Read a manifest.
 
-    A row without `id` takes the path of its clip as id (of several, all of them, with + between; without any, its line). A value of null counts
-    as absent. Clips are not opened.
+    A row without `id` takes the path of its clip as id (of several, and of pictures, all of them, with + between; without any, its line). A value
+    of null counts as absent. Clips and pictures are not opened.
 
     Args:
         path: the file, or a folder that holds `manifest.jsonl`.
-        allow_outside: also take clips that do not lie below the manifest's folder.
+        allow_outside: also take clips and pictures that do not lie below the manifest's folder.
 
     Returns:
-        One `Sample` a row, in order; clips are joined to the manifest's folder, unknown keys are in `extra`. Where the assistant has the last
-        word in `messages`, it is the `response`, and the conversation ends before it.
+        One `Sample` a row, in order; clips and pictures are joined to the manifest's folder, unknown keys are in `extra`. Where the assistant has
+        the last word in `messages`, it is the `response`, and the conversation ends before it.
 
     Raises:
         DataError: a missing or empty file, or a row that does not fit; names the line, the key and the mend.
@@ -224,6 +226,12 @@ def audio_as_given(row: Mapping[str, Any]) -> str | list[str] | None:
     """The clips of a row of `read_rows` as its writer named them."""
     given: str | list[str] | None = row.get("audio") or row.get("audio_paths")
     return given
+
+
+def pictures_as_given(row: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The `images` and `videos` of a row of `read_rows` as its writer named them; kinds of which it has none are left out."""
+    found = {plural: tuple(_paths(row, key, "")) for key, plural in PICTURE_KEYS.items()}
+    return {plural: paths for plural, paths in found.items() if paths}
 
 
 def row_to_sample(row: Mapping[str, Any], number: int, folder: Path, place: str, allow_outside: bool = False) -> Sample:
@@ -251,9 +259,10 @@ def row_to_sample(row: Mapping[str, Any], number: int, folder: Path, place: str,
         if not isinstance(known.get(key, ""), str):
             raise DataError(f'{place}: "{key}" must be a string, not {_shown(known[key])}: put it in quotes')
     clips = _clips(known.get("audio"), place)
+    images, videos = (_paths(known, key, place) for key in PICTURE_KEYS)
     messages, said = _messages(known, place)
     sample = Sample(
-        id=known.get("id") or "+".join(clips) or f"line-{number}",
+        id=known.get("id") or "+".join([*clips, *images, *videos]) or f"line-{number}",
         clips=tuple(clip_path(clip, folder, place, allow_outside) for clip in clips),
         text=known.get("text"),
         prompt=known.get("prompt", TRANSCRIBE_PROMPT),
@@ -266,10 +275,12 @@ def row_to_sample(row: Mapping[str, Any], number: int, folder: Path, place: str,
         source=known.get("source"),
         duration_s=_duration_s(known.get("duration_s"), place),
         extra={key: value for key, value in row.items() if key not in MANIFEST_KEYS},
+        images=tuple(clip_path(path, folder, place, allow_outside, "image") for path in images),
+        videos=tuple(clip_path(path, folder, place, allow_outside, "video") for path in videos),
     )
     if not clips and (sample.response is None or not (messages or known.get("prompt"))):
         raise DataError(
-            f'{place}: "audio" is missing: give the clip\'s path, relative to {folder}; or, for a row of text alone, "prompt" and "response"'
+            f'{place}: "audio" is missing: give the clip\'s path, relative to {folder}; or, for a row without sound, "prompt" and "response"'
         )
     try:
         conversation(sample)
@@ -283,10 +294,18 @@ def span_keys(row: Mapping[str, Any]) -> list[str]:
     return [key for key, value in row.items() if value is not None and key.casefold() in (*SPAN_STARTS, *SPAN_ENDS)]
 
 
-def _clips(value: Any, place: str) -> list[str]:
+def _paths(row: Mapping[str, Any], key: str, place: str) -> list[str]:
+    """The pictures of one kind, under either of its names."""
+    named = [name for name in (key, PICTURE_KEYS[key]) if row.get(name) is not None]
+    if len(named) > 1:
+        raise DataError(f'{place}: "{named[0]}" and "{named[1]}" are the same: leave one out')
+    return _clips(row[named[0]], place, named[0]) if named else []
+
+
+def _clips(value: Any, place: str, key: str = "audio") -> list[str]:
     clips = value if isinstance(value, list) else [] if value in (None, "") else [value]
     if not all(isinstance(clip, str) and clip for clip in clips):
-        raise DataError(f'{place}: "audio" must be a path or a list of paths, not {_shown(value)}: put each in quotes')
+        raise DataError(f'{place}: "{key}" must be a path or a list of paths, not {_shown(value)}: put each in quotes')
     return clips
 
 

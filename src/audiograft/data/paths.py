@@ -19,8 +19,8 @@ class OutsideError(DataError):
     """A clip that leaves the folder of the file that names it."""
 
 
-def clip_path(clip: str, folder: Path, place: str, allow_outside: bool = False) -> str:
-    """The path of a clip, joined to a folder.
+def clip_path(clip: str, folder: Path, place: str, allow_outside: bool = False, kind: str = "clip") -> str:
+    """The path of a clip or a picture, joined to a folder.
 
     The check is lexical: nothing is looked up on disk, so a symbolic link inside the folder may point anywhere, since whoever made the folder made
     the link. A path with `..` is returned without, so that what was checked is what will be opened.
@@ -30,6 +30,7 @@ def clip_path(clip: str, folder: Path, place: str, allow_outside: bool = False) 
         folder: that of the manifest, or another to which its clips are relative.
         place: what names the clip, such as file and line; begins the error.
         allow_outside: let it lie anywhere, and leave it as it is.
+        kind: what errors call it.
 
     Raises:
         OutsideError: the clip does not lie below `folder`.
@@ -46,6 +47,6 @@ def clip_path(clip: str, folder: Path, place: str, allow_outside: bool = False) 
     full = os.path.normpath(os.path.join(root, clip))
     if full != root and not full.startswith(root if root.endswith(os.sep) else root + os.sep):
         raise OutsideError(
-            f"{place}: the clip {clip} leaves the folder {folder}: move it there, or allow it with --allow-outside (data.allow_outside in a recipe)"
+            f"{place}: the {kind} {clip} leaves the folder {folder}: move it there, or allow it with --allow-outside (data.allow_outside in a recipe)"
         )
     return full if os.path.isabs(clip) else str(folder / os.path.relpath(full, root))

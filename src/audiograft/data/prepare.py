@@ -216,7 +216,8 @@ class _Rows:
 def _absolute(row: SourceRow | Rejection) -> SourceRow | Rejection:
     if isinstance(row, Rejection) or row.audio is not None:
         return row
-    return replace(row, sample=replace(row.sample, clips=tuple(map(os.path.abspath, row.sample.clips))))
+    clips, images, videos = (tuple(map(os.path.abspath, paths)) for paths in (row.sample.clips, row.sample.images, row.sample.videos))
+    return replace(row, sample=replace(row.sample, clips=clips, images=images, videos=videos))
 
 
 def _refuse_too_many(ledger: Ledger, options: PrepareOptions) -> None:

@@ -1,4 +1,4 @@
-"""Clips given to other rows than their own, to find out what is answered by listening and what is not."""
+"""Clips and pictures given to other rows than their own, to find out what is answered by listening and looking, and what is not."""
 
 from __future__ import annotations
 
@@ -36,6 +36,24 @@ def shuffle_clips(clips: Sequence[Sequence[Item]], seed: int) -> list[list[Item]
     others = iter(flat[longest:] + flat[:longest])
     drawn = {row: list(islice(others, len(clips[row]))) for row in cycle}
     return [drawn[row] for row in range(len(clips))]
+
+
+def shuffle_pictures(pictures: Sequence[Sequence[str]], seed: int) -> list[list[str]]:
+    """Paths of the pictures of each row -> as many of other rows that have others.
+
+    Several questions may be about one picture: rows with the same pictures count as one, so that none of them gets its own from another. Where
+    there is no other picture, or one row has more than half of all, some are kept.
+    """
+    together: dict[tuple[str, ...], list[int]] = {}
+    for number, own in enumerate(pictures):
+        if own:
+            together.setdefault(tuple(own), []).append(number)
+    drawn = shuffle_clips([[path for _ in rows for path in own] for own, rows in together.items()], seed)
+    shuffled: list[list[str]] = [[] for _ in pictures]
+    for (own, rows), others in zip(together.items(), drawn, strict=True):
+        for place, number in enumerate(rows):
+            shuffled[number] = others[place * len(own) : (place + 1) * len(own)]
+    return shuffled
 
 
 def swap_classes(clips: Sequence[Sequence[Item]], labels: Sequence[str], seed: int) -> list[list[Item]]:

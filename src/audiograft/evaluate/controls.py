@@ -1,8 +1,9 @@
-"""What a figure is held against: a second system on the same clips, and the same model on other clips' audio and on silence."""
+"""What a figure is held against: a second system on the same clips, and the same model on other clips' audio, on silence and on other pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,26 @@ from audiograft.metrics.permutation import permutation_p_value
 from audiograft.train.recipe import DEAF_P, MIN_DEAFNESS_CLIPS
 from audiograft.types import WINDOW_S, DataError
 
-_HEARD = ("shuffled", "silence")
+
+@dataclass(frozen=True)
+class _Control:
+    """How a model is tried with something else than what belongs to a row.
+
+    Attributes:
+        key: of the rows, that names the condition.
+        conditions: its values.
+        what: is exchanged.
+        verdict: the key for a model that does not mind.
+    """
+
+    key: str
+    conditions: tuple[str, ...]
+    what: str
+    verdict: str
+
+
+_DEAFNESS = _Control("heard", ("shuffled", "silence"), "audio", "deaf")
+_BLINDNESS = _Control("seen", ("shuffled",), "pictures", "blind")
 _DRAW_SEED = 0
 
 
@@ -59,27 +79,27 @@ def compare_baseline(predictions: Path, baseline: Path, normaliser: Normaliser) 
     }
 
 
-def draw_deafness_rows(predictions: Sequence[Prediction], with_clips: Collection[str], count: int) -> list[str]:
-    """Ids of rows for the deafness table, by a fixed seed, in their order.
+def draw_deafness_rows(predictions: Sequence[Prediction], candidates: Collection[str], count: int) -> list[str]:
+    """Ids of rows for the deafness table, or that of pictures, by a fixed seed, in their order.
 
-    Only rows that were done, have clips of one window at most, and a loss to compare: of a stock Whisper none has.
+    Only rows that were done, have no clips of more than one window, and a loss to compare: of a stock Whisper none has.
 
     Args:
         predictions: of the run.
-        with_clips: ids of rows that have clips.
+        candidates: ids of rows that have clips; of those with pictures for theirs.
         count: how many, at most.
     """
     usable = [
         row.id
         for row in predictions
-        if row.error is None and row.reference_nats is not None and (row.duration_s or 0) <= WINDOW_S and row.id in with_clips
+        if row.error is None and row.reference_nats is not None and (row.duration_s or 0) <= WINDOW_S and row.id in candidates
     ]
     drawn = np.random.default_rng(_DRAW_SEED).permutation(len(usable))[:count]
     return [usable[index] for index in sorted(drawn)]
 
 
 def deafness_ids(deafness: Path) -> set[str]:
-    """Ids of the rows that a deafness file has; none where there is no such file."""
+    """Ids of the rows that a file of such a table has; none where there is no such file."""
     return {str(row.get("id")) for _, row in read_rows(deafness)} if deafness.is_file() else set()
 
 
@@ -102,37 +122,58 @@ def check_deafness(clips: Sequence[ScoredClip], deafness: Path, normaliser: Norm
     Raises:
         DataError: the file can't be used, or has none of the run's clips.
     """
+    return _hold_against(clips, deafness, normaliser, _DEAFNESS)
+
+
+def check_blindness(clips: Sequence[ScoredClip], blindness: Path, normaliser: Normaliser) -> dict[str, Any]:
+    """Hold a run against the same rows with the pictures of others, by the rule of `check_deafness`.
+
+    Args:
+        clips: of the run, on their own pictures.
+        blindness: predictions rows with `seen`: `shuffled`.
+        normaliser: that of the clips.
+
+    Returns:
+        As `check_deafness`, with `blind` in place of `deaf`.
+
+    Raises:
+        DataError: the file can't be used, or has none of the run's rows.
+    """
+    return _hold_against(clips, blindness, normaliser, _BLINDNESS)
+
+
+def _hold_against(clips: Sequence[ScoredClip], file: Path, normaliser: Normaliser, control: _Control) -> dict[str, Any]:
     true = {clip.prediction.id: clip for clip in clips}
-    heard = _read_heard(deafness, normaliser)
-    compared = [id_ for id_ in true if all(id_ in rows for rows in heard.values())]
+    changed = _read_changed(file, normaliser, control)
+    compared = [id_ for id_ in true if all(id_ in rows for rows in changed.values())]
     if not compared:
-        raise DataError(f"{deafness}: no clip of the run was done under {' and '.join(heard)}: remove it and evaluate again")
-    named = set().union(*heard.values())
-    conditions = {name: [rows[id_] for id_ in compared] for name, rows in ({"true": true} | heard).items()}
+        raise DataError(f"{file}: no clip of the run was done under {' and '.join(changed)}: remove it and evaluate again")
+    named = set().union(*changed.values())
+    conditions = {name: [rows[id_] for id_ in compared] for name, rows in ({"true": true} | changed).items()}
     found: dict[str, Any] = {
         "conditions": {name: _condition(rows) for name, rows in conditions.items()},
         "clips": len(compared),
         "left_out": len(named) - len(compared),
     }
-    return found | _verdict(conditions)
+    return found | _verdict(conditions, control)
 
 
-def _read_heard(path: Path, normaliser: Normaliser) -> dict[str, dict[str, ScoredClip]]:
-    """By what was heard and by id: the clips that did not fail."""
+def _read_changed(path: Path, normaliser: Normaliser, control: _Control) -> dict[str, dict[str, ScoredClip]]:
+    """By condition and by id: the clips that did not fail."""
     rows: dict[str, dict[str, Prediction]] = {}
     for number, row in read_rows(path):
         place = f"{path}:{number}"
-        heard = row.pop("heard", None)
-        if heard not in _HEARD:
-            raise DataError(f'{place}: "heard" must be {" or ".join(_HEARD)}, not {heard!r}')
+        given = row.pop(control.key, None)
+        if given not in control.conditions:
+            raise DataError(f'{place}: "{control.key}" must be {" or ".join(control.conditions)}, not {given!r}')
         prediction = parse_prediction(row, place)
-        if prediction.id in rows.setdefault(heard, {}):
-            raise DataError(f"{place}: id {prediction.id!r} was done with {heard} audio already: keep one row of each")
-        rows[heard][prediction.id] = prediction
+        if prediction.id in rows.setdefault(given, {}):
+            raise DataError(f"{place}: id {prediction.id!r} was done with {given} {control.what} already: keep one row of each")
+        rows[given][prediction.id] = prediction
     return {
-        heard: {id_: score_clip(prediction, normaliser) for id_, prediction in rows[heard].items() if prediction.error is None}
-        for heard in _HEARD
-        if heard in rows
+        given: {id_: score_clip(prediction, normaliser) for id_, prediction in rows[given].items() if prediction.error is None}
+        for given in control.conditions
+        if given in rows
     }
 
 
@@ -148,22 +189,22 @@ def _condition(clips: Sequence[ScoredClip]) -> dict[str, float | None]:
     }
 
 
-def _verdict(conditions: Mapping[str, Sequence[ScoredClip]]) -> dict[str, Any]:
+def _verdict(conditions: Mapping[str, Sequence[ScoredClip]], control: _Control) -> dict[str, Any]:
     if "shuffled" not in conditions:
-        return {"measure": None, "p_value": None, "deaf": None, "why": "nothing was done with shuffled audio"}
+        return {"measure": None, "p_value": None, control.verdict: None, "why": f"nothing was done with shuffled {control.what}"}
     true, shuffled = conditions["true"], conditions["shuffled"]
     losses = [[clip.nats_per_token for clip in clips] for clips in (true, shuffled)]
     measure = "errors" if any(loss is None for row in losses for loss in row) else "loss"
     if len(true) < MIN_DEAFNESS_CLIPS:
-        return {"measure": measure, "p_value": None, "deaf": None, "why": f"{len(true)} clips, and the test needs {MIN_DEAFNESS_CLIPS}"}
+        return {"measure": measure, "p_value": None, control.verdict: None, "why": f"{len(true)} clips, and the test needs {MIN_DEAFNESS_CLIPS}"}
     values = losses if measure == "loss" else [[clip.error_rate for clip in clips] for clips in (true, shuffled)]
     before, after = ([float(value) for value in row if value is not None] for row in values)
     p_value = permutation_p_value(before, after)
-    return {"measure": measure, "p_value": p_value, "deaf": p_value >= DEAF_P or not _worse(true, shuffled), "why": None}
+    return {"measure": measure, "p_value": p_value, control.verdict: p_value >= DEAF_P or not _worse(true, shuffled), "why": None}
 
 
 def _worse(true: Sequence[ScoredClip], shuffled: Sequence[ScoredClip]) -> bool:
-    """Whether shuffled audio leads to more errors, in transcripts and in answers where there are both."""
+    """Whether what is shuffled leads to more errors, in transcripts and in answers where there are both."""
     errors = [[sum(clip.words.errors for clip in transcripts), sum(not clip.right for clip in answers)]
               for transcripts, answers in map(split_tasks, (true, shuffled))]  # fmt: skip
     asked = [bool(part) for part in split_tasks(true)]

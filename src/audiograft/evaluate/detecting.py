@@ -60,7 +60,7 @@ class Asked:
 
 
 def check_rows(samples: Sequence[Sample], manifest: Path) -> None:
-    """Raises DataError where some rows want a label and others a text, or one has not just one clip, or asks a question of its own."""
+    """Raises DataError where some rows want a label and others a text, or one has not just one clip, or pictures, or asks a question of its own."""
     if others := [sample for sample in samples if task(sample) != "detection"]:
         raise DataError(
             f"{manifest}: {len(samples) - len(others)} rows have a label alone, to be detected, and {len(others)} a text, such as "
@@ -69,6 +69,8 @@ def check_rows(samples: Sequence[Sample], manifest: Path) -> None:
     for sample in samples:
         if len(sample.clips) != 1:
             raise DataError(f"{manifest}: row {sample.id!r} has {len(sample.clips)} clips, and a label is detected in one: give it one")
+        if sample.images or sample.videos:
+            raise DataError(f"{manifest}: row {sample.id!r} has pictures, and a label is detected in a clip alone: take them out of it")
         if sample.messages:
             raise DataError(f"{manifest}: row {sample.id!r} has a conversation, and all labels are detected by one question: put it into --prompt")
 
@@ -174,7 +176,7 @@ def detect(
     detector: Detector,
     samples: Sequence[Sample],
     heard: Mapping[str, Sequence[str]],
-    named: Mapping[str, str | list[str] | None],
+    named: Mapping[str, Mapping[str, Any]],
     question: ClosedQuestion,
     chosen: Options,
     on_clip: Callable[[], None] = lambda: None,
@@ -185,7 +187,7 @@ def detect(
         detector: a model or a voice activity detector.
         samples: rows of the manifest.
         heard: by the row's id, the clip that it is heard with.
-        named: the clip of each row as the manifest names it, by the row's id.
+        named: see `as_named`, by the row's id.
         question: what is asked.
         chosen: the batch size.
         on_clip: called after each row.
@@ -281,4 +283,4 @@ def hear_differently(engine: Engine, rows: Sequence[Sample], question: ClosedQue
 def _heard(row: Sample, question: ClosedQuestion, scores: npt.NDArray[np.float64]) -> Prediction:
     probabilities = choice_probs(scores, question.temperature).tolist()
     by_label = dict(zip(question.labels, np.round(scores, _DIGITS).tolist(), strict=True))
-    return replace(base_row(row, None), hypothesis=question.pick(probabilities), speech_prob=probabilities[0], scores=by_label)
+    return replace(base_row(row, {}), hypothesis=question.pick(probabilities), speech_prob=probabilities[0], scores=by_label)

@@ -15,12 +15,14 @@ from audiograft.types import DETECTION_FILE, DataError
 METRICS_NAME = "metrics.json"
 RUN_NAME = "run.json"
 REPORT_NAMES = ("report.md", "report.html")
-DEAFNESS_NAME = "deafness.jsonl"
+DEAFNESS_NAME, BLINDNESS_NAME = "deafness.jsonl", "blindness.jsonl"
 VERDICTS_NAME = "verdicts.jsonl"
 _PART = f"{PREDICTIONS_NAME}.part"
 _FIGURES = (METRICS_NAME, *REPORT_NAMES)
-_DECIDES = ("model", "model_fingerprint", "manifest_sha256", "prompt", "question", "language", "audio", "context")
+_DECIDES = ("model", "model_fingerprint", "manifest_sha256", "prompt", "question", "language", "audio", "pictures", "context")
 """The keys of run.json that have to agree for a run to be the same one."""
+_UNSAID = {"pictures": "true"}
+"""What a run.json means that lacks a key: it is of a time before there was another."""
 
 
 class RunFolder:
@@ -73,7 +75,7 @@ class RunFolder:
             return "predictions without a run.json" if any((self.path / name).is_file() for name in (PREDICTIONS_NAME, _PART)) else None
         try:
             found = json.loads(told.read_text(encoding="utf-8"))
-            differs = [key for key in _DECIDES if found.get(key) != self.settings[key]]
+            differs = [key for key in _DECIDES if found.get(key, _UNSAID.get(key)) != self.settings[key]]
         except (OSError, ValueError, AttributeError):
             return f"a {RUN_NAME} that can't be read"
         return f"another run (its {differs[0].replace('_', ' ')} differs)" if differs else None
@@ -94,7 +96,7 @@ class RunFolder:
 
     def start(self) -> None:
         """Say whose folder it is, before the first row; figures of other predictions go, so that they never lie beside these."""
-        for name in (*_FIGURES, DEAFNESS_NAME):
+        for name in (*_FIGURES, DEAFNESS_NAME, BLINDNESS_NAME):
             (self.path / name).unlink(missing_ok=True)
         write_json(self.path / RUN_NAME, self.settings)
         write_manifest(self.path / _PART, [prediction.as_row() for prediction in self.done.values()])

@@ -14,6 +14,8 @@ from audiograft.types import ConfigError, Sample
 
 Audio = Literal["true", "shuffled", "none"]
 """Which clips a model is given: each row's own, other rows', or none. What it gets right without its own, it does not get from listening."""
+Pictures = Literal["true", "shuffled"]
+"""Which images and videos it is given: each row's own, or other rows'."""
 DEAFNESS_CLIPS = 64
 """Rows of the deafness table by default: it costs two passes over so many."""
 
@@ -25,6 +27,7 @@ class EvaluateOptions(TypedDict, total=False):
     normaliser: str
     prompt: str | None
     audio: Audio
+    pictures: Pictures
     context: Sequence[str]
     terms: Sequence[str]
     slice_by: Sequence[str]
@@ -47,11 +50,13 @@ class Options:
         normaliser: of the headline, one of `audiograft.metrics.normalisers.NORMALISERS`; all others stand beside it.
         prompt: the instruction for all rows with clips, in place of their own; conversations keep theirs.
         audio: which clips the model is given, for baselines.
+        pictures: which images and videos, likewise.
         context: names and rare words to put into the prompts, but not into conversations.
         terms: words whose recall is measured; by default those of `context`.
         slice_by: further keys of the rows by which figures are cut.
         baseline: a second predictions file of the same clips, for a column beside.
-        deafness_clips: so many rows, at most, are also heard with shuffled and with silent audio; 0 leaves the table out.
+        deafness_clips: so many rows, at most, are also heard with shuffled and with silent audio, and as many with pictures also seen with those of
+            others; 0 leaves the tables out.
         device: where a model is opened.
         language: of a stock Whisper, as an ISO 639-1 code; None lets it find out.
         allow_outside: also take clips that do not lie below the manifest's folder.
@@ -67,6 +72,7 @@ class Options:
     normaliser: str = "lower"
     prompt: str | None = None
     audio: Audio = "true"
+    pictures: Pictures = "true"
     context: Sequence[str] = ()
     terms: Sequence[str] = ()
     slice_by: Sequence[str] = ()
@@ -98,4 +104,4 @@ def task(sample: Sample) -> Task:
 
 def is_plain(sample: Sample, clips: Sequence[str]) -> bool:
     """Whether a row wants the transcript of one clip by an instruction, and no more."""
-    return task(sample) == "transcript" and len(clips) == 1 and not sample.messages
+    return task(sample) == "transcript" and len(clips) == 1 and not (sample.messages or sample.images or sample.videos)

@@ -25,6 +25,8 @@ class Prediction:
         reference: what was said, the right answer or the label, as the manifest has it.
         hypothesis: what the model wrote, raw, or the label that it chose; empty where the row failed.
         audio: the clip as the manifest names it, several clips as a tuple, None where there is none.
+        images: pictures as the manifest names them.
+        videos: likewise.
         task: `transcript`, `answer` or `detection`.
         prompt: the instruction; None for conversations.
         duration_s: length of the clips in seconds.
@@ -50,6 +52,8 @@ class Prediction:
     reference: str
     hypothesis: str
     audio: str | tuple[str, ...] | None = None
+    images: tuple[str, ...] = ()
+    videos: tuple[str, ...] = ()
     task: Task = "transcript"
     prompt: str | None = None
     duration_s: float | None = None
@@ -96,6 +100,8 @@ _OPTIONAL_NUMBER = (int | float | None, "a number or null")
 _LIST = (list, "a list")
 _ITEMS: Mapping[str, tuple[Any, str]] = {
     "audio": (str, "a list of paths"),
+    "images": (str, "a list of paths"),
+    "videos": (str, "a list of paths"),
     "tokens": (str, "a list of strings"),
     "token_logprobs": (int | float, "a list of numbers"),
 }
@@ -107,6 +113,8 @@ _NOT_NEGATIVE = ("duration_s", "decode_s", "reference_nats", "reference_tokens")
 _KINDS: Mapping[str, tuple[Any, str]] = {
     "id": (str | int, "a string or an integer"),
     "audio": (str | list | None, "a path, a list of paths or null"),
+    "images": (list, "a list of paths"),
+    "videos": (list, "a list of paths"),
     "task": _TEXT,
     "prompt": _OPTIONAL_TEXT,
     "reference": _TEXT,

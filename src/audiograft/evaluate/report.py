@@ -17,7 +17,7 @@ from audiograft.evaluate.folder import METRICS_NAME, REPORT_NAMES, RUN_NAME
 from audiograft.evaluate.predictions import find_predictions, read_predictions
 from audiograft.evaluate.scoring import score
 from audiograft.evaluate.sections import Section, build_sections, short
-from audiograft.evaluate.tables import SPEED, Metrics, checkpoint_line, counted, deafness_line, leakage_line, percent, rounded, span
+from audiograft.evaluate.tables import SPEED, Metrics, blindness_line, checkpoint_line, counted, deafness_line, leakage_line, percent, rounded, span
 from audiograft.metrics.normalisers import get_normaliser
 from audiograft.types import DataError
 
@@ -134,6 +134,8 @@ def _checks(metrics: Metrics) -> list[tuple[str, str]]:
         checks.append((_state(found["chosen_on_this_data"], bool(found["chosen_on"])), found["choice"]))
     if deafness:
         checks.append((_state(deafness["deaf"], True), deafness_line(metrics)))
+    if blindness := metrics.get("blindness"):
+        checks.append((_state(blindness["blind"], True), blindness_line(metrics)))
     return checks
 
 

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any, Unpack
 from audiograft import provenance
 from audiograft.audio import load_audio
 from audiograft.data.leakage import check_choice, check_model
-from audiograft.data.manifest import audio_as_given, find_manifest, read_manifest, read_rows
+from audiograft.data.manifest import find_manifest, read_manifest, read_rows
 from audiograft.evaluate.controls import deafness_ids, draw_deafness_rows
-from audiograft.evaluate.folder import DEAFNESS_NAME, METRICS_NAME, RunFolder, model_fingerprint, write_json
+from audiograft.evaluate.folder import BLINDNESS_NAME, DEAFNESS_NAME, METRICS_NAME, RunFolder, model_fingerprint, write_json
 from audiograft.evaluate.options import EvaluateOptions, Options, is_plain, task
 from audiograft.evaluate.predictions import Prediction, find_predictions, read_predictions
 from audiograft.evaluate.report import write_reports
 from audiograft.evaluate.scoring import score
 from audiograft.evaluate.slices import FIXED_SLICES
+from audiograft.images import load_image, load_video
 from audiograft.inference.vads import is_vad
 from audiograft.messages import conversation
-from audiograft.types import AudioError, ConfigError, DataError, Sample
+from audiograft.types import ConfigError, DataError, MediaError, Sample
 
 if TYPE_CHECKING:  # so that predictions can be scored without loading torch
     from audiograft.evaluate.detecting import Asked
@@ -46,9 +47,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Transcribe and answer the rows of a manifest, or detect their labels; write `predictions.jsonl`, `run.json`, `metrics.json` and the reports.
 
-    A row with a `response` other than its `text` wants an answer, one with a `label` and neither text a detection, all others a transcript. A
-    clip that can't be read has an `error` and an empty hypothesis in the predictions, is listed under `failed` in the metrics, and is left out of
-    every rate: how many errors are unknown.
+    A row with a `response` other than its `text` wants an answer, one with a `label` and neither text a detection, all others a transcript. Where a
+    clip or picture can't be read, the row has an `error` and an empty hypothesis in the predictions, is listed under `failed` in the metrics, and
+    is left out of every rate: how many errors are unknown.
 
     The same call goes on where an interrupted one stopped. Where nothing is left to do it scores what is there, without opening the model.
 
@@ -75,7 +76,7 @@ def evaluate(
     asked = _asked(model, manifest, samples, chosen)
     folder = RunFolder(out, _settings(name, manifest, samples, chosen, asked), overwrite=chosen.overwrite)
     wall_s = _work(folder, samples, manifest, model, chosen, asked, on_clip)
-    deafness = out / DEAFNESS_NAME
+    deafness, blindness = out / DEAFNESS_NAME, out / BLINDNESS_NAME
     metrics = score(
         find_predictions(out),
         chosen.normaliser,
@@ -83,6 +84,7 @@ def evaluate(
         slice_by=chosen.slice_by,
         baseline=chosen.baseline,
         deafness=deafness if chosen.deafness_clips and deafness.is_file() else None,
+        blindness=blindness if chosen.deafness_clips and blindness.is_file() else None,
     )
     trained = Path(name).expanduser()
     metrics |= {
@@ -151,6 +153,7 @@ def _settings(name: str, manifest: Path, samples: Sequence[Sample], chosen: Opti
         "question": question,
         "language": chosen.language,
         "audio": chosen.audio,
+        "pictures": chosen.pictures,
         "context": list(chosen.context),
         "batch_size": chosen.batch_size,
         "versions": provenance.versions(),
@@ -175,7 +178,7 @@ def _work(
         on_clip()
     wall_s = _former_wall_s(folder.path)
     if todo or not folder.is_complete:
-        from audiograft.evaluate.work import clips_heard
+        from audiograft.evaluate.work import as_named, clips_heard
 
         model = _open(model, chosen, asked)
         _check_model(model, manifest, samples, chosen, asked)
@@ -183,13 +186,27 @@ def _work(
         folder.settings |= {"parameters": _count_parameters(model)}
         folder.start()
         start_s = time.perf_counter()
-        named = {sample.id: audio_as_given(row) for sample, (_, row) in zip(samples, read_rows(manifest), strict=True)}
+        named = {sample.id: as_named(row) for sample, (_, row) in zip(samples, read_rows(manifest), strict=True)}
+        if chosen.pictures == "shuffled":
+            seen = {sample.id: sample for sample in _seeing_others(samples, manifest)}
+            todo = [seen[sample.id] for sample in todo]
         for block in _predict(model, todo, clips_heard(samples, chosen.audio), named, chosen, asked, on_clip):
             folder.append(block)
         wall_s = time.perf_counter() - start_s if at_once else None
         folder.finish(sample.id for sample in samples)
-    _hear_differently(folder.path, samples, model, chosen, asked)
+    if chosen.deafness_clips and (chosen.audio, chosen.pictures) == ("true", "true"):
+        _hear_differently(folder.path, samples, model, chosen, asked)
+        _look_differently(folder.path, samples, model, chosen)
     return wall_s
+
+
+def _seeing_others(samples: Sequence[Sample], manifest: Path) -> list[Sample]:
+    from audiograft.evaluate.work import other_pictures
+
+    others = other_pictures(samples)
+    if others == list(samples):
+        raise DataError(f"{manifest}: no row has a picture that another row lacks, so none can be exchanged: leave --pictures out")
+    return others
 
 
 def _open(model: Model, chosen: Options, asked: Asked | None) -> Any:
@@ -224,7 +241,11 @@ def _is_readable(sample: Sample) -> bool:
     try:
         for clip in sample.clips:
             load_audio(clip)
-    except AudioError:
+        for image in sample.images:
+            load_image(image)
+        for video in sample.videos:
+            load_video(video)
+    except MediaError:
         return False
     return True
 
@@ -234,7 +255,7 @@ def _hear_differently(run: Path, samples: Sequence[Sample], model: Model, chosen
 
     Of clips of one label there is none: with other clips of the same label a detector that hears is as good.
     """
-    if not chosen.deafness_clips or chosen.audio != "true" or (asked and len({sample.label for sample in samples}) < 2):
+    if asked and len({sample.label for sample in samples}) < 2:
         return
     by_id = {sample.id: sample for sample in samples if sample.clips}
     ids = draw_deafness_rows(read_predictions(run), by_id.keys(), chosen.deafness_clips)
@@ -252,6 +273,23 @@ def _hear_differently(run: Path, samples: Sequence[Sample], model: Model, chosen
         detecting.hear_differently(engine, rows, asked.question, run, chosen)
     else:
         work.hear_differently(engine, rows, run, chosen)
+
+
+def _look_differently(run: Path, samples: Sequence[Sample], model: Model, chosen: Options) -> None:
+    """Make the table of rows with pictures, seen with those of others, likewise; rows for which there is no other picture are left out of it."""
+    if not any(sample.images or sample.videos for sample in samples):
+        return
+
+    from audiograft.evaluate import work
+    from audiograft.inference.engine import Engine
+
+    others = {other.id: other for other, own in zip(work.other_pictures(samples), samples, strict=True) if other != own}
+    ids = draw_deafness_rows(read_predictions(run), others.keys(), chosen.deafness_clips)
+    if not ids or deafness_ids(run / BLINDNESS_NAME) == set(ids):
+        return
+    engine = _open(model, chosen, None)
+    if isinstance(engine, Engine):
+        work.look_differently(engine, [others[id_] for id_ in ids], run, chosen)
 
 
 def _check_model(model: Any, manifest: Path, samples: Sequence[Sample], chosen: Options, asked: Asked | None) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from audiograft.evaluate.clips import MAX_IDS, ScoredClip, answer_rate, score_clips, split_tasks, word_rate
-from audiograft.evaluate.controls import check_deafness, compare_baseline
+from audiograft.evaluate.controls import check_blindness, check_deafness, compare_baseline
 from audiograft.evaluate.detection_scoring import run_question, score_detections
-from audiograft.evaluate.folder import DEAFNESS_NAME, METRICS_NAME, write_json
+from audiograft.evaluate.folder import BLINDNESS_NAME, DEAFNESS_NAME, METRICS_NAME, write_json
 from audiograft.evaluate.predictions import find_predictions, read_predictions
 from audiograft.evaluate.slices import count_without, further_slices, group_clips, score_answers, score_transcripts
 from audiograft.metrics.answers import corpus_chrf, exact_match, rouge_l, token_f1
@@ -40,6 +40,7 @@ def score(
     slice_by: Sequence[str] = (),
     baseline: Path | None = None,
     deafness: Path | None = None,
+    blindness: Path | None = None,
 ) -> dict[str, Any]:
     """Compute the metrics of a predictions file. `docs/evaluation.md` explains them key by key.
 
@@ -52,6 +53,7 @@ def score(
         slice_by: keys of the rows to slice by, besides the usual ones.
         baseline: a second predictions file of the same clips.
         deafness: predictions of the same clips on shuffled and on silent audio.
+        blindness: predictions of the same rows with other pictures.
 
     Returns:
         What metrics.json holds, but for `RUN_KEYS`.
@@ -91,6 +93,7 @@ def score(
         **_times(clips),
         "baseline": compare_baseline(predictions, baseline, chosen) if baseline else None,
         "deafness": check_deafness(clips, deafness, chosen) if deafness else None,
+        "blindness": check_blindness(clips, blindness, chosen) if blindness else None,
     }
 
 
@@ -128,7 +131,7 @@ def score_again(
         DataError: see `score`; or the old metrics.json can't be read, or its baseline is gone.
     """
     old = _old_metrics(run / METRICS_NAME)
-    deafness = run / DEAFNESS_NAME
+    deafness, blindness = run / DEAFNESS_NAME, run / BLINDNESS_NAME
     known_terms, known_baseline = old.get("terms") or {}, old.get("baseline") or {}
     if baseline is None and "path" in known_baseline:
         baseline = Path(known_baseline["path"])
@@ -141,6 +144,7 @@ def score_again(
         slice_by=[*dict.fromkeys([*further_slices(old), *slice_by])],
         baseline=baseline,
         deafness=deafness if deafness.is_file() else None,
+        blindness=blindness if blindness.is_file() else None,
     )
     metrics |= {key: old[key] for key in RUN_KEYS if key in old}
     write_json(run / METRICS_NAME, metrics)

@@ -210,6 +210,9 @@ def controls(metrics: Metrics) -> Iterator[Section]:
         note = f"Left out, since not in each condition: {counted(left, 'clip')}." if left else ""
         about = "The same clips with their own audio, with that of other clips, and with silence: only the difference comes from listening."
         yield Section("Does it listen?", [f"{tables.deafness_line(metrics)}.", about, *filter(None, [note])], _present(tables.deafness(metrics)))
+    if metrics.get("blindness"):
+        about = "The same rows with their own pictures and with those of other rows: only the difference comes from looking."
+        yield Section("Does it see?", [f"{tables.blindness_line(metrics)}.", about], _present(tables.blindness(metrics)))
     if metrics["baseline"]:
         yield Section("Beside the baseline", [f"{tables.baseline_line(metrics)}."], _present(tables.baseline(metrics)))
 

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audiograft.data.leakage import summary_line
-from audiograft.data.pages import printable
-from audiograft.evaluate.slices import FIXED_SLICES
 from audiograft.metrics.bootstrap import FEW_CLUSTERS
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-_MAX_SLICES_SHOWN = 12
-"""On a terminal; more are left to the report."""
 _MAX_RATE = 10.0
 """Of two or three speakers the upper end can be thousands of percent, which says that nothing is known."""
 _MARGIN = 1.05
@@ -276,13 +269,21 @@ def terms(metrics: Metrics) -> Table | None:
 def deafness(metrics: Metrics) -> Table | None:
     """Errors and loss on true, shuffled and silent audio."""
     found = metrics["deafness"]
-    if not found:
-        return None
+    return _conditions(found, "audio", _MEANS["nll"] if metrics.get("detection") else _LOSS) if found else None
+
+
+def blindness(metrics: Metrics) -> Table | None:
+    """Errors and loss on true and shuffled pictures."""
+    found = metrics.get("blindness")
+    return _conditions(found, "pictures", _LOSS) if found else None
+
+
+def _conditions(found: Metrics, what: str, loss: str) -> Table:
     rows = [
-        (heard, percent(row["wer"]), percent(row["accuracy"]), "-" if row["nats_per_token"] is None else f"{row['nats_per_token']:.4f}")
-        for heard, row in found["conditions"].items()
+        (given, percent(row["wer"]), percent(row["accuracy"]), "-" if row["nats_per_token"] is None else f"{row['nats_per_token']:.4f}")
+        for given, row in found["conditions"].items()
     ]
-    return _without_empty(Table(("audio", "WER", "right", _MEANS["nll"] if metrics.get("detection") else _LOSS), rows))
+    return _without_empty(Table((what, "WER", "right", loss), rows))
 
 
 def baseline(metrics: Metrics) -> Table | None:
@@ -308,9 +309,19 @@ def deafness_line(metrics: Metrics) -> str:
     found = metrics["deafness"]
     if found["deaf"] is None:
         return f"deafness not tested: {found['why']}"
-    of = {"loss": "loss", "errors": "errors"}[found["measure"]]
-    verdict = "deaf" if found["deaf"] else "it listens"
-    return f"{verdict}: {counted(found['clips'], 'clip')}, {of} on true against shuffled audio p = {found['p_value']:.2g}"
+    return _compared("deaf" if found["deaf"] else "it listens", found, counted(found["clips"], "clip"), "audio")
+
+
+def blindness_line(metrics: Metrics) -> str:
+    """The verdict about rows with pictures."""
+    found = metrics["blindness"]
+    if found["blind"] is None:
+        return f"blindness not tested: {found['why']}"
+    return _compared("blind" if found["blind"] else "it sees", found, counted(found["clips"], "row"), "pictures")
+
+
+def _compared(verdict: str, found: Metrics, rows: str, what: str) -> str:
+    return f"{verdict}: {rows}, {found['measure']} on true against shuffled {what} p = {found['p_value']:.2g}"
 
 
 def baseline_line(metrics: Metrics) -> str:
@@ -358,43 +369,3 @@ def checkpoint_line(metrics: Metrics) -> str:
     found = metrics.get("checkpoint")
     why: str = found["why"] if found else "choice of checkpoint not checked: these predictions come without a run"
     return why
-
-
-def print_metrics(metrics: Metrics, console: Console) -> None:
-    """Print the figures of metrics.json, and below them whether the data touched training and chose the checkpoint.
-
-    Args:
-        metrics: of `score`, with those keys of the run that are known.
-        console: without markup, since names of speakers and files are printed as they are.
-    """
-    found = metrics.get("detection")
-    own = {key: table for key, table in slices(metrics).items() if not found or key.removesuffix(OF_ANSWERS) not in FIXED_SLICES}
-    few = [table for table in own.values() if 1 < len(table.rows) <= _MAX_SLICES_SHOWN]
-    parts = (headline, answers, answer_texts, loss, matches, detectors, terms, deafness, baseline)
-    tables = [table for part in parts if (table := part(metrics))]
-    if found:
-        tables = [*detection_tables(found), *tables]
-    else:
-        tables.insert(1, normalisers(metrics))
-    if found and (line := one_class_line(found)):
-        console.print(printable(line), soft_wrap=True)
-    for table in (*tables, *few):
-        _print(table, console)
-    if any(SMALL in cell for table in few for row in table.rows for cell in row[1:2]):
-        console.print(SMALL_NOTE)
-    lines = [clips_line(metrics), interval_line(metrics), empty_line(metrics)]
-    lines += [*found["notes"], *groups_lines(found), found["choice"]] if found else []
-    lines += [line(metrics) for key, line in (("deafness", deafness_line), ("baseline", baseline_line)) if metrics[key]]
-    for line in (*lines, leakage_line(metrics), checkpoint_line(metrics)):
-        if line:
-            console.print(printable(line), soft_wrap=True)
-
-
-def _print(table: Table, console: Console) -> None:
-    from rich.table import Table as RichTable
-
-    # What controls a terminal must not come from a name or a text.
-    shown = RichTable(*map(printable, table.columns))
-    for row in table.rows:
-        shown.add_row(*map(printable, row))
-    console.print(shown)

@@ -1,4 +1,4 @@
-"""What a model does in an evaluation: transcripts and answers, how likely the references are to it, and what it says without their sound."""
+"""What a model does in an evaluation: transcripts and answers, how likely the references are to it, what it says without their sound and sight."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from audiograft.audio import load_audio
-from audiograft.data.manifest import write_manifest
-from audiograft.data.shuffling import shuffle_clips
-from audiograft.evaluate.folder import DEAFNESS_NAME
+from audiograft.data.manifest import audio_as_given, pictures_as_given, write_manifest
+from audiograft.data.shuffling import shuffle_clips, shuffle_pictures
+from audiograft.evaluate.folder import BLINDNESS_NAME, DEAFNESS_NAME
 from audiograft.evaluate.options import Audio, Options, is_plain, task
 from audiograft.evaluate.predictions import Prediction
+from audiograft.images import load_image, load_video
 from audiograft.inference.batching import BATCHES_IN_FLIGHT
 from audiograft.inference.context import with_context
 from audiograft.inference.decoding import Request, Waveform, write_answers
@@ -26,7 +27,7 @@ from audiograft.inference.teacher_forcing import Referenced, TokenScores, score_
 from audiograft.inference.transcribing import transcript_tokens
 from audiograft.inference.whisper import WhisperEngine, open_engine
 from audiograft.messages import Message, conversation
-from audiograft.types import WINDOW_S, WINDOW_SAMPLES, Answer, AudioError, Sample, Transcript
+from audiograft.types import WINDOW_S, WINDOW_SAMPLES, Answer, MediaError, Sample, Transcript
 
 SHUFFLE_SEED = 0
 _DIGITS = 5
@@ -35,7 +36,7 @@ _OWN = frozenset({*Prediction.__dataclass_fields__, "predicted"})
 """Keys of a prediction, which no key of a manifest may overwrite."""
 _ANSWER_TOKENS = 64
 """Budget of what is said without the right sound: enough to be wrong."""
-Result = Transcript | Answer | AudioError
+Result = Transcript | Answer | MediaError
 
 
 def open_warm(model: str | Path, chosen: Options) -> Engine | WhisperEngine:
@@ -53,7 +54,7 @@ def predict(
     engine: Engine | WhisperEngine,
     samples: Sequence[Sample],
     heard: Mapping[str, Sequence[str]],
-    named: Mapping[str, str | list[str] | None],
+    named: Mapping[str, Mapping[str, Any]],
     chosen: Options,
     on_clip: Callable[[], None] = lambda: None,
 ) -> Iterator[list[Prediction]]:
@@ -61,9 +62,9 @@ def predict(
 
     Args:
         engine: the model.
-        samples: rows of the manifest.
+        samples: rows of the manifest, with the pictures that are to be seen.
         heard: by the row's id, the clips that it is heard with.
-        named: the clips of each row as the manifest names them, by the row's id.
+        named: see `as_named`, by the row's id.
         chosen: prompt, context, audio and batch size.
         on_clip: called after each row.
 
@@ -87,6 +88,18 @@ def clips_heard(samples: Sequence[Sample], audio: Audio) -> dict[str, Sequence[s
     if audio == "shuffled":
         clips = shuffle_clips(clips, SHUFFLE_SEED)
     return {sample.id: own for sample, own in zip(samples, clips, strict=True)}
+
+
+def as_named(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The clips and pictures of a row of a manifest as that names them, in the keys of a prediction."""
+    audio = audio_as_given(row)
+    return {"audio": tuple(audio) if isinstance(audio, list) else audio, **pictures_as_given(row)}
+
+
+def other_pictures(samples: Sequence[Sample]) -> list[Sample]:
+    """The rows with the images and videos of others in the place of their own, see `shuffle_pictures`."""
+    images, videos = (shuffle_pictures([getattr(sample, kind) for sample in samples], SHUFFLE_SEED) for kind in ("images", "videos"))
+    return [replace(sample, images=tuple(own), videos=tuple(seen)) for sample, own, seen in zip(samples, images, videos, strict=True)]
 
 
 def _groups(samples: Sequence[Sample], heard: Mapping[str, Sequence[str]]) -> list[list[str]]:
@@ -116,8 +129,12 @@ def _results(
         return engine.transcribe_many(
             [own[0] for own in clips], batch_size=chosen.batch_size, prompt=prompt, on_result=lambda index, result: on_clip()
         )
-    questions = [Question(own, messages=_messages(row, chosen)) for row, own in zip(rows, clips, strict=True)]
+    questions = [_question(row, own, chosen) for row, own in zip(rows, clips, strict=True)]
     return engine.ask_many(questions, batch_size=chosen.batch_size, on_result=lambda index, result: on_clip())
+
+
+def _question(row: Sample, clips: Sequence[str], chosen: Options) -> Question:
+    return Question(clips, messages=_messages(row, chosen), images=row.images, videos=row.videos)
 
 
 def _reference_scores(
@@ -129,18 +146,18 @@ def _reference_scores(
     wanted = [
         (row, own)
         for row, own, result in zip(rows, clips, results, strict=True)
-        if not isinstance(result, AudioError) and (task(row) == "answer" or result.duration_s <= WINDOW_S)
+        if not isinstance(result, MediaError) and (task(row) == "answer" or result.duration_s <= WINDOW_S)
     ]
     if not wanted:
         return {}
-    questions = [Question(own, messages=_messages(row, chosen)) for row, own in wanted]
+    questions = [_question(row, own, chosen) for row, own in wanted]
     scores = engine.score_references(questions, [row.target or "" for row, _ in wanted], batch_size=chosen.batch_size)
-    return {row.id: score for (row, _), score in zip(wanted, scores, strict=True) if not isinstance(score, AudioError)}
+    return {row.id: score for (row, _), score in zip(wanted, scores, strict=True) if isinstance(score, TokenScores)}
 
 
-def _prediction(sample: Sample, audio: str | list[str] | None, result: Result, score: TokenScores | None) -> Prediction:
-    row = base_row(sample, audio)
-    if isinstance(result, AudioError):
+def _prediction(sample: Sample, named: Mapping[str, Any], result: Result, score: TokenScores | None) -> Prediction:
+    row = base_row(sample, named)
+    if isinstance(result, MediaError):
         return replace(row, error=str(result))
     return replace(
         row,
@@ -154,15 +171,15 @@ def _prediction(sample: Sample, audio: str | list[str] | None, result: Result, s
     )
 
 
-def base_row(sample: Sample, audio: str | list[str] | None) -> Prediction:
-    """What a row of the manifest says of its prediction, before the model says anything; `audio` as the manifest names it."""
+def base_row(sample: Sample, named: Mapping[str, Any]) -> Prediction:
+    """What a row of the manifest says of its prediction, before the model says anything; `named` is from `as_named`."""
     is_detection = task(sample) == "detection"
     extra = sample.extra if is_detection else sample.extra | {"label": sample.label}
     return Prediction(
         id=sample.id,
         reference=(sample.label if is_detection else sample.target) or "",
         hypothesis="",
-        audio=tuple(audio) if isinstance(audio, list) else audio,
+        **named,
         task=task(sample),
         prompt=None if sample.messages or is_detection else sample.prompt,
         duration_s=sample.duration_s,
@@ -211,13 +228,37 @@ def hear_differently(engine: Engine, rows: Sequence[Sample], run: Path, chosen: 
     write_manifest(run / DEAFNESS_NAME, lines)
 
 
+def look_differently(engine: Engine, rows: Sequence[Sample], run: Path, chosen: Options) -> None:
+    """Write `blindness.jsonl`: rows with the pictures of others, and with their own clips.
+
+    Args:
+        engine: the model.
+        rows: of the manifest with the pictures of others, whose clips can be read and fit one window.
+        run: the folder.
+        chosen: prompt, context and batch size.
+    """
+    lines = []
+    block = chosen.batch_size * BATCHES_IN_FLIGHT
+    for start in range(0, len(rows), block):
+        part = rows[start : start + block]
+        clips = [[load_audio(clip).waveform[:WINDOW_SAMPLES] for clip in row.clips] for row in part]
+        lines += [prediction.as_row() | {"seen": "shuffled"} for prediction in _heard_as(engine, part, clips, chosen)]
+    write_manifest(run / BLINDNESS_NAME, lines)
+
+
 def _heard_as(engine: Engine, rows: Sequence[Sample], clips: Sequence[Sequence[Waveform]], chosen: Options) -> Iterator[Prediction]:
     """What is written, and how likely the references are, when other clips are heard."""
     messages = [_messages(row, chosen) for row in rows]
     budgets = [max(transcript_tokens(sum(map(len, waveforms))), _ANSWER_TOKENS) for waveforms in clips]
-    requests = [Request(*asked) for asked in zip(messages, clips, budgets, strict=True)]
+    seen: list[dict[str, Any]] = [{"images": tuple(map(load_image, row.images)), "videos": tuple(map(load_video, row.videos))} for row in rows]
+    requests = [
+        Request(message, waveforms, budget, **pictures) for message, waveforms, budget, pictures in zip(messages, clips, budgets, seen, strict=True)
+    ]
     written = write_answers(engine.model, engine.processor, requests, batch_size=chosen.batch_size)
-    references = [Referenced(message, waveforms, row.target or "") for message, waveforms, row in zip(messages, clips, rows, strict=True)]
+    references = [
+        Referenced(message, waveforms, row.target or "", **pictures)
+        for message, waveforms, row, pictures in zip(messages, clips, rows, seen, strict=True)
+    ]
     scores = score_references(engine.model, engine.processor, references, chosen.batch_size)
     for row, answer, score in zip(rows, written, scores, strict=True):
         yield Prediction(

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiograft.data.manifest import replace_text
-from audiograft.messages import Message, place_clips
+from audiograft.messages import Message, place_media
 from audiograft.types import DETECTION_FILE, NONSPEECH, SPEECH, ConfigError, DataError
 
 SOUNDLESS_SCORE = -100.0
@@ -77,7 +77,7 @@ class ClosedQuestion:
     def messages(self) -> list[Message]:
         """The conversation up to the answer, with one audio part."""
         told = [] if self.system is None else [{"role": "system", "content": self.system}]
-        return place_clips([*told, {"role": "user", "content": self.prompt}], 1)
+        return place_media([*told, {"role": "user", "content": self.prompt}], clips=1)
 
     def pick(self, probs: Sequence[float]) -> str:
         """The label for probabilities in the order of the labels: the first of two from the threshold on; of more the likeliest."""

@@ -5,19 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import LogitsProcessor
+from transformers import BatchFeature, LogitsProcessor
 from transformers.generation.streamers import BaseStreamer
 
 from audiograft.inference.batching import similar_batches
 from audiograft.messages import Message
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
 from audiograft.types import ConfigError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from audiograft.images import Video
 
 Waveform = npt.NDArray[np.float32]
 
@@ -83,19 +88,49 @@ class Request:
     """One thing to be answered.
 
     Attributes:
-        messages: the conversation, an audio part a waveform.
+        messages: the conversation, an audio part a waveform, an image part an image, a video part a video.
         waveforms: (n_samples,) at 16 kHz each, at most 30 s, in order of their parts.
         max_new_tokens: budget of the answer.
+        images: decoded, in order of their parts.
+        videos: likewise.
+        inputs: what the processor makes of all this (`prompt_inputs`), where that is known already; the pictures are then in it alone.
     """
 
     messages: Sequence[Message]
     waveforms: Sequence[Waveform]
     max_new_tokens: int
+    images: Sequence[Image.Image] = ()
+    videos: Sequence[Video] = ()
+    inputs: Mapping[str, Any] | None = None
 
     @property
     def n_samples(self) -> int:
         """Of all waveforms together."""
         return sum(map(len, self.waveforms))
+
+    @property
+    def n_values(self) -> int:
+        """Numbers that the pictures are for the model; an estimate where that is not known yet, and 0 without pictures."""
+        if self.inputs is not None:
+            return sum(value.numel() for value in self.inputs["vision"].values() if isinstance(value, torch.Tensor))
+        return values_in(self.images, self.videos)
+
+    def made_ready(self, processor: AudioGraftProcessor) -> Request:
+        """The same with `inputs`."""
+        if self.inputs is not None:
+            return self
+        inputs = processor.prompt_inputs(self.messages, frames_of(self.waveforms, processor), self.images, self.videos)
+        return replace(self, images=(), videos=(), inputs=inputs)
+
+
+def frames_of(waveforms: Sequence[Waveform], processor: AudioGraftProcessor) -> list[int]:
+    """Feature frames of each waveform."""
+    return [processor.front_end.feature_frames(len(waveform), processor.pad_to_window) for waveform in waveforms]
+
+
+def values_in(images: Sequence[Image.Image], videos: Sequence[Video]) -> int:
+    """Numbers that decoded pictures are: three a pixel."""
+    return sum(3 * image.width * image.height for image in images) + sum(video.frames.size for video in videos)
 
 
 @dataclass(frozen=True)
@@ -175,23 +210,29 @@ def write_answers(
     Args:
         model: anything with this package's `generate`.
         processor: its processor.
-        requests: with audio or without, mixed as they come.
-        batch_size: requests decoded at once.
+        requests: with audio and pictures or without, mixed as they come.
+        batch_size: requests decoded at once, fewer where their pictures are large.
         generation: for the language model's `generate`.
         seed: of what is drawn.
         stream: called with each word of the answer as it comes; for a single request, without beams.
 
     Raises:
-        DataError: a conversation that the chat template refuses, or a text that holds the audio placeholder.
+        ConfigError: pictures, and the model has no eyes for them.
+        DataError: a conversation that the chat template refuses, or a text that holds a placeholder.
+        ImageError: a picture that the model's processor refuses.
     """
     writer = _Writer(model, processor, generation, stream)
-    prompts = [processor.build_prompt(request.messages) for request in requests]
+    # What can't be asked is told before anything is computed; pictures wait until it is their turn, since they take memory.
+    requests = [request if request.images or request.videos else request.made_ready(processor) for request in requests]
     # With beams budgets must be equal, since where they are stopped decides which of them wins.
-    kinds = [(request.max_new_tokens if writer.beams else 0, bool(request.waveforms)) for request in requests]
+    sizes = [request.n_values for request in requests]
+    kinds = [
+        (request.max_new_tokens if writer.beams else 0, bool(request.waveforms), size > 0) for request, size in zip(requests, sizes, strict=True)
+    ]
     answers: dict[int, Written] = {}
     with seeded(seed, model.device):
-        for rows in similar_batches(kinds, [request.n_samples for request in requests], batch_size):
-            answers.update(zip(rows, writer.write([requests[i] for i in rows], [prompts[i] for i in rows]), strict=True))
+        for rows in similar_batches(kinds, [request.n_samples for request in requests], batch_size, sizes):
+            answers.update(zip(rows, writer.write([requests[i] for i in rows]), strict=True))
     return [answers[i] for i in range(len(requests))]
 
 
@@ -206,11 +247,12 @@ class _Writer:
         self._ends = _end_tokens(model, generation)
         self.beams = generation.get("num_beams", 1) > 1
 
-    def write(self, requests: Sequence[Request], prompts: Sequence[str]) -> list[Written]:
+    def write(self, requests: Sequence[Request]) -> list[Written]:
         """Answers to requests that share a batch, in order."""
         start_s = time.perf_counter()
-        waveforms = [waveform for request in requests for waveform in request.waveforms]
-        batch = self._processor(list(prompts), audio=waveforms or None).to(self._model.device)
+        clips = [self._processor.features(waveform) for request in requests for waveform in request.waveforms]
+        rows = [request.made_ready(self._processor).inputs or {} for request in requests]
+        batch = BatchFeature(self._processor.collate(rows, clips)).to(self._model.device)
         recorder = None if self.beams else TokenRecorder()
         options: dict[str, Any] = {} if recorder is None else {"logits_processor": [recorder]}
         if self._stream is not None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import torch
 
 from audiograft.audio import AudioInput, load_audio
-from audiograft.inference.batching import in_flight
+from audiograft.inference.batching import in_flight, rows_worth
 from audiograft.inference.choices import ClosedQuestion, question_for
 from audiograft.inference.chunking import split_into_chunks
-from audiograft.inference.decoding import GREEDY, Decoding, DecodingOptions, Request, Waveform, write_answers
+from audiograft.inference.decoding import GREEDY, Decoding, DecodingOptions, Request, Waveform, values_in, write_answers
 from audiograft.inference.detection import Detector, HearingOptions
 from audiograft.inference.questions import Asked, Question, prepare, refer
 from audiograft.inference.teacher_forcing import TokenScores, score_references
@@ -21,10 +21,14 @@ from audiograft.inference.transcribing import Budgets, Job, a_second_of_noise, j
 from audiograft.messages import Message, audio_messages
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, load_model
 from audiograft.model.lora import can_merge, merge_lora
-from audiograft.types import TRANSCRIBE_PROMPT, Answer, AudioError, ConfigError, Detection, Transcript
+from audiograft.types import TRANSCRIBE_PROMPT, Answer, AudioError, ConfigError, Detection, MediaError, Transcript
+
+if TYPE_CHECKING:
+    from audiograft.images import ImageInput, VideoInput
 
 log = logging.getLogger(__name__)
 Heard = TypeVar("Heard", Transcript, Detection)
+Item = TypeVar("Item")
 
 
 class Engine:
@@ -124,6 +128,7 @@ class Engine:
             lambda jobs: self._transcribe(jobs, batch_size, options),
             lambda job: len(job.chunks),
             batch_size,
+            AudioError,
             on_result,
         )
 
@@ -177,31 +182,37 @@ class Engine:
         audio: AudioInput | list[AudioInput] | None = None,
         prompt: str = "",
         *,
+        images: ImageInput | list[ImageInput] | None = None,
+        videos: VideoInput | list[VideoInput] | None = None,
         messages: Sequence[Message] | None = None,
         stream: Callable[[str], None] | None = None,
         **decoding: Unpack[DecodingOptions],
     ) -> Answer:
-        """Answer one question about a clip, about several clips, or about none.
+        """Answer one question about clips and pictures, about one of them, or about none.
 
         A clip of more than 30 s becomes several windows, one behind the other in its place, cut at pauses where there are some.
 
         Args:
-            audio: a clip as `transcribe` takes it, a list of clips, or None.
-            prompt: the question, with an `<audio>` marker a clip, or none to put the clips first; empty where the clips themselves ask.
+            audio: a clip as `transcribe` takes it, a list of clips, or None for none.
+            prompt: the question, with a marker for each item of a kind (`<audio>`, `<image>`, `<video>`), or none to put that kind first; empty where
+                the clips themselves ask.
+            images: likewise, as `audiograft.images.load_image` takes them.
+            videos: likewise, as `load_video` takes them.
             messages: a whole conversation in place of the prompt, the user having the last word; see `audiograft.messages`.
             stream: called with each word as it comes; joined they are the answer's text.
             **decoding: see `Decoding`; an answer has at most 512 tokens by default.
 
         Raises:
             AudioError: a clip can't be used, or the clips are longer than the language model's context.
-            ConfigError: options of decoding that are out of range or exclude each other.
-            DataError: nothing is asked, markers and clips differ in number, or the chat template refuses the conversation.
+            ConfigError: options of decoding that are out of range or exclude each other, or pictures for a model without eyes.
+            DataError: nothing is asked, markers differ in number from clips or pictures, or the chat template refuses the conversation.
+            ImageError: a picture can't be used, or is longer than the context.
         """
         options = Decoding(**decoding)
         if stream is not None and options.num_beams > 1:
             raise ConfigError("words can't be streamed with beams, which change their minds: leave num_beams at 1")
-        clips = audio if isinstance(audio, list) else [] if audio is None else [audio]
-        asked = prepare(Question(clips, prompt, messages), self.model, self.processor, options)
+        question = Question(_listed(audio), prompt, messages, _listed(images), _listed(videos))
+        asked = prepare(question, self.model, self.processor, options)
         [answer] = self._answer([asked], 1, options, stream)
         return answer
 
@@ -210,13 +221,13 @@ class Engine:
         questions: Sequence[Question],
         *,
         batch_size: int = 8,
-        on_result: Callable[[int, Answer | AudioError], None] = lambda index, result: None,
+        on_result: Callable[[int, Answer | MediaError], None] = lambda index, result: None,
         **decoding: Unpack[DecodingOptions],
-    ) -> list[Answer | AudioError]:
-        """Answer many questions; one whose clips can't be used gives its error and the others go on.
+    ) -> list[Answer | MediaError]:
+        """Answer many questions; one whose clips or pictures can't be used gives its error and the others go on.
 
         Args:
-            questions: with clips or without, mixed as they come.
+            questions: with clips and pictures or without, mixed as they come.
             batch_size: questions answered at once.
             on_result: called with the index and result of each question as it is done, which need not be in order.
             **decoding: as for `ask`.
@@ -225,8 +236,8 @@ class Engine:
             One result per question, in order.
 
         Raises:
-            ConfigError: options of decoding that are out of range or exclude each other.
-            DataError: as for `ask`; before any clip is read where markers are to blame.
+            ConfigError: as for `ask`.
+            DataError: likewise; before any clip is read where markers are to blame.
         """
         options = Decoding(**decoding)
         for question in questions:
@@ -235,8 +246,9 @@ class Engine:
             len(questions),
             lambda index: prepare(questions[index], self.model, self.processor, options),
             lambda asked: self._answer(asked, batch_size, options),
-            lambda asked: 1,
+            lambda asked: rows_worth(asked.request.n_values, batch_size),
             batch_size,
+            MediaError,
             on_result,
         )
 
@@ -254,7 +266,7 @@ class Engine:
         for item, answer in zip(asked, written, strict=True):
             names = tuple(clip.name for clip in item.clips)
             if answer.cut_at_tokens is not None:
-                place = f"{' and '.join(names)}: " if names else ""
+                place = f"{' and '.join([*item.images, *item.videos, *names])}: " if names or item.images or item.videos else ""
                 log.warning("warning: %sthe answer was cut at %d tokens; pass max_new_tokens for more", place, answer.cut_at_tokens)
             duration_s = round(sum(clip.duration_s for clip in item.clips), 4)
             yield Answer(
@@ -263,9 +275,7 @@ class Engine:
                 names,
                 duration_s,
                 self.name,
-                answer.tokens,
-                answer.token_logprobs,
-                round(answer.decode_s, 6),
+                *(answer.tokens, answer.token_logprobs, round(answer.decode_s, 6), item.images, item.videos),
             )
 
     @overload
@@ -323,6 +333,7 @@ class Engine:
             lambda heard: detector.answer(heard, batch_size),
             lambda heard: len(heard.windows),
             batch_size,
+            AudioError,
             on_result,
         )
 
@@ -332,9 +343,9 @@ class Engine:
         targets: Sequence[str],
         *,
         batch_size: int = 8,
-        on_result: Callable[[int, TokenScores | AudioError], None] = lambda index, result: None,
-    ) -> list[TokenScores | AudioError]:
-        """How likely the model finds the right answer to each question; one whose clips can't be used gives its error and the others go on.
+        on_result: Callable[[int, TokenScores | MediaError], None] = lambda index, result: None,
+    ) -> list[TokenScores | MediaError]:
+        """How likely the model finds the right answer to each question; one whose files can't be used gives its error and the others go on.
 
         Clips are heard as `ask_many` hears them, those of more than 30 s window by window, and silence like any other.
 
@@ -357,8 +368,9 @@ class Engine:
             len(pairs),
             lambda index: refer(*pairs[index], self.model, self.processor),
             lambda items: score_references(self.model, self.processor, items, batch_size),
-            lambda item: 1,
+            lambda item: rows_worth(values_in(item.images, item.videos), batch_size),
             batch_size,
+            MediaError,
             on_result,
         )
 
@@ -375,6 +387,10 @@ def find_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} can't be used here: use auto or cpu") from error
     return device
+
+
+def _listed(given: Item | list[Item] | None) -> list[Item]:
+    return given if isinstance(given, list) else [] if given is None else [given]
 
 
 def _raised(result: Heard | AudioError) -> Heard:

@@ -21,6 +21,7 @@ from audiograft.inference.batching import similar_batches
 from audiograft.inference.chunking import split_into_chunks
 from audiograft.inference.decoding import Waveform
 from audiograft.messages import Message, with_windows
+from audiograft.model.gating import gate_open
 from audiograft.model.outputs import head_sees
 from audiograft.types import SAMPLE_RATE_HZ
 
@@ -104,10 +105,11 @@ class Prefill:
         """Keys and values of what stands in front of the clip; None where they can't be had apart from it."""
         ids = self._prompt_ids([self._processor.front_end.feature_frames(SAMPLE_RATE_HZ, self._processor.pad_to_window)])
         before = ids[: ids.index(self._processor.audio_token_id)]
-        # A model with eyes counts positions over its whole prompt; one with LoRA of its own has it off where there is no audio.
+        # A model with eyes counts positions over its whole prompt; one that came with LoRA has it off for a whole batch without audio.
         if not before or getattr(self._model, "has_eyes", False) or getattr(self._model, "has_own_adapter", False):
             return None
-        with head_sees(self._model.get_output_embeddings(), lambda hidden: hidden[:, -1:]):
+        # The audio is yet to come, but these are rows that have some.
+        with gate_open(), head_sees(self._model.get_output_embeddings(), lambda hidden: hidden[:, -1:]):
             cache = self._model(input_ids=torch.tensor([before], device=self._model.device), use_cache=True).past_key_values
         # Windows that slide and states that are no keys and values can't be shared like this.
         return cache if isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers) else None

@@ -1,18 +1,25 @@
-"""Questions about clips, made ready for decoding."""
+"""Questions about clips and pictures, made ready for decoding."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from audiograft.audio import AudioInput, Clip, load_audio
+from audiograft.images import Video, load_image, load_video, media_name
 from audiograft.inference.chunking import split_into_chunks
-from audiograft.inference.decoding import Decoding, Request, Waveform
+from audiograft.inference.decoding import Decoding, Request, Waveform, frames_of
 from audiograft.inference.teacher_forcing import Referenced
 from audiograft.inference.transcribing import room_behind
-from audiograft.messages import AUDIO_MARKER, Message, audio_messages, check_messages, place_clips, with_windows
+from audiograft.messages import Message, check_messages, media_messages, place_media, with_windows
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
-from audiograft.types import AudioError, DataError
+from audiograft.types import AudioError, DataError, ImageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from audiograft.images import ImageInput, VideoInput
 
 ANSWER_TOKENS = 512
 """Budget of new tokens for an answer: a page of text."""
@@ -20,72 +27,112 @@ ANSWER_TOKENS = 512
 
 @dataclass(frozen=True)
 class Question:
-    """One question, about some clips or about none.
+    """One question, about some clips and pictures or about none.
 
     Attributes:
         clips: as `load_audio` takes them.
-        prompt: with an `<audio>` marker a clip, or none to put the clips first; empty where the clips themselves ask.
+        prompt: with a marker for each item of a kind (`<audio>`, `<image>`, `<video>`), or none to put that kind first; empty where the clips ask.
         messages: a whole conversation in place of the prompt, the user having the last word.
+        images: as `audiograft.images.load_image` takes them.
+        videos: as `load_video` takes them.
     """
 
     clips: Sequence[AudioInput] = ()
     prompt: str = ""
     messages: Sequence[Message] | None = None
+    images: Sequence[ImageInput] = ()
+    videos: Sequence[VideoInput] = ()
 
     @property
     def words(self) -> str:
-        """The question in writing; of a conversation its last turn, with markers where clips are."""
+        """The question in writing; of a conversation its last turn, with markers where clips and pictures are."""
         if not self.messages:
             return self.prompt
         content = self.messages[-1]["content"]
-        return content if isinstance(content, str) else "".join(part.get("text", AUDIO_MARKER) for part in content)
+        return content if isinstance(content, str) else "".join(part.get("text", f"<{part['type']}>") for part in content)
 
     def placed(self) -> list[Message]:
-        """The conversation with an audio part a clip.
+        """The conversation with a part for each clip, image and video.
 
         Raises:
-            DataError: nothing is asked, or markers and clips differ in number.
+            DataError: nothing is asked, or markers differ in number from clips, images or videos.
         """
+        counts = {"clips": len(self.clips), "images": len(self.images), "videos": len(self.videos)}
         if self.messages is None:
             if not self.prompt and not self.clips:
-                raise DataError("there is no question: give a prompt, a clip, or both")
-            return audio_messages(self.prompt, len(self.clips))
+                mend = "give a prompt, a clip, or both" if not self.images and not self.videos else "give a prompt, or a clip that asks"
+                raise DataError(f"there is no question: {mend}")
+            return media_messages(self.prompt, **counts)
         if self.prompt:
             raise DataError("prompt and messages exclude each other: make the prompt the last of the messages")
         if check_messages(list(self.messages))[-1]["role"] != "user":
             raise DataError("the assistant has the last word in messages: end with the user's question")
-        return place_clips(self.messages, len(self.clips))
+        return place_media(self.messages, **counts)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question on its way, its clips decoded."""
+    """A question on its way, its clips and pictures decoded."""
 
     question: Question
     clips: Sequence[Clip]
     request: Request
 
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(map(media_name, self.question.images))
+
+    @property
+    def videos(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(map(media_name, self.question.videos))
+
+
+@dataclass(frozen=True)
+class _Perceived:
+    """A question's conversation, with a part for each window of its clips, and all that is in it, decoded."""
+
+    question: Question
+    messages: list[Message]
+    clips: list[Clip]
+    waveforms: list[Waveform]
+    images: list[Image.Image]
+    videos: list[Video]
+
+    def inputs(self, processor: AudioGraftProcessor) -> dict[str, Any]:
+        """Of the prompt, see `AudioGraftProcessor.prompt_inputs`."""
+        try:
+            return processor.prompt_inputs(self.messages, frames_of(self.waveforms, processor), self.images, self.videos)
+        except ImageError as error:
+            names = [media_name(source) for source in (*self.question.images, *self.question.videos)]
+            raise ImageError(f"{' and '.join(names)}: {error}", error.kind) from error
+
 
 def prepare(question: Question, model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, options: Decoding) -> Asked:
-    """Decode a question's clips. One of more than 30 s becomes several windows, one behind the other in its place.
+    """Decode a question's clips and pictures. A clip of more than 30 s becomes several windows, one behind the other in its place.
 
     Raises:
         AudioError: a clip can't be used, or clips, prompt and answer are longer than the language model's context.
-        DataError: nothing is asked, or markers and clips differ in number; without clips also what is too long.
+        ConfigError: pictures, and the model has no eyes for them.
+        DataError: nothing is asked, or markers differ in number from clips or pictures; without clips and pictures also what is too long.
+        ImageError: a picture can't be used, or pictures, prompt and answer are longer than the context.
     """
-    clips, messages, waveforms = _heard(question)
+    perceived = _perceived(question, processor)
+    inputs = perceived.inputs(processor)
     wanted = options.max_new_tokens or 1
-    positions = _positions(messages, waveforms, processor)
+    positions = len(inputs["input_ids"])
     room = room_behind(model, positions)
     if room is None:
         room = max(ANSWER_TOKENS, wanted)
     elif room < wanted:
-        raise _too_long(clips, positions, f"the answer up to {wanted}", room, "lower max_new_tokens")
-    return Asked(question, clips, Request(messages, waveforms, options.max_new_tokens or min(ANSWER_TOKENS, room)))
+        raise _too_long(perceived, positions, f"the answer up to {wanted}", room, "lower max_new_tokens")
+    budget = options.max_new_tokens or min(ANSWER_TOKENS, room)
+    return Asked(question, perceived.clips, Request(perceived.messages, perceived.waveforms, budget, inputs=inputs))
 
 
 def refer(question: Question, target: str, model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor) -> Referenced:
-    """Decode a question's clips, as `prepare` does, to score an answer that is known.
+    """Decode a question's clips and pictures, as `prepare` does, to score an answer that is known.
 
     Args:
         question: what was asked.
@@ -95,35 +142,36 @@ def refer(question: Question, target: str, model: AudioGraftForConditionalGenera
 
     Raises:
         AudioError: as `prepare` does.
+        ConfigError: likewise.
         DataError: likewise.
+        ImageError: likewise.
     """
-    clips, messages, waveforms = _heard(question)
-    positions = _positions(messages, waveforms, processor)
+    perceived = _perceived(question, processor)
+    positions = len(perceived.inputs(processor)["input_ids"])
     wanted = len(processor.tokenizer(target, add_special_tokens=False)["input_ids"]) + 1
     room = room_behind(model, positions)
     if room is not None and room < wanted:
-        raise _too_long(clips, positions, f"the reference {wanted}", room, "shorten the reference")
-    return Referenced(messages, waveforms, target)
+        raise _too_long(perceived, positions, f"the reference {wanted}", room, "shorten the reference")
+    return Referenced(perceived.messages, perceived.waveforms, target, perceived.images, perceived.videos)
 
 
-def _heard(question: Question) -> tuple[list[Clip], list[Message], list[Waveform]]:
-    """Clips; conversation with a part a window; windows."""
+def _perceived(question: Question, processor: AudioGraftProcessor) -> _Perceived:
     placed = question.placed()
+    processor.check_eyes(placed)
+    images, videos = [load_image(image) for image in question.images], [load_video(video) for video in question.videos]
     clips = [load_audio(clip) for clip in question.clips]
     windows = [[chunk.waveform for chunk in split_into_chunks(clip.waveform)] for clip in clips]
-    return clips, with_windows(placed, [len(own) for own in windows]), [waveform for own in windows for waveform in own]
+    messages = with_windows(placed, [len(own) for own in windows])
+    return _Perceived(question, messages, clips, [waveform for own in windows for waveform in own], images, videos)
 
 
-def _positions(messages: Sequence[Message], waveforms: Sequence[Waveform], processor: AudioGraftProcessor) -> int:
-    """That a prompt takes in the language model."""
-    frames = [processor.front_end.feature_frames(len(waveform), processor.pad_to_window) for waveform in waveforms]
-    text = processor.expand_audio(processor.build_prompt(messages), frames)
-    return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _too_long(clips: Sequence[Clip], positions: int, behind: str, room: int, mend: str) -> AudioError | DataError:
+def _too_long(perceived: _Perceived, positions: int, behind: str, room: int, mend: str) -> AudioError | DataError | ImageError:
     context = f"positions, {behind}, and the language model has {room + positions}"
-    if not clips:
+    clips, question = perceived.clips, perceived.question
+    pictures = [media_name(source) for source in (*question.images, *question.videos)]
+    if not clips and not pictures:
         return DataError(f"the question takes {positions} {context}: shorten it, or {mend}")
-    names, duration_s = " and ".join(clip.name for clip in clips), sum(clip.duration_s for clip in clips)
+    names, duration_s = " and ".join([*pictures, *(clip.name for clip in clips)]), sum(clip.duration_s for clip in clips)
+    if pictures:
+        return ImageError(f"{names}: they and the question take {positions} {context}: give smaller or fewer pictures, or {mend}")
     return AudioError(f"{names}: {duration_s:.0f} s and the question take {positions} {context}: ask about shorter parts, or {mend}")

@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
+from transformers import BatchFeature
 
 from audiograft.inference.batching import similar_batches
-from audiograft.inference.decoding import Waveform, token_names
+from audiograft.inference.decoding import Waveform, token_names, values_in
 from audiograft.messages import Message
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
 from audiograft.model.outputs import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from audiograft.images import Video
 
 
 @dataclass(frozen=True)
@@ -20,14 +27,18 @@ class Referenced:
     """A conversation with the answer that it should get.
 
     Attributes:
-        messages: up to the answer, an audio part a waveform.
+        messages: up to the answer, an audio part a waveform, an image part an image, a video part a video.
         waveforms: (n_samples,) at 16 kHz each, at most 30 s, in order of their parts.
         target: the answer.
+        images: decoded, in order of their parts.
+        videos: likewise.
     """
 
     messages: Sequence[Message]
     waveforms: Sequence[Waveform]
     target: str
+    images: Sequence[Image.Image] = ()
+    videos: Sequence[Video] = ()
 
 
 @dataclass(frozen=True)
@@ -63,38 +74,41 @@ def score_references(
 ) -> list[TokenScores]:
     """Score answers that are known; the shortest clips with the shortest.
 
-    Prompt and answer are tokenised as in training (`AudioGraftProcessor.training_ids`), so that the sum of `nats` over the sum of `n_tokens` is the
-    loss that training reports. No rule stands in front of the model: silence is heard as what it is.
+    Prompt and answer are tokenised as in training (`AudioGraftProcessor.training_inputs`), so that the sum of `nats` over the sum of `n_tokens` is
+    the loss that training reports. No rule stands in front of the model: silence is heard as what it is.
 
     Args:
         model: in evaluation mode, or in the mode that is to be measured.
         processor: its processor.
-        items: with audio or without, mixed as they come.
+        items: with audio and pictures or without, mixed as they come.
         batch_size: answers scored at once; what is found does not depend on it.
 
     Returns:
         One result an item, in order.
 
     Raises:
-        DataError: the chat template refuses a conversation, or a text holds the audio placeholder.
+        ConfigError: pictures, and the model has no eyes for them.
+        DataError: the chat template refuses a conversation, or a text holds a placeholder.
+        ImageError: a picture that the model's processor refuses.
     """
     scores: dict[int, TokenScores] = {}
     n_samples = [sum(map(len, item.waveforms)) for item in items]
-    for rows in similar_batches([(0, bool(item.waveforms)) for item in items], n_samples, batch_size):
+    sizes = [values_in(item.images, item.videos) for item in items]
+    kinds = [(bool(item.waveforms), size > 0) for item, size in zip(items, sizes, strict=True)]
+    for rows in similar_batches(kinds, n_samples, batch_size, sizes):
         scores.update(zip(rows, _score_batch(model, processor, [items[row] for row in rows]), strict=True))
     return [scores[row] for row in range(len(items))]
 
 
 def _score_batch(model: AudioGraftForConditionalGeneration, processor: AudioGraftProcessor, items: Sequence[Referenced]) -> list[TokenScores]:
     features = [[processor.features(waveform) for waveform in item.waveforms] for item in items]
-    examples = [
-        processor.training_ids(item.messages, item.target, [clip.shape[1] for clip in own]) for item, own in zip(items, features, strict=True)
+    rows = [
+        processor.training_inputs(item.messages, item.target, [clip.shape[1] for clip in own], item.images, item.videos)
+        for item, own in zip(items, features, strict=True)
     ]
-    batch = processor.pad_tokens([ids for ids, _ in examples], [labels for _, labels in examples])
-    if clips := [clip for own in features for clip in own]:
-        batch |= processor.pad_features(clips)
-    logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits
-    answers = [[label for label in labels if label != IGNORE_INDEX] for _, labels in examples]
+    batch = processor.collate(rows, [clip for own in features for clip in own], padding_side="right")
+    logits = model(**BatchFeature(batch).to(model.device)).logits
+    answers = [[label for label in row["labels"] if label != IGNORE_INDEX] for row in rows]
     # Row by row, so that the vocabulary times all tokens of the batch is held once.
     return [_scores(own, answer, processor) for own, answer in zip(logits.split([len(answer) for answer in answers]), answers, strict=True)]
 

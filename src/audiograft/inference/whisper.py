@@ -106,6 +106,7 @@ class WhisperEngine:
             lambda jobs: self._transcribe(jobs, batch_size, options),
             lambda job: len(job.chunks),
             batch_size,
+            AudioError,
             on_result,
         )
 

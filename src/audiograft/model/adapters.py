@@ -1,6 +1,6 @@
 """Adapter folders: what was trained, and how to find the rest.
 
-adapter.json                format, base, fingerprints of the base, names of what was trained, what was quantised, recipe, provenance
+adapter.json                format, base, fingerprints of the base, names of what was trained, where LoRA acts, what was quantised, recipe, provenance
 projector.safetensors       the projector's tensors, where it was trained or is new
 lora-language_model/        LoRA of one component in PEFT's own layout, which PEFT reads onto the plain component;
 lora-audio_tower/           likewise
@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -27,6 +27,7 @@ from transformers.utils import CONFIG_NAME
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from audiograft.model.checkpoint import check_keys, one_line, resolve_model
+from audiograft.model.gating import LoraGate, gate_lora, gate_of
 from audiograft.model.lora import ADAPTER, LoraSettings, inject_lora, is_linear, lora_modules, lora_parameters, lora_settings
 from audiograft.model.tensors import TensorFiles, files_sha256
 from audiograft.types import AudiograftError, ConfigError
@@ -53,6 +54,7 @@ class Adapter:
         quantised: modules of the base that were in 4 bits during training.
         recipe: the training's.
         provenance: versions, commit and data fingerprint.
+        lora_gate: where the language model's LoRA acts; adapters that don't say act on all rows.
         format: of the folder.
     """
 
@@ -64,6 +66,7 @@ class Adapter:
     quantised: list[str] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    lora_gate: LoraGate = "always"
     format: int = FORMAT
 
     @property
@@ -143,7 +146,7 @@ def save_adapter(
     trained += [f"{component}.{name}" for component, layers in lora.items() for name in _lora_tensors(layers)]
     if not trained:
         raise AudiograftError(f"{folder}: nothing was trained, so that there is nothing to save as an adapter")
-    adapter = Adapter(stored, trained, quantised=list(quantised), recipe=dict(recipe), provenance=dict(provenance))
+    adapter = Adapter(stored, trained, quantised=list(quantised), recipe=dict(recipe), provenance=dict(provenance), lora_gate=gate_of(model))
     for part, source in adapter.sources.items():
         if Path(source).exists():
             adapter.relative[part] = os.path.relpath(source, folder)
@@ -249,6 +252,8 @@ def read_adapter(folder: Path) -> Adapter:
         adapter = Adapter(**fields)
         if not all(isinstance(source, str) for source in adapter.sources.values()):
             raise ValueError("its base has no names")
+        if adapter.lora_gate not in get_args(LoraGate):
+            raise ValueError(f"lora_gate is {adapter.lora_gate!r}, not one of {', '.join(get_args(LoraGate))}")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{file} can't be read as an adapter ({one_line(error)}): save or download it again") from error
     if adapter.format != FORMAT:
@@ -274,7 +279,7 @@ def check_base(folder: Path, adapter: Adapter, sources: Mapping[str, str]) -> No
 
 
 def attach_adapter(model: Any, folder: Path, adapter: Adapter, lora_dtype: torch.dtype | None = None) -> None:
-    """Put an adapter into the model of its base: the projector over the one that is there, LoRA unmerged.
+    """Put an adapter into the model of its base: the projector over the one that is there, LoRA unmerged and with its gate.
 
     Args:
         model: the base, opened.
@@ -296,6 +301,8 @@ def attach_adapter(model: Any, folder: Path, adapter: Adapter, lora_dtype: torch
             held |= {f"{component}.{name}" for name in names}
     named = set(adapter.trained)
     check_keys(str(folder), {"missing_keys": named - held, "unexpected_keys": held - named})
+    if adapter.lora_gate == "audio":
+        gate_lora(model)
 
 
 def fill_projector(projector: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

@@ -168,6 +168,8 @@ def _what_it_is(config: dict[str, Any], adapter: dict[str, Any] | None, bases: l
     else:
         first = f"A {config.get('model_type', 'transformers')} model, trained with audiograft."
     lines = [first + made_of]
+    if adapter is not None and adapter.get("lora_gate") == "audio":
+        lines.append("LoRA in its language model acts on prompts with audio alone: to all others it answers as its base does, until it is merged.")
     if config.get("model_type") == "audiograft":
         length = "every clip is padded to 30 s" if config.get("pad_to_window") else "a clip takes as many tokens as it is long"
         lines.append(f"Projector `{config['projector_type']}`, {_FRAME_MS * config['frame_stack']} ms of audio a token; {length}.")

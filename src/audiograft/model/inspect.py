@@ -191,7 +191,7 @@ def _adapter(found: Inspection, folder: Path) -> _Tensors:
             lora[component] = {key: fields.get(key) for key in ("r", "lora_alpha", "use_rslora", "use_dora")} | {
                 "layers": len(fields["target_modules"])
             }
-    found.adapter = {key: getattr(adapter, key) for key in ("base", "base_sha256", "revision", "recipe", "provenance")} | {"lora": lora}
+    found.adapter = {key: getattr(adapter, key) for key in ("base", "base_sha256", "revision", "lora_gate", "recipe", "provenance")} | {"lora": lora}
     found.quantised = adapter.quantised
     _check_adapter_base(found, folder, adapter)
     _describe_processor(found, folder)

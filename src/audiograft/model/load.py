@@ -14,6 +14,7 @@ from transformers.utils.hub import cached_file
 from audiograft.model.adapters import ADAPTER_FILE, Adapter, attach_adapter, check_base, is_local, read_adapter
 from audiograft.model.checkpoint import SHIPPED, load_config, load_graft, load_graft_processor, loading, resolve_model, snapshot
 from audiograft.model.configuration import AudioGraftConfig
+from audiograft.model.gating import gate_of
 from audiograft.model.graft import graft_in_memory
 from audiograft.model.lora import lora_modules, merge_lora
 from audiograft.model.processing import AudioGraftProcessor
@@ -151,6 +152,8 @@ def load_adapter(
     check_base(folder, adapter, sources)
     if "model" in adapter.base:
         model, _ = load_model(sources["model"], device, dtype, **kwargs)
+        if gate_of(model) == "audio":
+            raise ConfigError(f"{folder} stands on {sources['model']}, whose LoRA has a gate that merging gives up: audiograft merge that first")
         if lora_modules(model):
             merge_lora(model)
     else:

@@ -114,13 +114,14 @@ def lora_settings(layer: LoraLayer) -> LoraSettings:
 def can_merge(model: Any) -> bool:
     """Whether LoRA can be merged in memory without a trace: weights of 32 bits beneath, which nothing else shares and nothing switches off."""
     layers = list(lora_modules(model).values())
-    if not layers or getattr(model, "has_own_adapter", False) or model.get_output_embeddings() in layers:
+    switched = getattr(model, "has_own_adapter", False) or getattr(model, "lora_gate", "always") != "always"
+    if not layers or switched or model.get_output_embeddings() in layers:
         return False
     return all(layer.get_base_layer().weight.dtype == torch.float32 for layer in layers)
 
 
 def merge_lora(model: nn.Module) -> int:
-    """Merge all adapters into the weights beneath them, in place, and leave plain layers.
+    """Merge all adapters into the weights beneath them, in place, and leave plain layers. A gate is given up: they then act on all rows.
 
     Returns:
         How many layers had one.
@@ -139,6 +140,7 @@ def merge_lora(model: nn.Module) -> int:
             raise AudiograftError(f"the adapter of {name} holds a number that is not finite: nothing can be merged") from error
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, layer.get_base_layer())
+    vars(model).pop("lora_gate", None)
     return len(layers)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from audiograft import provenance
 from audiograft.messages import audio_messages
 from audiograft.model.adapters import ADAPTER_FILE, read_adapter
 from audiograft.model.checkpoint import load_config, resolve_model, save_graft
+from audiograft.model.gating import gate_of, gate_open
 from audiograft.model.load import Bases, find_adapter, load_model, locate_bases
 from audiograft.model.lora import lora_disabled, merge_lora
 from audiograft.model.published.system_b import find_system_b, system_b_sources
@@ -31,6 +31,8 @@ in 2048 (fp16) or 256 (bf16), and the activations are too, which no exact merge 
 _KEPT = 0.5
 """Largest difference that passes, in RMS, as a share of what LoRA does to the logits at all. A forgotten merge has 1, and so has an update that is
 smaller than the rounding of the weights it is merged into."""
+GATE_GIVEN_UP = "merging gives lora_gate: audio up: LoRA acts on rows without audio too from now on"
+"""What is said where an adapter had a gate."""
 _CLIP_S = 2.0
 _ANSWER = "one two three four five six seven eight"
 
@@ -51,6 +53,7 @@ class MergeReport:
         tolerance: largest difference that was allowed, in standard deviations.
         top1_agreement: share of positions where both have the same most likely token, 0 to 1.
         positions: compared.
+        gate_given_up: whether LoRA acted on rows with audio alone before; the comparison is with the gate open.
         passed: whether the largest difference is within the tolerance, and that in RMS below half of LoRA's effect.
     """
 
@@ -65,6 +68,7 @@ class MergeReport:
     tolerance: float
     top1_agreement: float
     positions: int
+    gate_given_up: bool
     passed: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -96,7 +100,9 @@ def merge_adapter(folder: str | Path, out: Path, dtype: str | None = None, bases
     _check_out(folder, out, bases)
     dtype = dtype or _base_dtype(folder, bases)
     model, processor = load_model(folder, dtype=DTYPES[dtype], bases=bases, lora_dtype=torch.float32)
-    before = probe(model, processor)
+    gated = gate_of(model) == "audio"
+    with gate_open():
+        before = probe(model, processor)
     with lora_disabled(model):
         without = probe(model, processor)
     merged_layers = merge_lora(model)
@@ -105,7 +111,7 @@ def merge_adapter(folder: str | Path, out: Path, dtype: str | None = None, bases
     del model
     gc.collect()
     after = probe(*load_model(out, dtype=DTYPES[dtype]))
-    report = _compare(without, before, after, folder=str(folder), out=str(out), dtype=dtype, merged_layers=merged_layers)
+    report = _compare(without, before, after, folder=str(folder), out=str(out), dtype=dtype, merged_layers=merged_layers, gate_given_up=gated)
     record = report.as_dict() | {"versions": provenance.versions(), "commit": provenance.commit()} | _training(folder)
     (out / MERGE_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     _carry_traces(folder, out)
@@ -195,11 +201,9 @@ def probe(model: Any, processor: Any) -> Tensor:
     logits = []
     for clips in ([features], []):
         messages = audio_messages(TRANSCRIBE_PROMPT, len(clips))
-        ids, labels = processor.training_ids(messages, _ANSWER, [clip.shape[1] for clip in clips])
-        batch: Mapping[str, Tensor] = processor.pad_features(clips) if clips else {}
-        inputs = {key: value.to(model.device) for key, value in batch.items()}
-        row = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long), "labels": torch.tensor([labels])}
-        output = model(**{key: value.to(model.device) for key, value in row.items()}, **inputs)
+        row = processor.training_inputs(messages, _ANSWER, [clip.shape[1] for clip in clips])
+        batch = processor.collate([row], clips, padding_side="right")
+        output = model(**{key: value.to(model.device) for key, value in batch.items()})
         logits.append(output.logits.float().reshape(-1, output.logits.shape[-1]).cpu())
     return torch.cat(logits)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from audiograft.model.configuration import AudioGraftConfig
 from audiograft.model.fusion import concatenate_real, fuse
+from audiograft.model.gating import LoraGate, through_gate
 from audiograft.model.lengths import encoder_frames, similar_lengths
 from audiograft.model.outputs import AudioGraftOutput, call, unheard
+from audiograft.model.positions import embeddings_give, forget_positions, n_cached
 from audiograft.model.projector import build_projector, pool_frames, stack_frames
 from audiograft.model.towers import build_tower
 
@@ -37,7 +40,12 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
 
     The language model is a whole Hugging Face model, called through its public interface and changed in nothing: without audio, its outputs are
     the original's bit for bit. Audio is encoded once per generation, before the language model's own `generate` takes over.
+
+    Attributes:
+        lora_gate: under audio, the language model's LoRA acts on rows whose prompt holds audio alone.
     """
+
+    lora_gate: LoraGate = "always"
 
     config_class = AudioGraftConfig
     base_model_prefix = ""
@@ -112,6 +120,11 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
     def _encoder_frames(self, feature_frames: int) -> int:
         return encoder_frames(feature_frames, self.audio_tower.convolutions)
 
+    def _have_audio(self, input_ids: Tensor) -> Tensor:
+        """(batch,) whether there is audio in a row."""
+        is_audio: Tensor = input_ids == self.config.audio_token_id
+        return is_audio.any(1)
+
     def _embed(
         self, input_ids: Tensor, input_features: Tensor | None, feature_lengths: Tensor | None, encoder_states: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
@@ -164,11 +177,19 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
             # Where audio comes in too, so that the backward pass takes the same way in all processes.
             inputs_embeds = self.get_input_embeddings()(safe_ids) + unheard(self.audio_tower, self.projector)
         inputs: dict[str, Any] = {"attention_mask": attention_mask, **kwargs}
-        if inputs_embeds is None or self.has_eyes:
+        looked_up: AbstractContextManager[None] = nullcontext()
+        if inputs_embeds is None:
             inputs["input_ids"] = safe_ids
-        if inputs_embeds is not None:
+        elif self.has_eyes:
+            inputs["input_ids"] = safe_ids
+            looked_up = embeddings_give(self.get_input_embeddings(), inputs_embeds)
+        else:
             inputs["inputs_embeds"] = inputs_embeds
-        return call(self.language_model, inputs, labels, num_items_in_batch)
+        if self.has_eyes and not n_cached(kwargs.get("past_key_values")):
+            forget_positions(self.language_model)
+        compute = partial(call, self.language_model, inputs, labels, num_items_in_batch)
+        with looked_up:
+            return through_gate(self.lora_gate, self._have_audio(input_ids), compute, kwargs.get("past_key_values"))
 
     @torch.no_grad()
     def generate(
@@ -194,9 +215,15 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
             What the language model's `generate` returns; sequences begin with the prompt.
         """
         safe_ids, inputs_embeds = self._embed(input_ids, input_features, feature_lengths, encoder_states)
-        if inputs_embeds is not None:
+        looked_up: AbstractContextManager[None] = nullcontext()
+        if inputs_embeds is not None and self.has_eyes:
+            looked_up = embeddings_give(self.get_input_embeddings(), inputs_embeds[:, n_cached(kwargs.get("past_key_values")) :])
+            kwargs["use_cache"] = True  # without it the prompt is looked up again for each token
+        elif inputs_embeds is not None:
             kwargs["inputs_embeds"] = inputs_embeds
-        output = self.language_model.generate(input_ids=safe_ids, attention_mask=attention_mask, **kwargs)
+        compute = partial(self.language_model.generate, input_ids=safe_ids, attention_mask=attention_mask, **kwargs)
+        with looked_up:
+            output: Any = through_gate(self.lora_gate, self._have_audio(input_ids), compute, kwargs.get("past_key_values"))
         sequences = output if isinstance(output, Tensor) else output.sequences
         sequences[:, : input_ids.shape[1]] = input_ids.repeat_interleave(len(sequences) // len(input_ids), dim=0)
         return output

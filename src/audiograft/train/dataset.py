@@ -12,24 +12,27 @@ from torch.utils.data import Dataset
 from audiograft.data.augment.chain import Augmenter
 from audiograft.inference.feature_cache import FeatureCache
 from audiograft.model import AudioGraftProcessor
+from audiograft.model.outputs import IGNORE_INDEX
 from audiograft.train.batching import muted
+from audiograft.train.pictures import NOTHING_SEEN, Pictures, load_pictures
 from audiograft.train.rows import Row, Waveform, load_clips, tokens
 from audiograft.types import SAMPLE_RATE_HZ, DataError, Rejection
 
 
-def example(row: Row, clips: Sequence[Waveform], padded: bool, processor: AudioGraftProcessor) -> dict[str, Any]:
-    """A row's text with waveforms: its own in training, other rows' or silence in the deafness check.
+def example(row: Row, clips: Sequence[Waveform], padded: bool, processor: AudioGraftProcessor, seen: Pictures = NOTHING_SEEN) -> dict[str, Any]:
+    """A row's text with waveforms, its own or silence, and with its pictures.
 
     Returns:
-        `id`, `input_ids`, `labels`, `feature_frames` and `features` (channels, feature_frames) of each clip, and `audio_s`, the clips' length in
-        seconds.
+        What `tokens` does, `features` (channels, feature_frames) of each clip, and `audio_s`, the clips' length in seconds.
     """
     features = [processor.features(clip, pad_to_window=padded) for clip in clips]
     audio_s = sum(map(len, clips)) / SAMPLE_RATE_HZ
-    return tokens(row, [clip.shape[1] for clip in features], processor) | {"features": features, "audio_s": audio_s}
+    return tokens(row, [clip.shape[1] for clip in features], processor, seen) | {"features": features, "audio_s": audio_s}
 
 
-def augmented_example(row: Row, clips: Sequence[Waveform], place: str, augmenter: Augmenter, processor: AudioGraftProcessor) -> dict[str, Any]:
+def augmented_example(
+    row: Row, clips: Sequence[Waveform], place: str, augmenter: Augmenter, processor: AudioGraftProcessor, seen: Pictures = NOTHING_SEEN
+) -> dict[str, Any]:
     """A row's text with its clips as an augmenter leaves them.
 
     Args:
@@ -38,17 +41,18 @@ def augmented_example(row: Row, clips: Sequence[Waveform], place: str, augmenter
         place: epoch and row; decides what is drawn.
         augmenter: what draws.
         processor: the model's.
+        seen: its pictures, which stay as they are.
 
     Returns:
         What `example` does, and `augmentation`: what was done to each clip.
     """
     heard, done = augmenter.waveforms(clips, place)
-    item = example(row, heard, row.padded, processor)
+    item = example(row, heard, row.padded, processor, seen)
     features = [augmenter.features(clip, f"{place}/{number}") for number, clip in enumerate(item["features"])]
     return item | {"features": features, "augmentation": done}
 
 
-def silent_example(row: Row, error: DataError, processor: AudioGraftProcessor) -> dict[str, Any]:
+def silent_example(row: Row, error: DataError, processor: AudioGraftProcessor, seen: Pictures = NOTHING_SEEN) -> dict[str, Any]:
     """What stands in a batch for a row whose clips can't be read any more: as long, but silent, and nothing is learnt from it.
 
     So the batch keeps its shape and the run its order: where it is resumed after the clip was mended, all that comes is as it would have been.
@@ -57,7 +61,24 @@ def silent_example(row: Row, error: DataError, processor: AudioGraftProcessor) -
         What `example` does, and `lost`: the row and the reason.
     """
     silence = [np.zeros(n_samples, np.float32) for n_samples in row.n_samples]
-    return muted(example(row, silence, row.padded, processor)) | {"lost": Rejection(row.sample.id, row.sample.audio, str(error), "lost")}
+    return muted(example(row, silence, row.padded, processor, seen)) | {"lost": _lost(row, error)}
+
+
+def blank_example(row: Row, error: DataError, processor: AudioGraftProcessor) -> dict[str, Any]:
+    """What stands in a batch for a row whose pictures can't be read any more: as many positions, without clips and pictures.
+
+    What a picture of unknown size would become is not known, so that nothing but the length can be kept.
+
+    Returns:
+        What `silent_example` does, of no clips.
+    """
+    ids = [processor.tokenizer.pad_token_id or 0] * row.positions
+    item: dict[str, Any] = {"id": row.sample.id, "input_ids": ids, "labels": [IGNORE_INDEX] * row.positions, "vision": {}, "label": row.label}
+    return item | {"feature_frames": [], "features": [], "states": [], "audio_s": 0.0, "lost": _lost(row, error)}
+
+
+def _lost(row: Row, error: DataError) -> Rejection:
+    return Rejection(row.sample.id, row.sample.audio or row.sample.id, str(error), "lost")
 
 
 class SpeechDataset(Dataset[dict[str, Any]]):
@@ -81,30 +102,34 @@ class SpeechDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
-        if self.cache is None:
-            try:
-                clips = load_clips(row)
-            except DataError as error:
-                return silent_example(row, error, self.processor)
-            if self.augmenter is None:
-                return example(row, clips, row.padded, self.processor)
-            return augmented_example(row, clips, self._place(index, row), self.augmenter, self.processor)
-        return _cached_example(row, self.cache, self.processor)
+        try:
+            seen = load_pictures(row.sample)
+        except DataError as error:
+            return blank_example(row, error, self.processor)
+        if self.cache is not None:
+            return _cached_example(row, self.cache, self.processor, seen)
+        try:
+            clips = load_clips(row)
+        except DataError as error:
+            return silent_example(row, error, self.processor, seen)
+        if self.augmenter is None:
+            return example(row, clips, row.padded, self.processor, seen)
+        return augmented_example(row, clips, self._place(index, row), self.augmenter, self.processor, seen)
 
     def _place(self, index: int, row: Row) -> str:
         # By weight, a row may come more than once in an epoch.
         return f"{self.epoch}/{index}/{row.sample.id}"
 
 
-def _cached_example(row: Row, cache: FeatureCache, processor: AudioGraftProcessor) -> dict[str, Any]:
+def _cached_example(row: Row, cache: FeatureCache, processor: AudioGraftProcessor, seen: Pictures) -> dict[str, Any]:
     """A row with the `states` of its clips in place of `features`; of a row whose clips are lost, as `silent_example` does."""
     frames = [processor.front_end.encoder_frames(n_frames) for n_frames in row.feature_frames]
-    item = tokens(row, row.feature_frames, processor) | {"audio_s": row.duration_s}
+    item = tokens(row, row.feature_frames, processor, seen) | {"audio_s": row.duration_s}
     try:
         states = [cache.states(clip, row.padded) for clip in row.sample.clips]
         if list(map(len, states)) != frames:
             raise DataError(f"row {row.sample.id}: {row.sample.audio} has changed since the run began: start it again")
     except DataError as error:
         silence = [torch.zeros(n_frames, cache.width) for n_frames in frames]
-        return muted(item | {"states": silence}) | {"lost": Rejection(row.sample.id, row.sample.audio, str(error), "lost")}
+        return muted(item | {"states": silence}) | {"lost": _lost(row, error)}
     return item | {"states": states}

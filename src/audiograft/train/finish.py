@@ -17,7 +17,7 @@ from audiograft.data.manifest import replace_text
 from audiograft.inference.choices import ClosedQuestion
 from audiograft.model.adapters import save_adapter
 from audiograft.model.checkpoint import one_line, save_graft
-from audiograft.model.merge import merge_adapter
+from audiograft.model.merge import GATE_GIVEN_UP, merge_adapter
 from audiograft.train.curves import CURVES_NAME, draw_curves
 from audiograft.train.deafness import DeafnessReport
 from audiograft.train.question import write_question
@@ -34,6 +34,7 @@ def summary(recipe: Recipe, start: Start, counts: ParameterCounts, state: Traine
         "deaf": deafness.deaf,
         "deafness": deafness.as_dict(),
         "merge_failed": False,
+        "gate_given_up": gives_gate_up(recipe),
         "validation": validations[-1] if validations else None,
         "steps": state.global_step,
         "parameters": counts.as_dict(),
@@ -45,6 +46,11 @@ def summary(recipe: Recipe, start: Start, counts: ParameterCounts, state: Traine
         "commit": provenance.commit(),
         "log": state.log_history,
     }
+
+
+def gives_gate_up(recipe: Recipe) -> bool:
+    """Whether LoRA that acted on rows with audio alone is merged, and so acts on all rows from then on."""
+    return recipe.lora_gate == "audio" and recipe.save == "merged"
 
 
 def export(start: Start, recipe: Recipe, result: dict[str, Any], question: ClosedQuestion | None, console: Console) -> None:
@@ -63,6 +69,8 @@ def export(start: Start, recipe: Recipe, result: dict[str, Any], question: Close
         AudiograftError: it can't be written.
     """
     output_dir = Path(recipe.output_dir)
+    if gives_gate_up(recipe):
+        console.print(f"{GATE_GIVEN_UP}; save: adapter keeps the gate", soft_wrap=True)
     if recipe.save == "adapter":
         _save_adapter(start, recipe, result, output_dir)
     elif start.quantised:

@@ -268,15 +268,20 @@ def _examine(rules: Rules, found: _Found) -> tuple[_Found, Row | Rejection, int]
     """A row, checked, and the state of its files."""
     if isinstance(found.sample, Rejection):
         return found, found.sample, 0
-    files, newest_ns = files_state(found.sample.clips)
+    files, newest_ns = files_state(files_of(found.sample))
     clips = found.trace.clips if found.trace is not None and files and newest_ns < found.traced_ns else ()
     # What could not be read has a trace without samples.
     known = clips if len(clips) == len(found.sample.clips) and all(clip.n_samples for clip in clips) else None
     return found, rules.check(found.sample, known), files
 
 
+def files_of(sample: Sample) -> tuple[str, ...]:
+    """All files that a row is made of."""
+    return (*sample.clips, *sample.images, *sample.videos)
+
+
 def files_state(clips: Sequence[str]) -> tuple[int, int]:
-    """A hash of the sizes and times of change of clips, 0 where one is missing; and the latest time in nanoseconds."""
+    """A hash of the sizes and times of change of files, 0 where one is missing; and the latest time in nanoseconds."""
     try:
         states = [file_state(Path(clip)) for clip in clips]
     except OSError:

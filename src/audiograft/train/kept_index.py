@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from audiograft.data.manifest import row_at
-from audiograft.train.index import ROW, ManifestFile, RowIndex, Rules, files_state
+from audiograft.train.index import ROW, ManifestFile, RowIndex, Rules, files_of, files_state
 from audiograft.train.rows import Row, Wording
 from audiograft.types import AudiograftError
 
@@ -49,15 +49,15 @@ def index_key(manifests: Sequence[ManifestFile], settings: Any) -> str:
 
 
 def unchanged(index: RowIndex, rules: Rules, keep_lost: bool) -> RowIndex | None:
-    """The index, after a look at the clips whose files are not as they were.
+    """The index, after a look at the clips and pictures whose files are not as they were.
 
     Args:
         index: as it was kept.
         rules: what decided about its rows.
-        keep_lost: rows whose clips can't be read any more stay in it, since the order of those around them must not change.
+        keep_lost: rows whose clips or pictures can't be read any more stay in it, since the order of those around them must not change.
 
     Returns:
-        None where it is not right any more: a clip sounds different, or one is lost and shall not be kept.
+        None where it is not right any more: a clip sounds or a picture looks different, or one is lost and shall not be kept.
     """
     moved: dict[int, int] = {}
     for number, manifest in enumerate(index.manifests):
@@ -68,7 +68,7 @@ def unchanged(index: RowIndex, rules: Rules, keep_lost: bool) -> RowIndex | None
                     sample = manifest.sample(int(entry["line"]), row_at(file, int(entry["offset"])))
                 except AudiograftError:
                     return None
-                files, _ = files_state(sample.clips)
+                files, _ = files_state(files_of(sample))
                 if files == entry["files"]:
                     continue
                 row = rules.check(sample)

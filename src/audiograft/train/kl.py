@@ -27,8 +27,9 @@ from audiograft.model.outputs import IGNORE_INDEX
 from audiograft.train.batching import muted
 from audiograft.train.checkpoints import writing
 from audiograft.train.collator import Collator
-from audiograft.train.dataset import SpeechDataset
+from audiograft.train.dataset import SpeechDataset, blank_example
 from audiograft.train.index import Answers, RowIndex
+from audiograft.train.pictures import has_pictures, load_pictures
 from audiograft.train.rows import Row, tokens
 from audiograft.train.validation import evaluating
 from audiograft.types import AudiograftError, DataError, Rejection
@@ -41,14 +42,23 @@ _BATCH_ROWS = 16
 
 
 def readable(sample: Any) -> list[Message]:
-    """A row's conversation with its transcript where the clip was."""
-    messages = []
-    for message in conversation(sample):
-        content = message["content"]
-        if not isinstance(content, str):
-            content = "".join(sample.text if part["type"] == "audio" else part["text"] for part in content)
-        messages.append({**message, "content": content})
-    return messages
+    """A row's conversation with its transcript where the clip was; pictures stay where they are."""
+    return [{**message, "content": _read_out(message["content"], sample.text)} for message in conversation(sample)]
+
+
+def _read_out(content: Any, transcript: str | None) -> Any:
+    """The content of a message without audio parts: a text, or parts where there are pictures."""
+    if isinstance(content, str):
+        return content
+    parts: list[Message] = []
+    for part in content:
+        part = {"type": "text", "text": transcript} if part["type"] == "audio" else part
+        if parts and part["type"] == parts[-1]["type"] == "text":
+            part = {"type": "text", "text": parts.pop()["text"] + part["text"]}
+        parts.append(part)
+    if all(part["type"] == "text" for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts
 
 
 def can_be_taught(row: Row) -> Rejection | None:
@@ -105,7 +115,11 @@ def with_responses(
         while batch := _next_batch(missing, responses):
             if not write:
                 raise DataError(f"{responses.path}: lacks answers that the first process wrote: put output_dir on a disk that all nodes share")
-            requests = [Request(readable(row.sample), [], _MAX_NEW_TOKENS) for row in batch.values()]
+            seen = [load_pictures(row.sample) for row in batch.values()]
+            requests = [
+                Request(readable(row.sample), [], _MAX_NEW_TOKENS, images=own.images, videos=own.videos)
+                for row, own in zip(batch.values(), seen, strict=True)
+            ]
             texts = [answer.text for answer in write_answers(model, processor, requests, batch_size=_BATCH_ROWS)]
             with writing(output_dir, RESPONSES), responses.path.open("ab") as file:
                 for key, text in zip(batch, texts, strict=True):
@@ -135,7 +149,7 @@ def _answered(row: Row, response: str | None, processor: Any) -> Row:
     if response is None:
         return row
     row = replace(row, sample=replace(row.sample, response=response))
-    return replace(row, positions=len(tokens(row, row.feature_frames, processor)["input_ids"]))
+    return replace(row, positions=len(tokens(row, row.feature_frames, processor, load_pictures(row.sample))["input_ids"]))
 
 
 def unanswered(rows: Iterable[Row]) -> int:
@@ -153,8 +167,11 @@ def responses_sha256(rows: Iterable[Row]) -> str:
 
 
 def _key(row: Row) -> str:
-    """Of what the teacher reads."""
-    return hashlib.sha256(json.dumps(readable(row.sample)).encode()).hexdigest()
+    """Of what the teacher reads and sees."""
+    read = json.dumps(readable(row.sample))
+    if has_pictures(row.sample):  # the checksum knows what they show
+        read += json.dumps([row.sample.images, row.sample.videos, row.checksum])
+    return hashlib.sha256(read.encode()).hexdigest()
 
 
 def _read(path: Path, teacher: str, mend: bool) -> dict[bytes, int]:
@@ -181,22 +198,26 @@ def _read(path: Path, teacher: str, mend: bool) -> dict[bytes, int]:
 
 
 class DistillationDataset(SpeechDataset):
-    """Training examples with what the teacher reads, which is an example without audio, under the key `teacher`."""
+    """Training examples with what the teacher reads and sees, which is an example without audio, under the key `teacher`."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[index]
-        ids, labels = self.processor.training_ids(readable(row.sample), row.target, [])
-        read = {"id": row.sample.id, "input_ids": ids, "labels": labels, "feature_frames": [], "audio_s": 0.0}
-        heard = super().__getitem__(index)
+        row, heard = self.rows[index], super().__getitem__(index)
+        try:
+            seen = load_pictures(row.sample)
+        except DataError as error:
+            blank = blank_example(row, error, self.processor)
+            return blank | {"teacher": blank}
+        inputs = self.processor.training_inputs(readable(row.sample), row.target, [], images=seen.images, videos=seen.videos)
+        read = {"id": row.sample.id, **inputs, "feature_frames": [], "audio_s": 0.0}
         return heard | {"teacher": muted(read) if "lost" in heard else read}
 
 
 class DistillationCollator(Collator):
-    """Adds `teacher_input_ids`, `teacher_attention_mask` and `teacher_labels`, (rows, the teacher's positions), to a batch."""
+    """Adds `teacher_input_ids`, `teacher_attention_mask` and `teacher_labels`, (rows, the teacher's positions), and its pictures to a batch."""
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         read = super().__call__([item["teacher"] for item in items])
-        return super().__call__(items) | {f"{_PREFIX}{name}": read[name] for name in ("input_ids", "attention_mask", "labels")}
+        return super().__call__(items) | {f"{_PREFIX}{name}": value for name, value in read.items() if isinstance(value, Tensor)}
 
 
 def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""One batch drawn for the terminal: tokens with their positions, audio spans, and which positions carry loss."""
+"""One batch drawn for the terminal: tokens with their positions, spans of audio and of pictures, and which positions carry loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from audiograft.model.outputs import IGNORE_INDEX
 from audiograft.train.collator import Collator
 from audiograft.train.rows import Row
 
-_STYLES = {"text": "", "audio": "cyan", "loss": "bold green", "pad": "dim"}
+_STYLES = {"text": "", "audio": "cyan", "image": "magenta", "video": "magenta", "loss": "bold green", "pad": "dim"}
 _WIDTH = 140
 _MARK = "*"
 _DRAWN_ROWS = 3
@@ -23,7 +23,9 @@ _DRAWN_ROWS = 3
 
 
 def _kinds(batch: dict[str, Any], index: int, feature_frames: Sequence[int], processor: AudioGraftProcessor) -> Iterator[tuple[str, int]]:
-    """What each position of a row is: text, audio, loss or pad; and to which of its clips it belongs, -1 for none."""
+    """What each position of a row is: text, audio, image, video, loss or pad; and to which of its clips it belongs, -1 for none."""
+    eyes = processor.vision_processor
+    seen = {getattr(eyes, f"{kind}_token_id", None): kind for kind in ("image", "video")} if eyes is not None else {}
     clips = (number for number, frames in enumerate(feature_frames) for _ in range(processor.front_end.audio_tokens(frames)))
     for token, label, real in zip(batch["input_ids"][index], batch["labels"][index], batch["attention_mask"][index], strict=True):
         if not real:
@@ -33,7 +35,7 @@ def _kinds(batch: dict[str, Any], index: int, feature_frames: Sequence[int], pro
         elif token == processor.audio_token_id:
             yield "audio", next(clips)
         else:
-            yield "text", -1
+            yield seen.get(int(token), "text"), -1
 
 
 def _draw_row(batch: dict[str, Any], index: int, feature_frames: Sequence[int], processor: AudioGraftProcessor) -> Text:
@@ -43,7 +45,7 @@ def _draw_row(batch: dict[str, Any], index: int, feature_frames: Sequence[int], 
     kinds = list(enumerate(_kinds(batch, index, feature_frames, processor)))
     for (kind, _), span in groupby(kinds, key=lambda item: item[1]):
         positions = [position for position, _ in span]
-        if kind in ("audio", "pad"):
+        if kind in ("audio", "image", "video", "pad"):
             shown = f"<{kind} x {len(positions)}>"
         else:
             # repr shows line feeds and blanks for what they are.
@@ -71,7 +73,8 @@ def draw_batch(items: Sequence[dict[str, Any]], rows: Sequence[Row], batches: in
     for index, (item, row) in enumerate(zip(items[:_DRAWN_ROWS], rows[:_DRAWN_ROWS], strict=True)):
         padded = ", padded to 30 s" if row.padded and row.n_samples else ""
         clips = f"{' and '.join(row.sample.clips)}, {row.duration_s:.2f} s" if row.n_samples else "no audio"
-        drawing.append(f"{row.sample.id}: {clips}{padded}\n", style="bold")
+        pictures = "".join(f", {path}" for path in (*row.sample.images, *row.sample.videos))
+        drawing.append(f"{row.sample.id}: {clips}{padded}{pictures}\n", style="bold")
         for done in filter(None, item.get("augmentation", ())):
             drawing.append(f"  augmented: {', '.join(f'{name} {value}' for name, value in done.items())}\n", style="dim")
         drawing.append(_draw_row(batch, index, item["feature_frames"], processor))

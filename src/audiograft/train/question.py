@@ -69,7 +69,7 @@ def held_for_one(answers: Mapping[str, Sequence[int]], model: Any) -> str | None
 def _learnt(question: ClosedQuestion, processor: Any) -> list[list[int]]:
     """The tokens of each answer as training has them, without the end of turn."""
     asked = [{"role": "user", "content": "?"}]
-    answers = (processor.training_ids(asked, answer, [])[1] for answer in question.answers.values())
+    answers = (processor.training_inputs(asked, answer, [])["labels"] for answer in question.answers.values())
     return [[token for token in labels if token != IGNORE_INDEX][:-1] for labels in answers]
 
 

@@ -194,6 +194,8 @@ class Recipe:
     """Whether the projector learns."""
     lora: LoraRecipe = field(default_factory=LoraRecipe)
     """Adapters, read by the stage finetune."""
+    lora_gate: Literal["audio", "always"] = "always"
+    """Under audio the language model's adapters act on rows whose prompt holds audio, and leave all others as the base has them, bit for bit."""
     gradient_checkpointing: bool = False
     """Compute the language model's activations again in the backward pass: less memory, about a third more time."""
     attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
@@ -349,10 +351,13 @@ def _check_parts(recipe: Recipe, source: str) -> None:
 
 def _check_stage(recipe: Recipe, source: str) -> None:
     """Keys that exclude each other, or that the stage doesn't read."""
-    lora = recipe.lora
+    lora, gated = recipe.lora, recipe.lora_gate == "audio"
     for wrong, message in (
         (recipe.prompt is not None and recipe.data.prompts is not None, "prompt and data.prompts exclude each other: take one out"),
         (recipe.stage == "align" and lora != LoraRecipe(), "lora is read by the stage finetune alone: take the section out, or use stage: finetune"),
+        (recipe.stage == "align" and gated, "lora_gate is read by the stage finetune alone: take it out, or use stage: finetune"),
+        (gated and lora.dora, "lora.dora and lora_gate: audio exclude each other, since DoRA scales the layer itself: take one out"),
+        (gated and not lora.language_model, "lora_gate: audio without LoRA in the language model has nothing to gate: take it out"),
         (
             recipe.stage == "align" and not recipe.train_projector,
             "train_projector: false leaves the stage align nothing to train: use stage: finetune",

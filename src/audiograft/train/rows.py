@@ -22,22 +22,23 @@ from audiograft.messages import conversation
 from audiograft.model import AudioGraftProcessor
 from audiograft.model.outputs import IGNORE_INDEX
 from audiograft.train.detection import DetectionRecipe
-from audiograft.types import SAMPLE_RATE_HZ, SPEECH, WINDOW_S, WINDOW_SAMPLES, AudioError, DataError, Rejection, Sample
+from audiograft.train.pictures import NOTHING_SEEN, Pictures, has_pictures
+from audiograft.types import SAMPLE_RATE_HZ, SPEECH, WINDOW_S, WINDOW_SAMPLES, AudioError, ConfigError, DataError, ImageError, Rejection, Sample
 
 Waveform = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a manifest that can be learnt from; lengths only, no audio.
+    """A row of a manifest that can be learnt from; lengths only, no audio and no pictures.
 
     Attributes:
         sample: the row as it was read.
         n_samples: of each clip at 16 kHz, as decoded; empty in a row of text alone.
-        checksum: CRC-32 of the ids and of the clips' digests.
+        checksum: CRC-32 of the ids, of the clips' digests and of the pictures.
         padded: whether its clips are padded to 30 s in training.
         feature_frames: of each clip, as the tower is given them in training.
-        positions: it takes in the language model in training, prompt and answer included.
+        positions: it takes in the language model in training, pictures, prompt and answer included.
         audio: the bytes of its clip, where that is no file of its own but came with a stream.
         window: of the stream that it came in.
         answer_only: whether the end of turn behind the answer carries no loss.
@@ -138,7 +139,7 @@ def read_samples(
         prompt: see `Wording`.
         prompts: text file of instructions, one a line.
         seed: of the draws.
-        allow_outside: also take clips that do not lie below the manifest's folder.
+        allow_outside: also take clips and pictures that do not lie below the manifest's folder.
         detection: see `Wording`.
 
     Raises:
@@ -160,18 +161,16 @@ def check_row(
         processor: of the model to be trained.
         pad_share: share of rows whose clips are padded to 30 s.
         seed: decides which.
-        known: what decoding its clips gave before; where there is none they are decoded, since NaN samples and cut files show no earlier.
+        known: what decoding its clips gave before; where there is none they are decoded, since NaN samples and cut files show no earlier. Pictures
+            are decoded in any case: their size decides how many positions they take.
     """
     reject = partial(Rejection, sample.id, sample.audio or sample.id)
     if sample.target is None and sample.label is not None:
         return reject(f"the label {sample.label!r} has no answer: add it to detection.answers, or a text or response to the row", "label")
     if sample.target is None:
         return reject("no text or response to learn: add one to its row", "text")
-    for key, written in (("text", sample.text), ("prompt", sample.prompt), ("response", sample.response)):
-        if written is not None and processor.audio_token in written:
-            return reject(f"the {key} contains {processor.audio_token}, which stands for a clip: take it out", "text")
-        if written is not None and (fault := text_fault(written)) is not None:
-            return reject(f"the {key} {fault}", "text")
+    if (fault := _wrong_text(sample, processor)) is not None:
+        return reject(fault, "text")
     try:
         clips = _listen(sample.clips) if known is None else [(clip.digest, clip.n_samples) for clip in known]
     except AudioError as error:
@@ -183,13 +182,34 @@ def check_row(
         return reject(*problem)
     padded = processor.pad_to_window or drawn(seed, sample.id) < pad_share
     frames = tuple(processor.front_end.feature_frames(n, padded) for n in n_samples)
-    row = Row(sample, n_samples, 0, padded, frames, positions=0)
     try:
-        ids = tokens(row, frames, processor)["input_ids"]
+        return _measured(Row(sample, n_samples, 0, padded, frames, positions=0), clips, processor)
+    except ImageError as error:
+        return reject(str(error), error.kind)
+    except ConfigError as error:  # pictures, and the model has no eyes for them
+        return reject(str(error), "row")
     except DataError as error:
         return reject(str(error), "text")
-    checksum = zlib.crc32(np.array(ids, dtype=np.int64).tobytes())
-    return replace(row, checksum=zlib.crc32(repr(clips).encode(), checksum), positions=len(ids))
+
+
+def _measured(row: Row, clips: Sequence[tuple[str | None, int]], processor: AudioGraftProcessor) -> Row:
+    """The row with its positions and its checksum; `clips` are from `_listen`."""
+    seen = Pictures.of(row.sample)
+    ids = tokens(row, row.feature_frames, processor, seen)["input_ids"]
+    checksum = zlib.crc32(repr(clips).encode(), zlib.crc32(np.array(ids, dtype=np.int64).tobytes()))
+    if has_pictures(row.sample):
+        checksum = zlib.crc32(repr(seen.checksum).encode(), checksum)
+    return replace(row, checksum=checksum, positions=len(ids))
+
+
+def _wrong_text(sample: Sample, processor: AudioGraftProcessor) -> str | None:
+    """Why a row's texts can't be learnt."""
+    for key, written in (("text", sample.text), ("prompt", sample.prompt), ("response", sample.response)):
+        if written is not None and processor.audio_token in written:
+            return f"the {key} contains {processor.audio_token}, which stands for a clip: take it out"
+        if written is not None and (fault := text_fault(written)) is not None:
+            return f"the {key} {fault}"
+    return None
 
 
 def _listen(paths: Sequence[str]) -> list[tuple[str | None, int]]:
@@ -258,13 +278,16 @@ def load_clips(row: Row) -> list[Waveform]:
     return [load_clip(row, number) for number in range(len(row.n_samples))]
 
 
-def tokens(row: Row, feature_frames: Sequence[int], processor: AudioGraftProcessor) -> dict[str, Any]:
-    """A row's text with clips of so many feature frames: `id`, `input_ids`, `labels`, `feature_frames`, and its class as `label`.
+def tokens(row: Row, feature_frames: Sequence[int], processor: AudioGraftProcessor, seen: Pictures = NOTHING_SEEN) -> dict[str, Any]:
+    """A row's text with clips of so many feature frames, and with its pictures.
+
+    Returns:
+        `id`, `input_ids`, `labels`, `vision` (see `AudioGraftProcessor.training_inputs`), `feature_frames`, and its class as `label`.
 
     Raises:
-        DataError: markers and clips differ in number, or the chat template refuses the conversation.
+        DataError: markers and clips or pictures differ in number, or the chat template refuses the conversation.
     """
-    ids, labels = processor.training_ids(conversation(row.sample), row.target, feature_frames)
+    inputs = processor.training_inputs(conversation(row.sample), row.target, feature_frames, images=seen.images, videos=seen.videos)
     if row.answer_only:
-        labels[-1] = IGNORE_INDEX
-    return {"id": row.sample.id, "input_ids": ids, "labels": labels, "feature_frames": list(feature_frames), "label": row.label}
+        inputs["labels"][-1] = IGNORE_INDEX
+    return {"id": row.sample.id, **inputs, "feature_frames": list(feature_frames), "label": row.label}

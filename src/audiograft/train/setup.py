@@ -14,6 +14,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from audiograft.model import AudioGraftConfig, AudioGraftForConditionalGeneration, graft_in_memory, load_model, load_processor
 from audiograft.model.adapters import ADAPTER_FILE, COMPONENTS, PROJECTOR_FILE, read_adapter, weight_paths
 from audiograft.model.checkpoint import SHIPPED, load_config, one_line, resolve_model
+from audiograft.model.gating import for_checkpoint, gate_of
 from audiograft.model.graft import graft_processor
 from audiograft.model.load import find_adapter
 from audiograft.model.lora import lora_modules, merge_lora
@@ -23,6 +24,7 @@ from audiograft.model.quantise import finish_nf4, left_alone, nf4_keywords, quan
 from audiograft.model.stock import is_stock
 from audiograft.model.stock.families import FAMILIES
 from audiograft.model.tensors import TensorFiles
+from audiograft.train.gated import require_no_gate
 from audiograft.train.parallel import is_main_process
 from audiograft.train.recipe import Recipe
 from audiograft.train.stages import SCOPES, ParameterCounts, checkpointed_layers, prepare_stage
@@ -67,6 +69,7 @@ def open_model(recipe: Recipe, console: Console) -> Start:
         ConfigError: it can't be opened or trained as the recipe says, or the output would take the place of another model.
     """
     check_output(recipe)
+    require_no_gate(recipe)
     if recipe.quantisation is not None:
         require_bitsandbytes()
         _require_no_lora(recipe)
@@ -243,7 +246,7 @@ def prepare(start: Start, recipe: Recipe, console: Console) -> ParameterCounts:
         key = "gradient_checkpointing" if recipe.gradient_checkpointing else "compile"
         raise ConfigError(f"{key}: {type(model.language_model).__name__} has no decoder layers that support it: take it out")
     if recipe.gradient_checkpointing:
-        model.language_model.activation_checkpointing_enable({"use_reentrant": False})
+        model.language_model.activation_checkpointing_enable(_checkpoint_options(model, recipe))
     if recipe.compile:
         for layer in layers:
             layer.compile()
@@ -252,11 +255,21 @@ def prepare(start: Start, recipe: Recipe, console: Console) -> ParameterCounts:
     return counts
 
 
+def _checkpoint_options(model: Any, recipe: Recipe) -> dict[str, Any]:
+    """For `torch.utils.checkpoint`; compiled layers take the rows of a gate as an input of theirs, and their compiler takes no functions."""
+    options: dict[str, Any] = {"use_reentrant": False}
+    if gate_of(model) == "audio" and not recipe.compile:
+        options["context_fn"] = for_checkpoint
+    return options
+
+
 def describe(start: Start, counts: ParameterCounts) -> list[str]:
     """What trains, what is frozen, and what is in 4 bits, a line each."""
     trained = [f"projector {counts.projector:,}"] if counts.projector else []
     trained += [f"LoRA in {SCOPES[scope]} {number:,}" for scope, number in counts.lora_by_component.items()]
     frozen = sorted({str(p.dtype).removeprefix("torch.") for p in start.model.parameters() if not p.requires_grad and p.is_floating_point()})
+    if gate_of(start.model) == "audio":
+        trained = [f"{part} (on rows with audio alone)" if SCOPES["language_model"] in part else part for part in trained]
     lines = [
         f"trained, in float32: {', '.join(trained)} parameters",
         f"frozen: {counts.frozen:,} parameters in {' and '.join(frozen)}{' and nf4' if start.quantised else ''}; attention: {start.attention}",

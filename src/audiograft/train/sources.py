@@ -26,6 +26,7 @@ from audiograft.data.traces import Trace, read_traces
 from audiograft.train.batching import mixed
 from audiograft.train.checkpoints import writing
 from audiograft.train.deafness import require_clips
+from audiograft.train.gated import with_gate
 from audiograft.train.index import ManifestFile, RowIndex, Rules, build_index
 from audiograft.train.kept_index import index_key, load_index, save_index, unchanged
 from audiograft.train.kl import can_be_taught
@@ -186,7 +187,7 @@ class _Indexer:
         self._keep = keep
         self._resuming = resuming
         self._folder = Path(recipe.output_dir) / _FOLDER
-        self._settings = [recipe.prompt, recipe.seed, recipe.loss, provenance.versions(), _settings_of(processor)] if keep else []
+        self._settings = [recipe.prompt, recipe.seed, recipe.loss, recipe.lora_gate, provenance.versions(), _settings_of(processor)] if keep else []
         if keep and recipe.detection is not None:
             self._settings += [dict(recipe.detection.answers), recipe.detection.system]
         self.n_rejected = 0
@@ -207,7 +208,7 @@ class _Indexer:
         manifests = [ManifestFile.open(path, recipe.data.allow_outside) for path in paths]
         wording = Wording.read(recipe.prompt, recipe.data.prompts, recipe.seed, recipe.detection)
         useless = can_be_taught if recipe.loss == "kl" else lambda row: None
-        rules = Rules(self._processor, wording, pad_share, recipe.seed, useless)
+        rules = Rules(self._processor, wording, pad_share, recipe.seed, with_gate(recipe, useless))
         if not self._keep:
             return self._build(manifests, rules, None)
         key = index_key(manifests, [*self._settings, pad_share, wording.prompts])
@@ -255,6 +256,8 @@ def _settings_of(processor: Any) -> str:
         [processor.audio_token, processor.end_of_turn, processor.response_prefix, processor.pad_to_window],
         [(n_frames, front_end.audio_tokens(n_frames)) for n_frames in frames],
     ]
+    if processor.vision_processor is not None:
+        parts.append([str(getattr(processor.vision_processor, name, None)) for name in ("image_processor", "video_processor")])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -332,7 +335,7 @@ def _open_stream(recipe: Recipe, processor: Any, console: Console, checkpoint: P
     gates = {path: hold_out(path, allow_outside=data.allow_outside) for path in data.held_out}
     sampler = StreamSampler(
         streams,
-        Rules(processor, wording, recipe.pad_to_window_share, recipe.seed, lambda row: None),
+        Rules(processor, wording, recipe.pad_to_window_share, recipe.seed, with_gate(recipe, lambda row: None)),
         partial(_forbidden, gates, data.allow_leakage),
         tokens_per_batch=recipe.tokens_per_batch,
         stretch=recipe.stretch,

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from audiograft.model.gating import gate_lora
 from audiograft.model.lora import LoraSettings, inject_lora, is_4bit, is_linear, lora_parameters
 from audiograft.model.quantise import decoder, decoder_linears
 from audiograft.train.recipe import LoraRecipe, Recipe
@@ -56,6 +57,8 @@ def prepare_stage(model: Any, recipe: Recipe) -> ParameterCounts:
     if recipe.stage == "finetune":
         lora = recipe.lora
         inject_lora(model, lora_targets(model, lora), LoraSettings(lora.rank, lora.alpha, lora.dropout, lora.rslora, lora.dora))
+        if recipe.lora_gate == "audio":
+            gate_lora(model)
     projector = 0
     if recipe.train_projector:
         model.projector.requires_grad_(True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from audiograft.inference.transcribing import transcript_tokens
 from audiograft.messages import conversation
 from audiograft.metrics.word_errors import corpus, word_errors
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
+from audiograft.train.pictures import load_pictures
 from audiograft.train.rows import Row, Waveform, load_clips
 
 _BATCH_CLIPS = 8
@@ -70,17 +71,21 @@ def score(
         model: in any mode.
         processor: its processor.
         rows: what should be answered.
-        clips: of each row.
+        clips: of each row; its pictures are its own in any case.
         question: that rows with a class are answers to. They are answered by their log-odds, all others by greedy decoding.
     """
     with evaluating(model):
         pairs = list(zip(rows, clips, strict=True))
-        items = [Referenced(conversation(row.sample), own, row.target) for row, own in pairs]
+        seen = [load_pictures(row.sample) for row in rows]
+        items = [
+            Referenced(conversation(row.sample), own, row.target, images=pictures.images, videos=pictures.videos)
+            for (row, own), pictures in zip(pairs, seen, strict=True)
+        ]
         scored = score_references(model, processor, items, _BATCH_CLIPS)
         classed = [number for number, row in enumerate(rows) if asks(row, question)]
         hypotheses = [""] * len(pairs)
         written = [number for number in range(len(pairs)) if number not in set(classed)]
-        requests = [Request(conversation(row.sample), own, _budget(row, own, processor)) for row, own in (pairs[number] for number in written)]
+        requests = [replace(_request(*pairs[number], processor), images=seen[number].images, videos=seen[number].videos) for number in written]
         for number, answer in zip(written, write_answers(model, processor, requests, batch_size=_BATCH_CLIPS), strict=True):
             hypotheses[number] = answer.text
         if question is not None and classed:
@@ -92,6 +97,10 @@ def score(
     kept = [item.logprobs[: -1 if row.answer_only else None] for row, item in zip(rows, scored, strict=True)]
     losses = [-math.fsum(logprobs) / len(logprobs) for logprobs in kept]
     return Score(losses, list(map(len, kept)), errors.rate if errors else None, hypotheses, float(np.mean(right)) if right else None)
+
+
+def _request(row: Row, clips: Sequence[Waveform], processor: Any) -> Request:
+    return Request(conversation(row.sample), clips, _budget(row, clips, processor))
 
 
 def asks(row: Row, question: ClosedQuestion | None) -> bool:

@@ -9,13 +9,14 @@ from datetime import date, time
 from pathlib import Path
 from typing import Any
 
-from audiograft.data.manifest import MANIFEST_KEYS
+from audiograft.data.manifest import MANIFEST_KEYS, PICTURE_KEYS
 from audiograft.data.sources.base import SourceRow
 from audiograft.data.sources.rows import RowReader, guess_keys, key_pairs, refusal
 from audiograft.types import DataError, Rejection, Sample
 
 _UNKNOWN = frozenset({"", "none", "nan", "null"})
 """What tables that once were CSV files have where a speaker is not known."""
+_PICTURES = frozenset({*PICTURE_KEYS, *PICTURE_KEYS.values()})
 _NAMES = ("id", "speaker", "recording", "language", "label")
 _EMBEDDED = "embedded"
 """Stands for a clip that is no file where rows are read as those of a manifest."""
@@ -86,6 +87,8 @@ class TableReader:
         place = f"{self.place}, {self.id_stem}, row {number + 1}"
         ours = {self.names[theirs]: self._value(theirs, value) for theirs, value in row.items() if theirs in self.names}
         audio, path = _audio_parts(ours.pop("audio", None))
+        # Pictures that are no files are left out.
+        ours = {key: value for key, value in ours.items() if key not in _PICTURES or (self.folder is not None and _are_paths(value))}
         ours = {key: _plain(value) for key, value in ours.items() if key in MANIFEST_KEYS or _is_plain(value)}
         for key in _NAMES:
             if isinstance(ours.get(key), str) and ours[key].strip().lower() in _UNKNOWN:
@@ -140,6 +143,10 @@ def _audio_parts(value: Any) -> tuple[bytes | None, str | None]:
         audio, path = value.get("bytes"), value.get("path")
         return audio if isinstance(audio, bytes) else None, path if isinstance(path, str) else None
     return value if isinstance(value, bytes) else None, value if isinstance(value, str) else None
+
+
+def _are_paths(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
 
 
 def _is_plain(value: Any) -> bool:

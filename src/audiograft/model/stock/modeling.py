@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationMixin
 
 from audiograft.model.fusion import fuse
+from audiograft.model.gating import LoraGate, through_gate
 from audiograft.model.lora import lora_disabled, lora_modules
 from audiograft.model.outputs import AudioGraftOutput, call, head_sees, unheard
 from audiograft.model.stock.families import Family
@@ -30,10 +32,12 @@ class StockAudioModel(nn.Module):
         family: what is particular to it.
         has_own_adapter: it came with LoRA weights, which work where there is audio and are off where there is none (Granite Speech).
         can_cache: False: the tower's outputs are not cached.
+        lora_gate: under audio, LoRA that was trained here acts on rows whose prompt holds audio alone.
     """
 
     can_cache = False
     accepts_loss_kwargs = True
+    lora_gate: LoraGate = "always"
 
     def __init__(self, stock: Any, family: Family, spec: MelSpec) -> None:
         super().__init__()
@@ -92,6 +96,11 @@ class StockAudioModel(nn.Module):
         audio_embeds = self.family.audio_embeds(self.stock, input_features[:, 0], lengths, self._spec)
         return fuse(self.stock.get_input_embeddings()(input_ids.masked_fill(is_audio, 0)), is_audio, audio_embeds)
 
+    def _have_audio(self, input_ids: Tensor) -> Tensor:
+        """(batch,) whether there is audio in a row."""
+        is_audio: Tensor = input_ids == self.config.audio_token_id
+        return is_audio.any(1)
+
     def _adapter(self, heard: bool) -> AbstractContextManager[None]:
         """The model's own LoRA is for audio. Stock code switches it in `generate` alone, by whether there are features; here they are embeddings."""
         return nullcontext() if heard or not self.has_own_adapter else lora_disabled(self.stock)
@@ -128,7 +137,8 @@ class StockAudioModel(nn.Module):
         text = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         inputs = {"attention_mask": attention_mask, **kwargs, **text}
         with self._adapter(heard=heard):
-            return call(self.stock, inputs, labels, num_items_in_batch)
+            compute = partial(call, self.stock, inputs, labels, num_items_in_batch)
+            return through_gate(self.lora_gate, self._have_audio(input_ids), compute, kwargs.get("past_key_values"))
 
     @torch.no_grad()
     def generate(
@@ -159,7 +169,8 @@ class StockAudioModel(nn.Module):
         last = head_sees(self.stock.get_output_embeddings(), lambda hidden: hidden[:, -1:]) if keeps_all else nullcontext()
         with self._adapter(heard=inputs_embeds is not None), last:
             # Not the class's own: Granite Speech's switches its adapter off where it sees no features.
-            return GenerationMixin.generate(self.stock, input_ids, attention_mask=attention_mask, **kwargs)
+            compute = partial(GenerationMixin.generate, self.stock, input_ids, attention_mask=attention_mask, **kwargs)
+            return through_gate(self.lora_gate, self._have_audio(input_ids), compute, kwargs.get("past_key_values"))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write a whole stock checkpoint, without this wrapper.

@@ -17,7 +17,7 @@ from audiograft.model.lengths import check_samples
 from audiograft.model.processing import AudioGraftProcessor
 from audiograft.model.stock.families import FAMILIES, Family
 from audiograft.model.stock.mel import MelSpec
-from audiograft.types import ConfigError, DataError
+from audiograft.types import ConfigError
 
 
 class StockFrontEnd(FrontEnd):
@@ -94,6 +94,7 @@ class StockProcessor(AudioGraftProcessor):
         return StockFrontEnd(self.family, self.config, self.preprocessor)
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        self.check_eyes(messages)
         n_clips = 0
         written: list[Message] = []
         for message in messages:
@@ -112,10 +113,7 @@ class StockProcessor(AudioGraftProcessor):
                         parts.append(part)
                 content = parts
             written.append({**message, "content": content})
-        prompt = super()._render(written, add_generation_prompt)
-        if prompt.count(self.audio_token) != n_clips:
-            raise DataError(f"the model's chat template kept {prompt.count(self.audio_token)} of {n_clips} clips: put clips into user turns alone")
-        return prompt
+        return super()._render(written, add_generation_prompt)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
         """Write the tokenizer, its chat template, and preprocessor_config.json."""
