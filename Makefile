@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check 
 ONE_THREAD := OMP_NUM_THREADS=1
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help install demo test test-all test-pages lint format types check tiny detector speedrun bench results detection clean
+.PHONY: help install demo test test-all test-pages lint format types check tiny tiny-vl detector speedrun bench results seeing detection clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ check: lint types test  ## what has to pass before a change is proposed
 tiny: .venv/.installed-dev  ## make the shipped model again, from nothing (hours; needs espeak-ng and flite)
 	@$(WITH_VENV) bash recipes/tiny/make.sh
 
+tiny-vl: .venv/.installed-dev  ## make the shipped model that sees and hears again (some 80 minutes; needs espeak-ng and flite)
+	@$(WITH_VENV) bash recipes/tiny/vl.sh
+
 detector: .venv/.installed-dev  ## train the shipped speech detector again (some 40 minutes; needs espeak-ng and flite)
 	@$(WITH_VENV) bash recipes/tiny/detect.sh
 
@@ -73,6 +76,9 @@ bench: .venv/.installed-dev  ## the speed and memory ratios; writes benchmarks/r
 
 results: .venv/.installed  ## word error rates of the shipped model (needs espeak-ng and flite); writes benchmarks/results/tiny.json
 	@$(BIN)/python benchmarks/tiny.py
+
+seeing: .venv/.installed  ## what tiny-vl hears and what grafting kept of its eyes (needs espeak-ng and flite); writes benchmarks/results/tiny_vl.json
+	@$(ONE_THREAD) $(BIN)/python benchmarks/tiny_vl.py
 
 detection: .venv/.installed-dev  ## the shipped detector beside others on the same clips (needs espeak-ng and flite); writes benchmarks/results/detection.json
 	@$(ONE_THREAD) $(BIN)/python benchmarks/detection.py

@@ -112,6 +112,41 @@ def detection_rows() -> list[tuple[str, str, str]]:
     ]
 
 
+def seeing_rows() -> list[tuple[str, str, str]]:
+    """Figure, value and command of what is known of the model that sees and hears."""
+    found = read("tiny_vl")
+    kept, heard = found["kept"], found["heard"]
+    gated, merged = kept["gated"]["image"], kept["merged"]["image"]
+
+    def interval(row: dict[str, Any]) -> str:
+        return f"{percent(row['rate'])} ({percent(row['low'])} to {percent(row['high'])})"
+
+    def share(row: dict[str, Any]) -> str:
+        return interval({"rate": row["rate"], **{end: row["interval"][end] for end in ("low", "high")}})
+
+    command = "seeing"
+    return [
+        (f"`tiny-vl`, {gated['rows']:,} written questions about unseen scenes, before grafting", share(gated["base"]), command),
+        (
+            "the same after graft, align and gated finetune: right; answers as before; rows whose logits are bit-equal",
+            f"{percent(gated['model']['rate'])}; {percent(gated['same_answers'])}; {gated['bit_equal']:,} of {gated['rows']:,}",
+            command,
+        ),
+        (
+            "the same with its LoRA merged: right; answers as before; KL divergence",
+            f"{percent(merged['model']['rate'])}; {percent(merged['same_answers'])}; {merged['kl']:.2g} nats a token",
+            command,
+        ),
+        (f"`tiny-vl`, {heard['questions']:,} spoken questions about other unseen scenes, training voices", interval(heard["true"]), command),
+        (
+            "the same with another scene's picture; another row's audio; by each question's most frequent answer",
+            "; ".join([percent(heard["other_picture"]["rate"]), percent(heard["other_audio"]["rate"]), percent(heard["chance"])]),
+            command,
+        ),
+        (f"`tiny-vl`, word error rate, {heard['wer']['clips']} unseen sentences, training voices", interval(heard["wer"]), command),
+    ]
+
+
 def table() -> str:
     """Markdown, with the command that repeats each row."""
     tiny: dict[str, Any] = json.loads((RESULTS / "tiny.json").read_text(encoding="utf-8"))
@@ -149,6 +184,7 @@ def table() -> str:
     for ours, reference in steps if f"step_cost: {steps[0][0]} over {steps[0][1]}" in bench else ():
         rows.append((f"a step of {ours} in units of {reference}: time", ratio(f"step_cost: {ours} over {reference}"), "bench"))
         rows.append((f"a step of {ours} in units of {reference}: memory", ratio(f"step_memory: {ours} over {reference}"), "bench"))
+    rows += seeing_rows()
     rows += detection_rows()
     leakage: dict[str, Any] = json.loads((RESULTS / "leakage.json").read_text(encoding="utf-8"))
     kinds = ("resampled to 8 kHz and back", "MP3, 32 kbit/s", "1 s of it", "white noise, 10 dB SNR")

@@ -17,7 +17,7 @@ LAYERS = (
     {"train"},
     {"inference"},
     {"metrics", "data", "model"},
-    {"audio", "messages", "bulk"},
+    {"audio", "images", "messages", "bulk"},
     {"types", "provenance"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

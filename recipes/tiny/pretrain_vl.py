@@ -49,13 +49,16 @@ CHAT_TEMPLATE = (
     "{% endif %}{{ '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 PATCH_PX = 14
+SEEN_PX = 84
+"""Pictures are scaled to this side. Four patches make a token: each of the nine places of a scene is one token."""
 VISION = {"depth": 4, "embed_dim": 128, "num_heads": 4, "mlp_ratio": 4, "patch_size": PATCH_PX}
-EYES_MINUTES = 5.0
+BRIGHTEST_GROUND = 110
+EYES_MINUTES = 2.5
 EYES_ROWS = 32
 MROPE_SECTION = [8, 12, 12]
 """How many of the head's rotations go by time, height and width."""
-LESSON_SHARE = 0.25
-SPELLED_SHARE = 0.4
+LESSON_SHARE = 0.2
+SPELLED_SHARE = 0.15
 """Of the rows with a scene."""
 MOST_TURNS = {"written": 4, "spelled": 2}
 POSITIONS_PER_BATCH = 2000
@@ -65,10 +68,12 @@ DESCRIBE = "what do you see"
 POOL_ROWS = 512
 """So many rows are drawn at once, and those of similar length share a batch."""
 EYES_LEARNING_RATE = 1.5e-3
-LANGUAGE_LEARNING_RATE = 7e-4
-WARMUP_STEPS = 300
+"""While they learn alone; beside the language model less, since they know most by then."""
+EYES_LATER_LEARNING_RATE = 6e-4
+LANGUAGE_LEARNING_RATE = 1.2e-3
+WARMUP_STEPS = 150
 DEV_QUESTIONS = 512
-IMAGE_TOKENS = (SIDE_PX // 28) ** 2
+IMAGE_TOKENS = (SEEN_PX // (2 * PATCH_PX)) ** 2
 
 
 def build_tokenizer() -> Qwen2Tokenizer:
@@ -111,37 +116,38 @@ class Lesson:
 
 def shown(picture: np.ndarray, scene: Scene) -> np.ndarray:
     """(tokens, patches of a token) which shape of the scene a patch shows, from 1 on; 0 for the ground alone."""
-    patches = SIDE_PX // PATCH_PX
-    painted = np.abs(picture.astype(int) - picture[0, 0]).max(-1) > 40
-    blocks = painted.reshape(patches, PATCH_PX, patches, PATCH_PX)
+    patches = SEEN_PX // PATCH_PX
+    painted = picture.max(-1) > BRIGHTEST_GROUND
+    blocks = painted.reshape(patches, SIDE_PX // patches, patches, SIDE_PX // patches)
     counts = blocks.sum((1, 3))
     # The shape lies in the place that holds the middle of what is painted.
-    middle = (np.arange(SIDE_PX) + 0.5).reshape(patches, PATCH_PX)
+    middle = (np.arange(SIDE_PX) + 0.5).reshape(patches, -1)
     rows, columns = (
         np.divide(sums, np.maximum(counts, 1)) for sums in (np.einsum("ahbw,ah->ab", blocks, middle), np.einsum("ahbw,bw->ab", blocks, middle))
     )
     numbers = {(shape.row, shape.column): number for number, shape in enumerate(scene.shapes, start=1)}
     cells = zip((rows * GRID // SIDE_PX).astype(int).flat, (columns * GRID // SIDE_PX).astype(int).flat, counts.flat, strict=True)
-    labels = np.array([numbers.get((row, column), 0) if count >= 8 else 0 for row, column, count in cells])
+    labels = np.array([numbers.get((row, column), 0) if count >= 16 else 0 for row, column, count in cells])
     tokens = patches // 2
     return labels.reshape(tokens, 2, tokens, 2).transpose(0, 2, 1, 3).reshape(tokens * tokens, 4)
 
 
 def open_eyes(model: Qwen2VLForConditionalGeneration, teacher: Teacher, minutes: float) -> None:
-    """Teach the eyes what each patch shows: kind, colour and size, by a linear layer behind each visual token."""
-    options = [["none", *KINDS], ["none", *COLOURS], ["none", *SIZES]]
+    """Teach the eyes what each patch shows and where: kind, colour, size, row and column, by a linear layer behind each visual token."""
+    options = [["none", *KINDS], ["none", *COLOURS], ["none", *SIZES], ["none", *range(GRID)], ["none", *range(GRID)]]
     widths = [len(names) for names in options]
     head = nn.Linear(model.config.text_config.hidden_size, 4 * sum(widths))
     eyes = model.model.visual
     optimiser = torch.optim.AdamW([*eyes.parameters(), *head.parameters()], lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
-    side = SIDE_PX // PATCH_PX
+    side = SEEN_PX // PATCH_PX
     start, step, losses, hits = time.time(), 0, [], []
     while (done := (time.time() - start) / (60 * minutes)) < 1:
         pixels, labels = [], []
         for scene in islice(teacher.scenes, EYES_ROWS):
             picture = render(scene, teacher.rng)
             pixels.append(teacher.eyes(images=[picture], return_tensors="np")["pixel_values"])
-            named = [(0, 0, 0), *((options[0].index(s.kind), options[1].index(s.colour), options[2].index(s.size)) for s in scene.shapes)]
+            facts = [(shape.kind, shape.colour, shape.size, shape.row, shape.column) for shape in scene.shapes]
+            named = [[0] * len(options), *([names.index(fact) for names, fact in zip(options, own, strict=True)] for own in facts)]
             labels.append(np.array(named)[shown(np.asarray(picture), scene)])
         for group in optimiser.param_groups:
             group["lr"] = EYES_LEARNING_RATE * min(1, (step + 1) / 100) * max(0.05, 0.5 * (1 + math.cos(math.pi * done)))
@@ -172,8 +178,8 @@ class Teacher:
         self.rng = random.Random(seed)
         self.sentences = sentences("train", seed + 1)
         self.scenes = scenes("train", seed + 1)
-        # Pictures of other sizes come out about as large as scenes are.
-        self.eyes = Qwen2VLImageProcessorPil(size={"shortest_edge": SIDE_PX**2, "longest_edge": SIDE_PX**2})
+        # Pictures of other sizes come out about as large.
+        self.eyes = Qwen2VLImageProcessorPil(size={"shortest_edge": SEEN_PX**2, "longest_edge": SEEN_PX**2})
         self.image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
 
     def encode(self, text: str) -> list[int]:
@@ -243,7 +249,7 @@ def batch_of(lessons: list[Lesson], image_id: int) -> dict[str, Tensor]:
     }  # fmt: skip
     pictures = [lesson.pixels for lesson in lessons if lesson.pixels is not None]
     if pictures:
-        side = SIDE_PX // PATCH_PX
+        side = SEEN_PX // PATCH_PX
         batch |= {
             "pixel_values": torch.from_numpy(np.concatenate(pictures)), "image_grid_thw": torch.tensor([[1, side, side]] * len(pictures)),
             "mm_token_type_ids": torch.from_numpy(is_image.astype(np.int64)),
@@ -285,7 +291,7 @@ def train(model: Qwen2VLForConditionalGeneration, teacher: Teacher, minutes: flo
     eyes = list(model.model.visual.parameters())
     ids = {id(parameter) for parameter in eyes}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in ids]
-    groups = [{"params": eyes, "peak": EYES_LEARNING_RATE}, {"params": rest, "peak": LANGUAGE_LEARNING_RATE}]
+    groups = [{"params": eyes, "peak": EYES_LATER_LEARNING_RATE}, {"params": rest, "peak": LANGUAGE_LEARNING_RATE}]
     optimiser = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
     start, step, rows, losses = time.time(), 0, 0, []
     lessons = teacher.batches()

@@ -16,6 +16,7 @@ import torch
 from audiograft.cli import main
 from audiograft.inference.engine import Engine
 from audiograft.inference.questions import Question
+from audiograft.model import load_graft
 from audiograft.types import Answer, AudioError
 
 
@@ -103,6 +104,9 @@ def test_failing_clips_are_named_and_the_exit_code_is_1(engine: Engine, capsys: 
         (["a.wav", "--each", "--chat"], "--each needs paths, and --chat has one conversation"),
         (["a.wav", "--prompt", "<audio> or <audio>?"], "2 <audio> markers in the prompt but 1 clip"),
         (["a.wav", "b.wav", "--each", "--prompt", "<audio> or <audio>?"], "2 <audio> markers in the prompt but 1 clip"),
+        (["--image", "scene.png"], "there is no question: give a clip, --prompt, or both"),
+        (["--image", "scene.png", "--prompt", "<image> or <image>?"], "2 <image> markers in the prompt but 1 image"),
+        (["a.wav", "--prompt", "Is <audio> like <video>?"], "1 <video> marker in the prompt but 0 videos"),
         (["a.wav", "--top-p", "0.9"], "top_p does nothing at temperature 0"),
         (["a.wav", "--top-p", "0", "--temperature", "1"], "top_p must be above 0"),
         (["a.wav", "--top-p", "2", "--temperature", "1"], "--top-p"),
@@ -214,8 +218,76 @@ def test_words_come_one_by_one_on_a_terminal(recorder: Recorder, monkeypatch: py
     assert capsys.readouterr().out == "number 1\n"
 
 
+@pytest.fixture(scope="module")
+def engine_with_eyes(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    model, processor = load_graft(builders.vlm_graft(tmp_path_factory.mktemp("graft"), initializer_range=0.4))
+    letters = processor.tokenizer("abcdefghijklmnopqrstuvwxyz", add_special_tokens=False)["input_ids"]
+    model.language_model.generation_config.suppress_tokens = sorted(set(range(builders.VOCABULARY_ROWS)) - set(letters))
+    return Engine(model, processor, "seeing")
+
+
+@pytest.fixture
+def seeing(engine: Engine, engine_with_eyes: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The working directory holds scene.png and wide.png too."""
+    monkeypatch.setattr(Engine, "load", lambda *args, **kwargs: engine_with_eyes)
+    builders.picture(200).save("scene.png")
+    builders.picture(90, 112, 28).save("wide.png")
+    return engine_with_eyes
+
+
+def test_a_picture_and_the_clip_that_asks_about_it(seeing: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = {
+        ("--image", "scene.png", "a.wav"): seeing.ask("a.wav", images="scene.png", max_new_tokens=8),
+        ("--image", "wide.png", "a.wav"): seeing.ask("a.wav", images="wide.png", max_new_tokens=8),
+        ("--image", "scene.png", "--prompt", "What?"): seeing.ask(prompt="What?", images="scene.png", max_new_tokens=8),
+        ("a.wav", "--image", "scene.png", "--image", "wide.png", "--prompt", "<audio> <image> or <image>?"): seeing.ask(
+            "a.wav", "<audio> <image> or <image>?", images=["scene.png", "wide.png"], max_new_tokens=8
+        ),
+    }
+    assert [run(capsys, *words) for words in asked] == [f"{answer.text}\n" for answer in asked.values()]
+    assert len({answer.text for answer in asked.values()}) == len(asked)
+    row = json.loads(run(capsys, "--image", "scene.png", "a.wav", "--json"))
+    assert (row["images"], row["clips"], row["prompt"]) == (["scene.png"], ["a.wav"], "")
+    assert "videos" not in row
+
+
+def test_each_clip_is_asked_beside_the_same_picture(seeing: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    alone = [seeing.ask(name, images="scene.png", max_new_tokens=8).text for name in ("a.wav", "b.wav")]
+    assert run(capsys, "a.wav", "b.wav", "--each", "--image", "scene.png") == f"a.wav: {alone[0]}\nb.wav: {alone[1]}\n"
+    assert main(["ask", "a.wav", "b.wav", "--each", "--image", "none.png"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("none.png: no such file: check the path") == 2
+
+
+def test_a_conversation_goes_on_about_a_picture(seeing: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("And where?\nb.wav\n"))
+    first, second, third = run(capsys, "--image", "scene.png", "--chat", "--prompt", "What?").splitlines()
+    turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": first}, {"role": "user", "content": "And where?"}]
+    assert seeing.ask(messages=turns, images="scene.png", max_new_tokens=8).text == second
+    turns += [{"role": "assistant", "content": second}, {"role": "user", "content": "<audio>"}]
+    assert seeing.ask("b.wav", messages=turns, images="scene.png", max_new_tokens=8).text == third
+
+
+def test_pictures_that_can_not_be_seen_are_one_line(
+    seeing: Engine, random_engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, said in (
+        (["a.wav", "--image", "none.png"], "none.png: no such file: check the path"),
+        (["a.wav", "--image", "b.wav"], "b.wav: is sound, no image: give it as a clip"),
+        (["a.wav", "--video", "scene.png"], "scene.png: is an image: give it as an image"),
+    ):
+        assert main(["ask", *words]) == 1
+        printed = capsys.readouterr()
+        assert (printed.out, printed.err) == ("", f"error: {said}\n")
+    monkeypatch.setattr(Engine, "load", lambda *args, **kwargs: random_engine)
+    assert main(["ask", "a.wav", "--image", "scene.png"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "this model has no eyes: it takes no images or videos" in line
+
+
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", "--help"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    for part in ("Example:", "--each", "--chat", "Which room is mentioned?", "<audio>", "--top-p"):
+    for part in ("Example:", "--each", "--chat", "Which room is mentioned?", "<audio>", "--top-p", "--image scene.png question.wav", "--video"):
         assert part in printed

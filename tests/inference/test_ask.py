@@ -157,11 +157,12 @@ def test_the_windows_of_a_long_clip_stand_one_behind_the_other_in_its_place(engi
     long = np.concatenate([CLIPS[1][0]] * 60)
     result = engine.ask([(long, RATE_HZ), CLIPS[0]], "Is <audio> like <audio>?", max_new_tokens=2)
     [(text, lengths)] = seen
-    token = engine.processor.audio_token
-    assert f"Is {token * 3} like {token}?" in text
-    frames = engine.processor.front_end.feature_frames
-    assert sum(lengths[:3]) == pytest.approx(frames(len(long)), abs=3)
-    assert lengths[3] == frames(len(CLIPS[0][0]))
+    token, tokens = engine.processor.audio_token, engine.processor.front_end.audio_tokens
+    assert len(lengths) == 4
+    assert f"Is {token * sum(map(tokens, lengths[:3]))} like {token * tokens(lengths[3])}?" in text
+    # 10 ms a frame.
+    assert sum(lengths[:3]) == pytest.approx(len(long) / 160, abs=3)
+    assert lengths[3] == len(CLIPS[0][0]) / 160
     assert result.duration_s == round(len(long) / RATE_HZ + 0.4, 4)
 
 

@@ -27,9 +27,8 @@ def test_processor_model_and_collator_agree(n_samples: int, k: int) -> None:
     batch = processor([processor.audio_token], audio=[waveform])
     placeholders = int((batch["input_ids"] == processor.audio_token_id).sum())
     row = processor.training_inputs([{"role": "user", "content": [{"type": "audio"}]}], "x", [mel.shape[1]])
-    ids, labels = row["input_ids"], row["labels"]
     states = torch.zeros(encoder_frames(mel.shape[1]), 16)
-    item = {"id": "a", "audio_s": n_samples / 16_000, "input_ids": ids, "labels": labels}
+    item = {"id": "a", "audio_s": n_samples / 16_000, **row}
     counts = set()
     for features in ({"features": [mel]}, {"states": [states]}):
         training = Collator(processor)([item | features | {"feature_frames": [mel.shape[1]]}])

@@ -160,20 +160,14 @@ def test_the_spectrogram_of_granite_speech_is_torchaudios() -> None:
     torch.testing.assert_close(mel[25, [0, 20, 40, 79]], torch.tensor([-0.0674456, 0.4615327, -0.2774042, -0.2774042]), atol=2e-5, rtol=0)
 
 
-def labelled(processor: StockProcessor, clips: list[np.ndarray], responses: list[str], side: str = "right") -> dict[str, torch.Tensor]:
+def labelled(processor: StockProcessor, clips: list[np.ndarray], responses: list[str], side: str = "right") -> dict[str, Any]:
     """A padded training batch."""
     features = [processor.features(clip) for clip in clips]
     rows = [
         processor.training_inputs(audio_messages("Transcribe it."), response, [feature.shape[1]])
         for response, feature in zip(responses, features, strict=True)
     ]
-    longest = max(len(ids) for ids, _ in rows)
-    batch: dict[str, list[torch.Tensor]] = {"input_ids": [], "attention_mask": [], "labels": []}
-    for ids, labels in rows:
-        pads = (0, longest - len(ids)) if side == "right" else (longest - len(ids), 0)
-        for name, values, fill in (("input_ids", ids, 0), ("attention_mask", [1] * len(ids), 0), ("labels", labels, -100)):
-            batch[name].append(torch.nn.functional.pad(torch.tensor(values), pads, value=fill))
-    return {name: torch.stack(values) for name, values in batch.items()} | processor.pad_features(features)
+    return processor.collate(rows, features, padding_side=side)
 
 
 RESPONSES = ["one two", "three", "four five six seven"]

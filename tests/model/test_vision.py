@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -346,6 +347,14 @@ def test_a_model_without_eyes_says_so() -> None:
             processor.build_prompt(messages)
     with pytest.raises(ConfigError, match="no eyes"):
         processor.prompt_inputs(media_messages("hello"), [], [BRIGHT])
+
+
+def test_settings_for_videos_outlive_an_environment_without_them(folder: Path, loaded: Any, tmp_path: Path) -> None:
+    """What opens the model where torchvision is installed finds what it needs; `test_videos.py` does so."""
+    given = json.loads((folder.parent / "lm" / "preprocessor_config.json").read_text())
+    assert json.loads((folder / "vision_processor" / "video_preprocessor_config.json").read_text()) == given
+    loaded[1].save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "vision_processor" / "video_preprocessor_config.json").read_text()) == given
 
 
 VIDEO = Video(builders.np.zeros((2, 56, 56, 3), dtype="uint8"), 2.0, "v.mp4")

@@ -17,12 +17,15 @@ from rich.console import Console
 
 from audiograft.inference.caching import fill_cache, open_cache
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, load_graft
+from audiograft.train import validation
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import SpeechDataset
 from audiograft.train.deafness import check_deafness
 from audiograft.train.index import ManifestFile, Rules, build_index
 from audiograft.train.kept_index import unchanged
 from audiograft.train.kl import DistillationCollator, DistillationDataset, readable
+from audiograft.train.plan.anatomy import count
+from audiograft.train.plan.workload import read
 from audiograft.train.preview import draw_batch
 from audiograft.train.recipe import DataRecipe, Recipe
 from audiograft.train.rows import Row, Wording, index_rows, read_samples
@@ -264,7 +267,8 @@ def scenes(tmp_path: Path) -> Path:
     return write(folder, [*rows, *alone])
 
 
-def test_scores_of_rows_are_those_of_batches_of_one(eyes: Graft, scenes: Path) -> None:
+def test_scores_of_rows_are_those_of_batches_of_one(eyes: Graft, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "_ROWS_SEEN", 4)  # the ten rows are seen in three blocks
     model, processor = eyes
     rows, _ = index_rows(read_samples([str(scenes)]), processor)
     clips = [[builders.tone(0.4, 300.0 + 90 * number, number) for _ in row.sample.clips] for number, row in enumerate(rows)]
@@ -344,12 +348,18 @@ def test_batches_are_cut_by_positions_with_pictures_in_them(scene_recipe: Recipe
     assert len(set(index.positions[:8].tolist())) > 1
 
 
+def test_a_plan_says_that_it_does_not_count_pictures(scene_recipe: Recipe, eyes: Graft, scenes: Path, clips: Path) -> None:
+    anatomy = count(eyes[0].config, scene_recipe, True)
+    assert read(anatomy, scene_recipe, [(str(scenes), 1.0)]).source.endswith("; the pictures of 10 rows are not counted")
+    assert "pictures" not in read(anatomy, scene_recipe, [(str(clips), 1.0)]).source
+
+
 def test_a_run_names_missing_pictures_and_stops_where_they_are_too_many(
     scene_recipe: Recipe, scenes: Path, run_quietly: Callable[..., dict[str, Any]]
 ) -> None:
     scenes.with_name("1.png").unlink()
     with pytest.raises(DataError, match=r"2 of 10 rows can't be used.*1\.png"):
-        run_quietly(scene_recipe)
+        run_quietly(scene_recipe, data=replace(scene_recipe.data, max_rejected=0.1))
     with scenes.open("a") as file:
         file.write(json.dumps({"id": "more", "audio": "1.wav", "text": "two"}) + "\n")
     result = run_quietly(scene_recipe, data=replace(scene_recipe.data, max_rejected=0.5))
@@ -367,7 +377,7 @@ def test_the_teacher_of_a_run_sees_what_the_student_sees(
         if "audio" in row and not with_response:
             del row["response"]
     write(scenes.parent, rows)
-    result = run_quietly(scene_recipe, loss="kl")
+    result = run_quietly(scene_recipe, loss="kl", tokens_per_batch=400)
     assert len(logged(result)) == 6
     assert np.isfinite(logged(result)).all()
     kept = Path(scene_recipe.output_dir, "responses.jsonl")

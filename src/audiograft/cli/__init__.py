@@ -23,7 +23,7 @@ from audiograft.types import AudiograftError
 
 VERBS = {
     "transcribe": "Write down what is said in audio files.",
-    "ask": "Answer a question about one clip, several clips, or none.",
+    "ask": "Answer a question about clips and pictures, or about none.",
     "detect": "Say whether a clip holds speech, and how surely.",
     "evaluate": "Run a model over a manifest and score what it writes.",
     "report": "Write a run's report again; draw a training run's curves.",

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,8 +23,8 @@ from audiograft.cli.options import (
     TopPOption,
 )
 from audiograft.cli.terminal import print_error, progress, quiet_libraries
-from audiograft.messages import Message, audio_messages
-from audiograft.types import Answer, AudioError, DataError
+from audiograft.messages import Message, media_messages
+from audiograft.types import Answer, DataError, MediaError
 
 if TYPE_CHECKING:
     from audiograft.inference.decoding import DecodingOptions
@@ -40,8 +40,14 @@ def ask(
         typer.Argument(metavar="PATH", help="Clips that the question is about: audio files, folders, or globs. May be left out."),
     ] = None,
     prompt: Annotated[
-        str, typer.Option(help="The question. <audio> marks a clip's place; without marks the clips come first. Without a prompt the clips ask.")
+        str,
+        typer.Option(
+            help="The question. <audio>, <image> and <video> mark places; what has no marks comes first: images, videos, clips. "
+            "Without a prompt the clips ask."
+        ),
     ] = "",
+    image: Annotated[list[str] | None, typer.Option(metavar="FILE", help="A picture to look at; may be given several times.")] = None,
+    video: Annotated[list[str] | None, typer.Option(metavar="FILE", help="A video to watch, without its sound; likewise.")] = None,
     each: Annotated[bool, typer.Option("--each", help="Ask about each clip by itself, in batches.")] = False,
     chat: Annotated[
         bool, typer.Option("--chat", help="Go on with the questions on standard input, one a line; a line that is an audio file is a spoken one.")
@@ -57,16 +63,18 @@ def ask(
     max_new_tokens: MaxNewTokensOption = None,
     seed: SeedOption = 0,
 ) -> None:
-    """Answer a question about one clip, several clips, or none.
+    """Answer a question about clips and pictures, or about none.
 
     Several paths are several clips of one question; with --each the question is asked about each of them. On a terminal the words are shown as they
-    come. A clip of more than 30 s is heard window by window. A clip that can't be used gives an error line and the exit code 1.
+    come. A clip of more than 30 s is heard window by window. What can't be used gives an error line and exit code 1. Pictures need a model with eyes.
 
     \b
     Example: audiograft ask clip.wav --prompt "Which room is mentioned?"
              audiograft ask a.wav b.wav --prompt "Is <audio> like <audio>?"
              audiograft ask calls/ --each --prompt "How many lamps?" --json
              audiograft ask clip.wav --chat
+             audiograft ask --image scene.png question.wav --model my-vl
+             audiograft ask --image a.png --image b.png --prompt "Which is darker?"
     """
     if each and (chat or not paths):
         raise typer.BadParameter("--each needs paths, and --chat has one conversation: name clips, or leave --each out")
@@ -75,28 +83,52 @@ def ask(
     quiet_libraries()
     decoding = checked_decoding({"num_beams": num_beams, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed})
     clips, complete = find_clips(paths or [])
+    pictures = _Pictures(image or [], video or [])
     if prompt:
-        audio_messages(prompt, 1 if each else len(clips))  # wrong markers are told before the model is loaded
+        media_messages(prompt, clips=1 if each else len(clips), **pictures.counts)  # wrong markers are told before the model is loaded
     told: list[Message] = [{"role": "system", "content": system}] if system else []
     if each:
-        complete &= not clips or _ask_each(load_engine(model, device), clips, told, prompt, as_json, batch_size, decoding)
+        complete &= not clips or _ask_each(load_engine(model, device), clips, pictures, told, prompt, as_json, batch_size, decoding)
     elif complete:
-        conversation = _Conversation(load_engine(model, device), told, clips, decoding, as_json)
+        conversation = _Conversation(load_engine(model, device), told, clips, pictures, decoding, as_json)
         complete = conversation.go_on(prompt) if chat else conversation.put(prompt)
     if not complete:
         raise typer.Exit(1)
 
 
-def _ask_each(engine: Engine, clips: list[str], told: list[Message], prompt: str, as_json: bool, batch_size: int, decoding: DecodingOptions) -> bool:
+@dataclass(frozen=True)
+class _Pictures:
+    """What is to be seen, as it was named."""
+
+    images: list[Any]
+    videos: list[Any]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """For `audiograft.messages`."""
+        return {"images": len(self.images), "videos": len(self.videos)}
+
+
+def _ask_each(
+    engine: Engine,
+    clips: list[str],
+    pictures: _Pictures,
+    told: list[Message],
+    prompt: str,
+    as_json: bool,
+    batch_size: int,
+    decoding: DecodingOptions,
+) -> bool:
     """Ask the same about each clip and print the answers in the order of the clips; whether all were answered."""
     from audiograft.inference.questions import Question
 
-    asked = {"messages": [*told, {"role": "user", "content": prompt}]} if told else {"prompt": prompt}
+    asked: dict[str, Any] = {"messages": [*told, {"role": "user", "content": prompt}]} if told else {"prompt": prompt}
+    asked |= {"images": pictures.images, "videos": pictures.videos}
     complete = True
 
-    def show(answer: Answer | AudioError) -> None:
+    def show(answer: Answer | MediaError) -> None:
         nonlocal complete
-        if isinstance(answer, AudioError):
+        if isinstance(answer, MediaError):
             print_error(str(answer))
             complete = False
         elif as_json or len(clips) == 1:
@@ -106,7 +138,7 @@ def _ask_each(engine: Engine, clips: list[str], told: list[Message], prompt: str
 
     show_in_order = in_order(show)
 
-    def finish(index: int, answer: Answer | AudioError) -> None:
+    def finish(index: int, answer: Answer | MediaError) -> None:
         advance()
         show_in_order(index, answer)
 
@@ -119,10 +151,11 @@ def _ask_each(engine: Engine, clips: list[str], told: list[Message], prompt: str
 class _Conversation:
     """Questions that are answered one after the other, each with all that was said before it."""
 
-    def __init__(self, engine: Engine, told: list[Message], clips: list[str], decoding: DecodingOptions, as_json: bool) -> None:
+    def __init__(self, engine: Engine, told: list[Message], clips: list[str], pictures: _Pictures, decoding: DecodingOptions, as_json: bool) -> None:
         self._engine = engine
         self._turns = told
         self._clips: list[Any] = clips
+        self._pictures = pictures
         self._decoding = decoding
         self._as_json = as_json
         # Words with beams change until the last one is there.
@@ -138,10 +171,11 @@ class _Conversation:
         first = not any(turn["role"] == "user" for turn in self._turns)
         clips = [*self._clips, spoken] if spoken else self._clips
         new = clips if first else clips[len(self._clips) :]
-        turns = [*self._turns, *audio_messages(question, len(new))]
+        turns = [*self._turns, *media_messages(question, clips=len(new), **(self._pictures.counts if first else {}))]
+        seen, stream = self._pictures, self._show if self._streams else None
         try:
-            answer = self._engine.ask(clips, messages=turns, stream=self._show if self._streams else None, **self._decoding)
-        except AudioError as error:
+            answer = self._engine.ask(clips, images=seen.images, videos=seen.videos, messages=turns, stream=stream, **self._decoding)
+        except MediaError as error:
             print_error(str(error))
             return False
         self._turns, self._clips = [*turns, {"role": "assistant", "content": answer.text}], clips

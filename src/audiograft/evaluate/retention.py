@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,21 +97,19 @@ def retain(
     _claim_folder(out, overwrite)
     processors = open_base_processor(base), open_listener_processor(model)
     check_same_tokens(processors[0], base, processors[1], model)
-    for processor, name in zip(processors, (base, model), strict=True):
-        _check_eyes(samples, processor, name, manifest)
+    _check_eyes(samples, dict(zip((base, model), processors, strict=True)), manifest)
     run = _Run(samples, processors[1], batch_size, on_row)
     target = find_device(device)
     dtype = torch.float32 if target.type == "cpu" else torch.bfloat16
     with tempfile.TemporaryDirectory(dir=out, prefix="incomplete-logits-") as folder:
-        before, rows_of_vocabulary, generation = _ask_base(run, open_base(base, target, dtype), processors[0], Path(folder))
+        before, generation, rows_of_vocabulary = _ask_base(run, open_base(base, target, dtype), processors[0], Path(folder))
         gc.collect()
         listener = open_listener(model, target, dtype)
-        if vocabulary_rows(listener) != rows_of_vocabulary:
-            raise ConfigError(f"{base} has another vocabulary: {rows_of_vocabulary} rows, and {model} has {vocabulary_rows(listener)}")
+        if (rows := vocabulary_rows(listener)) != rows_of_vocabulary:
+            raise ConfigError(f"{base} has another vocabulary: {rows_of_vocabulary} rows, and {model} has {rows}")
         found = _ask_model(run, listener, before, Path(folder), generation, model)
     write_manifest(out / PREDICTIONS_NAME, [_row(sample, given[sample.id], found, run.failed) for sample in samples])
-    about = _settings(model, base, manifest, batch_size, str(target), dtype)
-    write_json(out / RUN_NAME, about)
+    write_json(out / RUN_NAME, about := _settings(model, base, manifest, batch_size, str(target), dtype))
     told = about | {"lora": _lora(listener), "left_out": left_out} | retention_figures(out, slice_by)
     write_json(out / RETENTION_NAME, told)
     write_retention_reports(out, told)
@@ -147,10 +145,11 @@ def _claim_folder(out: Path, overwrite: bool) -> None:
         raise DataError(f"{out}: holds a run: choose another --out, or give it up with --overwrite")
 
 
-def _check_eyes(samples: Sequence[Sample], processor: AudioGraftProcessor, name: str, manifest: Path) -> None:
+def _check_eyes(samples: Sequence[Sample], processors: Mapping[str, AudioGraftProcessor], manifest: Path) -> None:
     seen = next((sample for sample in samples if kind_of(sample) != KINDS[0]), None)
-    if seen is not None and processor.vision_processor is None:
-        raise ConfigError(f"{manifest}: row {seen.id!r} has {'images' if seen.images else 'videos'}, and {name} has no eyes: leave such rows out")
+    blind = next((name for name, processor in processors.items() if processor.vision_processor is None), None)
+    if seen is not None and blind is not None:
+        raise ConfigError(f"{manifest}: row {seen.id!r} has {'images' if seen.images else 'videos'}, and {blind} has no eyes: leave such rows out")
 
 
 class _Run:
@@ -196,14 +195,14 @@ class _Run:
                 self.on_row()
 
 
-def _ask_base(run: _Run, base: Any, processor: AudioGraftProcessor, folder: Path) -> tuple[dict[str, _Before], int, dict[str, Any]]:
-    """What the base makes of each row; its vocabulary; how it was asked. Its logits go into files."""
+def _ask_base(run: _Run, base: Any, processor: AudioGraftProcessor, folder: Path) -> tuple[dict[str, _Before], dict[str, Any], int]:
+    """What the base makes of each row, how it was asked, and the rows of its vocabulary. Its logits go into files."""
     generation = generation_options(base, run.processor)
     before = {}
     for item, seen in run.observed(base, generation):
         before[item.sample.id] = _Before(seen.text, same_prompt(item, processor, run.processor))
         torch.save(seen.logits.clone(), _logits_file(folder, item.sample))
-    return before, vocabulary_rows(base), generation
+    return before, generation, vocabulary_rows(base)
 
 
 def _ask_model(run: _Run, model: Any, before: dict[str, _Before], folder: Path, generation: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:

@@ -144,8 +144,13 @@ def _changed(row: Mapping[str, Any]) -> tuple[bool, float]:
 def _warnings(found: Found) -> list[str]:
     """What the intervals of all rows do not tell."""
     all_ = found["all"]
-    intervals = (all_["accuracy"]["model"]["interval"], all_["accuracy"]["interval"], all_["top1"]["interval"], all_["kl"]["interval"])
-    return list(dict.fromkeys(f"Of an interval: {interval['warning']}." for interval in intervals if interval["warning"]))
+    intervals = {
+        "right now": all_["accuracy"]["model"]["interval"],
+        "now less before": all_["accuracy"]["interval"],
+        "top-1 same": all_["top1"]["interval"],
+        "KL": all_["kl"]["interval"],
+    }
+    return [f"Interval of {name}: {interval['warning']}." for name, interval in intervals.items() if interval["warning"]]
 
 
 def _by_kind(found: Found) -> Table:
@@ -167,11 +172,11 @@ def _cells(part: Found) -> dict[str, str]:
         _RIGHT_BEFORE: _share(accuracy["base"]),
         _RIGHT_NOW: _share(accuracy["model"]),
         "now less before": f"{100 * accuracy['difference']:+.1f}{_ends(accuracy['interval'], 100, '+.1f')}",
-        "right by one alone": f"{test['only_a']:,} before, {test['only_b']:,} now",
+        "right by one": f"{test['only_a']:,} before, {test['only_b']:,} now",
         "p (McNemar)": f"{test['p_value']:.3g}",
         _SAME_ANSWER: _share(part["same_answers"]),
-        "same top token (%)": _share(part["top1"]),
-        _KL: f"{_nats(kl['mean'])}{_ends(kl['interval'], 1, '.2g')}",
+        "top-1 same (%)": _share(part["top1"]),
+        _KL: f"{_nats(kl['mean'])}{_ends(kl['interval'], 1, '.2g', '-')}",
         "KL, largest": _nats(kl["largest"]),
         _EQUAL: f"{part['bit_equal']:,}",
     }

@@ -53,7 +53,7 @@ def score(
         slice_by: keys of the rows to slice by, besides the usual ones.
         baseline: a second predictions file of the same clips.
         deafness: predictions of the same clips on shuffled and on silent audio.
-        blindness: predictions of the same rows with other pictures.
+        blindness: likewise with the pictures of other rows.
 
     Returns:
         What metrics.json holds, but for `RUN_KEYS`.
@@ -69,9 +69,7 @@ def score(
     if not clips:
         raise DataError(f"{predictions}: all {len(failed)} clips failed, so there is nothing to score; the first: {failed[0]['error']}")
     is_detection = _all_detections(clips, predictions)
-    transcripts, answers = split_tasks(clips)
-    groups = group_clips(clips, slice_by)
-    accuracy = answer_rate(answers)
+    (transcripts, answers), groups = split_tasks(clips), group_clips(clips, slice_by)
     return {
         "wer": word_rate(transcripts),
         "cer": word_rate(transcripts, "characters"),
@@ -80,7 +78,7 @@ def score(
         "normalisers": {} if is_detection else _side_by_side(clips, chosen),
         "slices": score_transcripts(groups),
         "detectors": {} if is_detection else _detect(clips),
-        "accuracy": accuracy | {"slices": score_answers(groups)} if accuracy else None,
+        "accuracy": (answer_rate(answers) or {}) | {"slices": score_answers(groups)} if answers else None,
         "answers": None if is_detection else _answer_texts(answers),
         "loss": None if is_detection else _loss(clips),
         "detection": _score_labels(clips, find_predictions(predictions)) if is_detection else None,
@@ -92,8 +90,14 @@ def score(
         "normaliser": {"name": chosen.name, "version": chosen.version},
         **_times(clips),
         "baseline": compare_baseline(predictions, baseline, chosen) if baseline else None,
-        "deafness": check_deafness(clips, deafness, chosen) if deafness else None,
-        "blindness": check_blindness(clips, blindness, chosen) if blindness else None,
+        **_controls(clips, deafness, blindness, chosen),
+    }
+
+
+def _controls(clips: Sequence[ScoredClip], deafness: Path | None, blindness: Path | None, normaliser: Normaliser) -> dict[str, Any]:
+    return {
+        "deafness": check_deafness(clips, deafness, normaliser) if deafness else None,
+        "blindness": check_blindness(clips, blindness, normaliser) if blindness else None,
     }
 
 

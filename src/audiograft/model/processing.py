@@ -19,7 +19,7 @@ from audiograft.messages import MEDIA, Message, count_parts
 from audiograft.model.front_end import FrontEnd, build_front_end
 from audiograft.model.modeling import HUB_KEYWORDS
 from audiograft.model.outputs import IGNORE_INDEX
-from audiograft.model.vision import PICTURES, behind, collate_vision, load_vision, look, placeholders
+from audiograft.model.vision import PICTURES, behind, collate_vision, load_vision, look, placeholders, save_vision
 from audiograft.types import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -353,7 +353,7 @@ class AudioGraftProcessor(ProcessorMixin):
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
         """Save the processor, with the vision processor in a folder of its own."""
         if self.vision_processor is not None:
-            self.vision_processor.save_pretrained(Path(save_directory) / _VISION_FOLDER)
+            save_vision(self.vision_processor, Path(save_directory) / _VISION_FOLDER)
         return super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     @classmethod

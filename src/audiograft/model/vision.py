@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 from torch import Tensor
 from transformers.models.auto import processing_auto
+from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VIDEO_PROCESSOR_NAME
+from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_torchvision_available, is_vision_available
 
 from audiograft.types import ConfigError, ImageError
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 
     from audiograft.images import Video
 
+_VIDEO_PART = "video_processor"
+_KEPT = "video_settings"
+"""Attribute of the class of a processor for images alone; one of the processor itself would be written with it."""
 PICTURES = ("image", "video")
 """Kinds of parts that eyes are needed for."""
 
@@ -44,11 +51,32 @@ def load_vision(class_name: str, name: str, **kwargs: Any) -> Any:
     if not is_vision_available():
         raise ConfigError("images need Pillow: pip install 'audiograft[vision]'")
     processor_class = getattr(transformers, class_name)
-    if not is_torchvision_available():
-        parts = [part for part in processor_class.get_attributes() if part != "video_processor"]
-        # The same name, because it is written into the saved processor, which is to be opened as usual where torchvision is installed.
-        processor_class = type(class_name, (processor_class,), {"get_attributes": classmethod(lambda cls: parts)})
+    parts = processor_class.get_attributes()
+    if _VIDEO_PART in parts:
+        settings = _video_settings(name, kwargs)
+        if settings is None or not is_torchvision_available():
+            found = classmethod(lambda cls: [part for part in parts if part != _VIDEO_PART])
+            # The same name, because it is written into the saved processor, which is to be opened as usual where torchvision is installed.
+            processor_class = type(class_name, (processor_class,), {"get_attributes": found, _KEPT: settings})
     return processor_class.from_pretrained(name, **kwargs)
+
+
+def _video_settings(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What transformers would make the part for videos of; None where there is nothing."""
+    for file in (PROCESSOR_NAME, VIDEO_PROCESSOR_NAME, IMAGE_PROCESSOR_NAME):
+        path = cached_file(name, file, _raise_exceptions_for_missing_entries=False, **kwargs)
+        content = {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+        settings: dict[str, Any] | None = content.get(_VIDEO_PART) if file == PROCESSOR_NAME else content
+        if settings:
+            return settings
+    return None
+
+
+def save_vision(vision_processor: Any, folder: Path) -> None:
+    """Write a vision-language model's processor, with the settings for videos, also where it was opened for images alone."""
+    vision_processor.save_pretrained(folder)
+    if settings := getattr(vision_processor, _KEPT, None):
+        (folder / VIDEO_PROCESSOR_NAME).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def placeholders(vision_processor: Any) -> dict[str, str]:
@@ -92,10 +120,11 @@ def look(
 
 
 def _check_takes_videos(vision_processor: Any) -> None:
-    if "video_processor" not in getattr(transformers, type(vision_processor).__name__).get_attributes():
+    if _VIDEO_PART not in getattr(transformers, type(vision_processor).__name__).get_attributes():
         raise ConfigError("this model takes no videos: give it images")
-    if getattr(vision_processor, "video_processor", None) is None:
-        raise ConfigError("videos need torchvision: pip install torchvision")
+    if getattr(vision_processor, _VIDEO_PART, None) is None:
+        settings = getattr(vision_processor, _KEPT, None)
+        raise ConfigError("videos need torchvision: pip install torchvision" if settings else "this model has no settings for videos: graft it again")
 
 
 def _metadata(video: Video) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,16 @@ import torch
 
 from audiograft.inference.choices import ClosedQuestion, score_choices
 from audiograft.inference.decoding import Request, write_answers
-from audiograft.inference.teacher_forcing import Referenced, score_references
+from audiograft.inference.teacher_forcing import Referenced, TokenScores, score_references
 from audiograft.inference.transcribing import transcript_tokens
 from audiograft.messages import conversation
 from audiograft.metrics.word_errors import corpus, word_errors
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor
-from audiograft.train.pictures import load_pictures
+from audiograft.train.pictures import Pictures, has_pictures, load_pictures
 from audiograft.train.rows import Row, Waveform, load_clips
 
 _BATCH_CLIPS = 8
+_ROWS_SEEN = 32
 
 
 @dataclass(frozen=True)
@@ -74,33 +75,46 @@ def score(
         clips: of each row; its pictures are its own in any case.
         question: that rows with a class are answers to. They are answered by their log-odds, all others by greedy decoding.
     """
+    # Decoded pictures are large, so that not all of them are held at once.
+    block = _ROWS_SEEN if any(has_pictures(row.sample) for row in rows) else max(len(rows), 1)
+    scored: list[TokenScores] = []
+    hypotheses: list[str] = []
     with evaluating(model):
-        pairs = list(zip(rows, clips, strict=True))
-        seen = [load_pictures(row.sample) for row in rows]
-        items = [
-            Referenced(conversation(row.sample), own, row.target, images=pictures.images, videos=pictures.videos)
-            for (row, own), pictures in zip(pairs, seen, strict=True)
-        ]
-        scored = score_references(model, processor, items, _BATCH_CLIPS)
-        classed = [number for number, row in enumerate(rows) if asks(row, question)]
-        hypotheses = [""] * len(pairs)
-        written = [number for number in range(len(pairs)) if number not in set(classed)]
-        requests = [replace(_request(*pairs[number], processor), images=seen[number].images, videos=seen[number].videos) for number in written]
-        for number, answer in zip(written, write_answers(model, processor, requests, batch_size=_BATCH_CLIPS), strict=True):
-            hypotheses[number] = answer.text
-        if question is not None and classed:
-            chosen = _choose(model, processor, question, [clips[number][0] for number in classed])
-            for number, text in zip(classed, chosen, strict=True):
-                hypotheses[number] = text
-    errors = corpus(word_errors(rows[number].target, hypotheses[number]) for number in written) if written else None
-    right = [hypotheses[number] == rows[number].target for number in classed]
+        for start in range(0, len(rows), block):
+            part, heard = rows[start : start + block], clips[start : start + block]
+            seen = [load_pictures(row.sample) for row in part]
+            scored += score_references(model, processor, [_referenced(*asked) for asked in zip(part, heard, seen, strict=True)], _BATCH_CLIPS)
+            hypotheses += _answers(model, processor, part, heard, seen, question)
+    classed = [asks(row, question) for row in rows]
+    pairs = list(zip(rows, hypotheses, classed, strict=True))
+    errors = [word_errors(row.target, text) for row, text, is_classed in pairs if not is_classed]
+    right = [text == row.target for row, text, is_classed in pairs if is_classed]
     kept = [item.logprobs[: -1 if row.answer_only else None] for row, item in zip(rows, scored, strict=True)]
     losses = [-math.fsum(logprobs) / len(logprobs) for logprobs in kept]
-    return Score(losses, list(map(len, kept)), errors.rate if errors else None, hypotheses, float(np.mean(right)) if right else None)
+    return Score(losses, list(map(len, kept)), corpus(errors).rate if errors else None, hypotheses, float(np.mean(right)) if right else None)
 
 
-def _request(row: Row, clips: Sequence[Waveform], processor: Any) -> Request:
-    return Request(conversation(row.sample), clips, _budget(row, clips, processor))
+def _referenced(row: Row, clips: Sequence[Waveform], seen: Pictures) -> Referenced:
+    return Referenced(conversation(row.sample), clips, row.target, images=seen.images, videos=seen.videos)
+
+
+def _answers(
+    model: Any, processor: Any, rows: Sequence[Row], clips: Sequence[Sequence[Waveform]], seen: Sequence[Pictures], question: ClosedQuestion | None
+) -> list[str]:
+    """What the model answers to each row."""
+    classed = [number for number, row in enumerate(rows) if asks(row, question)]
+    written = sorted(set(range(len(rows))) - set(classed))
+    answers: dict[int, str] = {}
+    requests = [_request(rows[number], clips[number], seen[number], processor) for number in written]
+    for number, answer in zip(written, write_answers(model, processor, requests, batch_size=_BATCH_CLIPS), strict=True):
+        answers[number] = answer.text
+    if question is not None and classed:
+        answers.update(zip(classed, _choose(model, processor, question, [clips[number][0] for number in classed]), strict=True))
+    return [answers[number] for number in range(len(rows))]
+
+
+def _request(row: Row, clips: Sequence[Waveform], seen: Pictures, processor: Any) -> Request:
+    return Request(conversation(row.sample), clips, _budget(row, clips, processor), images=seen.images, videos=seen.videos)
 
 
 def asks(row: Row, question: ClosedQuestion | None) -> bool:

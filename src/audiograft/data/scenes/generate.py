@@ -29,7 +29,7 @@ def _render(job: tuple[int, Scene], out: Path, key: str, voices: str, spoken: fl
     question = ask_about(scene, rng)
     picture = f"images/{row:06d}.png"
     render(scene, rng).save(out / picture, optimize=False)
-    entry = {"id": f"{key.replace('/', '-')}-{row:06d}", "image": picture}
+    entry: dict[str, Any] = {"id": f"{key.replace('/', '-')}-{row:06d}", "image": picture}
     if rng.random() < spoken:
         voice = draw_voice(voices, row, rng)
         waveform = speak(question.text, voice, draw_delivery(rng))

@@ -115,12 +115,12 @@ def _comparison(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
     pair = _pair(scene, rng, differ[what])
     if pair is None:
         return None
-    a, b = pair
+    first, second = pair
     if what == "larger":
-        return f"which is larger the {_named(a)} or the {_named(b)}", f"the {_named(a if a.size == 'large' else b)}"
+        return f"which is larger the {_named(first)} or the {_named(second)}", f"the {_named(first if first.size == 'large' else second)}"
     if what == "left":
-        return f"is the {_named(a)} left of the {_named(b)}", _yes(a.column < b.column)
-    return f"is the {_named(a)} above the {_named(b)}", _yes(a.row < b.row)
+        return f"is the {_named(first)} left of the {_named(second)}", _yes(first.column < second.column)
+    return f"is the {_named(first)} above the {_named(second)}", _yes(first.row < second.row)
 
 
 ASKERS: dict[str, Callable[[Scene, random.Random], tuple[str, str] | None]] = {

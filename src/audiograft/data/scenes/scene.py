@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from audiograft.types import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from PIL import Image
 
 SPLITS = ("train", "dev", "test")
@@ -32,18 +34,19 @@ COLOURS = {
 """Names, and red, green and blue of 255, around which each scene's own shades are drawn."""
 MOST_SHAPES = 5
 GRID = 3
-SIDE_PX = 112
+SIDE_PX = 168
 """Width and height of a picture."""
-_FINER = 3
+_FINER = 2
 """Drawn so many times larger, then averaged: edges are smooth."""
 _CELL_PX = SIDE_PX / GRID
-_RADIUS_PX = {"small": (7.0, 9.0), "large": (13.0, 15.0)}
+_RADIUS_PX = {"small": (10.0, 13.0), "large": (18.0, 21.0)}
 _SHIFT_PX = 3.0
 """How far a shape may lie off the middle of its place."""
 _SHADE = 12
 """How far a channel of a colour may be off."""
-_BACKGROUND = (20, 95)
-"""Grey levels of the ground."""
+_DARK, _BRIGHT = (15, 30), (90, 105)
+"""Levels between which the ground's red rises from left to right and its blue from top to bottom, like an evening sky. So each place looks different
+even where it is empty: the eyes of Qwen2-VL know of two patches how they lie to each other, and of none where it lies."""
 
 
 @dataclass(frozen=True, order=True)
@@ -109,12 +112,25 @@ def scenes(split: str, seed: int) -> Iterator[Scene]:
             yield scene
 
 
+def _ground(side: int, rng: random.Random) -> Image.Image:
+    """An empty picture: its red rises from left to right, its blue from top to bottom, its green is the same everywhere."""
+    import numpy as np
+    from PIL import Image
+
+    def ramp() -> npt.NDArray[np.uint8]:
+        return np.linspace(rng.randint(*_DARK), rng.randint(*_BRIGHT), side).astype(np.uint8)
+
+    pixels = np.full((side, side, 3), rng.randint(*_DARK), dtype=np.uint8)
+    pixels[:, :, 0] = ramp()
+    pixels[:, :, 2] = ramp()[:, None]
+    return Image.fromarray(pixels)
+
+
 def render(scene: Scene, rng: random.Random) -> Image.Image:
     """Draw a scene: `SIDE_PX` by `SIDE_PX`, RGB. Ground, shades, sizes and where in its place a shape lies vary with the draws."""
-    from PIL import Image, ImageDraw
+    from PIL import ImageDraw
 
-    ground = rng.randint(*_BACKGROUND)
-    image = Image.new("RGB", (SIDE_PX * _FINER, SIDE_PX * _FINER), (ground, ground, ground))
+    image = _ground(SIDE_PX * _FINER, rng)
     pen = ImageDraw.Draw(image)
     for shape in scene.shapes:
         radius = rng.uniform(*_RADIUS_PX[shape.size]) * _FINER
@@ -126,5 +142,5 @@ def render(scene: Scene, rng: random.Random) -> Image.Image:
             half = radius * 0.886  # as large as the circle
             pen.rectangle((x - half, y - half, x + half, y + half), fill=(red, green, blue))
         else:
-            pen.regular_polygon((x, y + radius * 0.15, radius * 1.2), 3, fill=(red, green, blue))
+            pen.regular_polygon((x, y + radius * 0.15, radius * 1.15), 3, fill=(red, green, blue))
     return image.reduce(_FINER)

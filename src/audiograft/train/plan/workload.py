@@ -105,7 +105,7 @@ def read(anatomy: Anatomy, recipe: Recipe, manifests: Sequence[tuple[str, float]
     """
     examples: list[Example] = []
     manifest_of: list[int] = []
-    n_left_out = 0
+    n_left_out = n_seen = 0
     for number, (manifest, _) in enumerate(manifests):
         for sample in read_samples([manifest], recipe.prompt, allow_outside=recipe.data.allow_outside, detection=recipe.detection):
             lengths = _lengths(sample)
@@ -115,6 +115,7 @@ def read(anatomy: Anatomy, recipe: Recipe, manifests: Sequence[tuple[str, float]
                 manifest_of.append(number)
             else:
                 n_left_out += 1
+            n_seen += bool(sample.images or sample.videos)
             on_row()
     examples = [examples[row] for row in mixed(np.array(manifest_of), [weight for _, weight in manifests], recipe.seed)]
     if not examples:
@@ -124,9 +125,9 @@ def read(anatomy: Anatomy, recipe: Recipe, manifests: Sequence[tuple[str, float]
     batches = partition([example.positions for example in examples], recipe.tokens_per_batch, recipe.seed)
     steps_per_epoch = math.ceil(len(batches) / recipe.gradient_accumulation_steps)
     steps = recipe.max_steps or math.ceil(steps_per_epoch * recipe.epochs)
-    source = (
-        f"{', '.join(name for name, _ in manifests)}: {len(examples)} rows; tokens of text are estimated, {_CHARACTERS_PER_TOKEN} characters each"
-    )
+    uncounted = f"; the pictures of {n_seen} rows are not counted" if n_seen else ""
+    names = ", ".join(name for name, _ in manifests)
+    source = f"{names}: {len(examples)} rows; tokens of text are estimated, {_CHARACTERS_PER_TOKEN} characters each{uncounted}"
     return Workload(examples, _largest(anatomy, examples, batches), len(examples) / steps_per_epoch, steps, n_left_out, source)
 
 
