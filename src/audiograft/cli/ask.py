@@ -16,7 +16,6 @@ from audiograft.cli.options import (
     BatchSizeOption,
     DeviceOption,
     MaxNewTokensOption,
-    ModelOption,
     NumBeamsOption,
     SeedOption,
     TemperatureOption,
@@ -24,7 +23,7 @@ from audiograft.cli.options import (
 )
 from audiograft.cli.terminal import print_error, progress, quiet_libraries
 from audiograft.messages import Message, media_messages
-from audiograft.types import Answer, DataError, MediaError
+from audiograft.types import DEFAULT_WITH_EYES, Answer, DataError, MediaError
 
 if TYPE_CHECKING:
     from audiograft.inference.decoding import DecodingOptions
@@ -54,7 +53,9 @@ def ask(
     ] = False,
     system: Annotated[str, typer.Option(help="What the model is told before the conversation.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Each answer as a JSON object on a line of its own.")] = False,
-    model: ModelOption = "tiny",
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A model folder, a hub id, or what ships: tiny, and tiny-vl, which has eyes. By what is asked about.")
+    ] = None,
     batch_size: BatchSizeOption = 8,
     device: DeviceOption = "auto",
     num_beams: NumBeamsOption = 1,
@@ -73,7 +74,7 @@ def ask(
              audiograft ask a.wav b.wav --prompt "Is <audio> like <audio>?"
              audiograft ask calls/ --each --prompt "How many lamps?" --json
              audiograft ask clip.wav --chat
-             audiograft ask --image scene.png question.wav --model my-vl
+             audiograft ask --image scene.png question.wav
              audiograft ask --image a.png --image b.png --prompt "Which is darker?"
     """
     if each and (chat or not paths):
@@ -84,6 +85,7 @@ def ask(
     decoding = checked_decoding({"num_beams": num_beams, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed})
     clips, complete = find_clips(paths or [])
     pictures = _Pictures(image or [], video or [])
+    model = model or (DEFAULT_WITH_EYES if image or video else "tiny")
     if prompt:
         media_messages(prompt, clips=1 if each else len(clips), **pictures.counts)  # wrong markers are told before the model is loaded
     told: list[Message] = [{"role": "system", "content": system}] if system else []

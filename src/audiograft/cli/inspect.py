@@ -89,7 +89,7 @@ def _show_tokens(model: str, clip: str, text: str, prompt: str, device: str, as_
 
     engine = load_engine(model, device)
     [score] = engine.score_references([Question([clip], prompt)], [text])
-    if isinstance(score, AudioError):
+    if isinstance(score, MediaError):
         raise score
     spell = engine.processor.tokenizer.convert_tokens_to_string
     rows = [
