@@ -54,7 +54,8 @@ def ask(
     system: Annotated[str, typer.Option(help="What the model is told before the conversation.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Each answer as a JSON object on a line of its own.")] = False,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="A model folder, a hub id, or what ships: tiny, and tiny-vl, which has eyes. By what is asked about.")
+        str | None,
+        typer.Option("--model", "-m", help="A model folder, a hub id, or what ships: tiny; tiny-vl, which has eyes, where there are pictures."),
     ] = None,
     batch_size: BatchSizeOption = 8,
     device: DeviceOption = "auto",

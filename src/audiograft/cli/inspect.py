@@ -12,7 +12,7 @@ import typer
 
 from audiograft.cli.options import DeviceOption
 from audiograft.cli.terminal import progress, quiet_libraries
-from audiograft.types import TRANSCRIBE_PROMPT, AudioError
+from audiograft.types import TRANSCRIBE_PROMPT, MediaError
 
 if TYPE_CHECKING:
     from audiograft.model.difference import Difference
