@@ -55,7 +55,7 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Each answer as a JSON object on a line of its own.")] = False,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="A model folder, a hub id, or what ships: tiny; tiny-vl, which has eyes, where there are pictures."),
+        typer.Option("--model", "-m", help="A model folder, a hub id, or what ships: tiny, and where there are pictures tiny-vl."),
     ] = None,
     batch_size: BatchSizeOption = 8,
     device: DeviceOption = "auto",
