@@ -124,6 +124,11 @@ def film_bytes(*arguments: Any, **options: Any) -> bytes:
     return bytes(film(io.BytesIO(), *arguments, **options).getvalue())
 
 
+def noise() -> Image.Image:
+    """Of so many colours that their table is long."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+
+
 BAD_IMAGES: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "empty": (lambda: b"", "is empty (0 bytes): make or copy it again", "empty"),
     "text": (lambda: b"# no picture\n" * 20, "not an image, or damaged at its start: give PNG, JPEG", "unreadable"),
@@ -136,6 +141,8 @@ BAD_IMAGES: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "no pixels": (lambda: header(0, 9), "", "unreadable"),
     "sound": (wav, "is sound, no image: give it as a clip", "unreadable"),
     "video": (lambda: film_bytes([10, 20]), "is a video, no image: give it as a video", "unreadable"),
+    "cut GIF": (lambda: encoded(noise(), "GIF")[:200], "not an image, or damaged at its start: give PNG, JPEG", "unreadable"),
+    "a program's work": (lambda: encoded(noise(), "EPS"), "is a drawing (EPS) and no picture: save it as PNG", "unreadable"),
 }
 
 

@@ -2,12 +2,11 @@
 
     python recipes/tiny/pretrain_vl.py --out DIR --minutes 30
 
-First the eyes alone learn to name what each patch of a scene shows, by a linear layer that is thrown away afterwards: as large models do, this one
+First the eyes alone learn to say what each place of a scene holds, in the embeddings of the language model's words: as large models do, this one
 starts from eyes that have seen pictures before. Then the whole looks at scenes and answers questions about them (audiograft.data.scenes), several a
-scene, turn by turn, and describes the scene in the end. In part of the rows
-(`SPELLED_SHARE`) the questions are spelled out in letters as in pretrain_lm.py, where an audio token will stand for some letters later: a large
-language model can read spelled-out text from the start, also beside a picture. The other rows (`LESSON_SHARE`) are the lessons of pretrain_lm.py, so
-that nothing of these is forgotten.
+scene, turn by turn; some rows (`DESCRIBED_SHARE`) end with a description of the scene. In part of the rows (`SPELLED_SHARE`) the questions are
+spelled out in letters as in pretrain_lm.py, where an audio token will stand for some letters later: a large language model can read spelled-out text
+from the start, also beside a picture. The other rows (`LESSON_SHARE`) are the lessons of pretrain_lm.py, so that nothing of these is forgotten.
 
 It is measured on dev scenes by the likeliest tokens behind the question: all of them right is what greedy decoding would write.
 """
@@ -20,7 +19,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -36,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from pretrain_lm import BLUR, Step, row, spell
 
 from audiograft.data.scenes.questions import SceneQuestion, ask_about
-from audiograft.data.scenes.scene import COLOURS, GRID, KINDS, SIDE_PX, SIZES, Scene, render, scenes
+from audiograft.data.scenes.scene import COLOURS, GRID, KINDS, SIZES, Scene, Shape, place, render, scenes
 from audiograft.data.synthetic.grammar import sentences
 from audiograft.model.checkpoint import resolve_model
 
@@ -52,17 +51,16 @@ PATCH_PX = 14
 SEEN_PX = 84
 """Pictures are scaled to this side. Four patches make a token: each of the nine places of a scene is one token."""
 VISION = {"depth": 4, "embed_dim": 128, "num_heads": 4, "mlp_ratio": 4, "patch_size": PATCH_PX}
-BRIGHTEST_GROUND = 110
-EYES_MINUTES = 2.5
+EYES_MINUTES = 2.0
 EYES_ROWS = 32
 MROPE_SECTION = [8, 12, 12]
 """How many of the head's rotations go by time, height and width."""
 LESSON_SHARE = 0.2
-SPELLED_SHARE = 0.15
+SPELLED_SHARE = 0.1
 """Of the rows with a scene."""
-MOST_TURNS = {"written": 4, "spelled": 2}
+MOST_TURNS = {"written": 6, "spelled": 2}
 POSITIONS_PER_BATCH = 2000
-DESCRIBED_SHARE = 0.6
+DESCRIBED_SHARE = 0.2
 """Of the rows with written questions: these end with a description of the whole scene, which tells most about what is to be seen."""
 DESCRIBE = "what do you see"
 POOL_ROWS = 512
@@ -70,8 +68,8 @@ POOL_ROWS = 512
 EYES_LEARNING_RATE = 1.5e-3
 """While they learn alone; beside the language model less, since they know most by then."""
 EYES_LATER_LEARNING_RATE = 6e-4
-LANGUAGE_LEARNING_RATE = 1.2e-3
-WARMUP_STEPS = 150
+LANGUAGE_LEARNING_RATE = 8e-4
+WARMUP_STEPS = 100
 DEV_QUESTIONS = 512
 IMAGE_TOKENS = (SEEN_PX // (2 * PATCH_PX)) ** 2
 
@@ -114,59 +112,48 @@ class Lesson:
     pixels: Any = None
 
 
-def shown(picture: np.ndarray, scene: Scene) -> np.ndarray:
-    """(tokens, patches of a token) which shape of the scene a patch shows, from 1 on; 0 for the ground alone."""
-    patches = SEEN_PX // PATCH_PX
-    painted = picture.max(-1) > BRIGHTEST_GROUND
-    blocks = painted.reshape(patches, SIDE_PX // patches, patches, SIDE_PX // patches)
-    counts = blocks.sum((1, 3))
-    # The shape lies in the place that holds the middle of what is painted.
-    middle = (np.arange(SIDE_PX) + 0.5).reshape(patches, -1)
-    rows, columns = (
-        np.divide(sums, np.maximum(counts, 1)) for sums in (np.einsum("ahbw,ah->ab", blocks, middle), np.einsum("ahbw,bw->ab", blocks, middle))
-    )
-    numbers = {(shape.row, shape.column): number for number, shape in enumerate(scene.shapes, start=1)}
-    cells = zip((rows * GRID // SIDE_PX).astype(int).flat, (columns * GRID // SIDE_PX).astype(int).flat, counts.flat, strict=True)
-    labels = np.array([numbers.get((row, column), 0) if count >= 16 else 0 for row, column, count in cells])
-    tokens = patches // 2
-    return labels.reshape(tokens, 2, tokens, 2).transpose(0, 2, 1, 3).reshape(tokens * tokens, 4)
+def word_embeddings(model: Qwen2VLForConditionalGeneration, teacher: Teacher, words: Sequence[str]) -> Tensor:
+    """(words, width): the embeddings of each word's pieces, as it stands in a sentence, added up."""
+    table = model.get_input_embeddings().weight.detach()
+    return torch.stack([table[teacher.encode(f" {word}")].sum(0) if word else torch.zeros(table.shape[1]) for word in words])
 
 
 def open_eyes(model: Qwen2VLForConditionalGeneration, teacher: Teacher, minutes: float) -> None:
-    """Teach the eyes what each patch shows and where: kind, colour, size, row and column, by a linear layer behind each visual token."""
-    options = [["none", *KINDS], ["none", *COLOURS], ["none", *SIZES], ["none", *range(GRID)], ["none", *range(GRID)]]
-    widths = [len(names) for names in options]
-    head = nn.Linear(model.config.text_config.hidden_size, 4 * sum(widths))
-    eyes = model.model.visual
-    optimiser = torch.optim.AdamW([*eyes.parameters(), *head.parameters()], lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
+    """Teach the eyes to say what each place of a scene holds in the language model's own words.
+
+    A visual token is to be the sum of the embeddings of the words for it: size, colour, kind and place. So the language model, which can find a
+    word in a sentence that it is asked about, finds it in a picture too. Large models reach this by training on pictures with captions.
+    """
+    eyes, spread = model.model.visual, float(model.get_input_embeddings().weight.detach().std())
+    words = {word: vector for kind in (KINDS, COLOURS, SIZES) for word, vector in zip(kind, word_embeddings(model, teacher, list(kind)), strict=True)}
+    places = [place(Shape(number // GRID, number % GRID, "", "", "")) for number in range(GRID * GRID)]
+    grounds = word_embeddings(model, teacher, places)
+    optimiser = torch.optim.AdamW(eyes.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
     side = SEEN_PX // PATCH_PX
-    start, step, losses, hits = time.time(), 0, [], []
+    start, step, losses = time.time(), 0, []
     while (done := (time.time() - start) / (60 * minutes)) < 1:
-        pixels, labels = [], []
+        pixels, targets = [], []
         for scene in islice(teacher.scenes, EYES_ROWS):
-            picture = render(scene, teacher.rng)
-            pixels.append(teacher.eyes(images=[picture], return_tensors="np")["pixel_values"])
-            facts = [(shape.kind, shape.colour, shape.size, shape.row, shape.column) for shape in scene.shapes]
-            named = [[0] * len(options), *([names.index(fact) for names, fact in zip(options, own, strict=True)] for own in facts)]
-            labels.append(np.array(named)[shown(np.asarray(picture), scene)])
+            pixels.append(teacher.look(scene))
+            target = grounds.clone()
+            for shape in scene.shapes:
+                target[shape.row * GRID + shape.column] += words[shape.kind] + words[shape.colour] + words[shape.size]
+            targets.append(target)
         for group in optimiser.param_groups:
             group["lr"] = EYES_LEARNING_RATE * min(1, (step + 1) / 100) * max(0.05, 0.5 * (1 + math.cos(math.pi * done)))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             seen = eyes(torch.from_numpy(np.concatenate(pixels)), grid_thw=torch.tensor([[1, side, side]] * EYES_ROWS)).pooler_output
-            logits = head(seen).float().reshape(-1, sum(widths)).split(widths, -1)
-        wanted = torch.from_numpy(np.concatenate(labels).reshape(-1, len(widths)))
-        loss = torch.stack([nn.functional.cross_entropy(part, wanted[:, k]) for k, part in enumerate(logits)]).sum()
+        loss = nn.functional.mse_loss(seen.float() / spread, torch.cat(targets) / spread)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(eyes.parameters(), 1.0)
         optimiser.step()
         step += 1
         losses.append(loss.item())
-        painted = wanted[:, 0] > 0
-        hits.append(torch.stack([part.argmax(-1) == wanted[:, k] for k, part in enumerate(logits)]).all(0)[painted].float().mean().item())
         if step % 100 == 0:
-            place = f"eyes: step {step} {(time.time() - start) / 60:.1f} min"
-            print(f"{place} loss {sum(losses[-100:]) / 100:.4f}, painted patches named right {sum(hits[-100:]) / 100:.3f}", flush=True)
+            variance = float((torch.cat(targets) / spread).var(0).mean())
+            told = f"eyes: step {step} {(time.time() - start) / 60:.1f} min"
+            print(f"{told} loss {sum(losses[-100:]) / 100:.4f} of {variance:.4f}", flush=True)
 
 
 class Teacher:

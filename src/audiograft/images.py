@@ -38,6 +38,8 @@ _MAX_VIDEO_PIXELS = 768_000_000
 _VIDEO_FORMATS = "apng,asf,avi,flv,gif,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,ogg,webp,yuv4mpegpipe"
 """The containers that FFmpeg may open: it would read text as subtitles, and follow the addresses in a playlist."""
 _SOUND_FORMATS = "aac,ac3,aiff,amr,au,caf,eac3,flac,mp3,w64,wav"
+_PROGRAMS = ("EPS", "WMF")
+"""Formats that Pillow gives to other programs, which do what the file says."""
 _HIGH_DEPTH = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -83,6 +85,8 @@ def load_image(source: ImageInput) -> Image.Image:
         except Exception as error:  # decoders of forty formats raise whatever they stumble over
             raise _damaged(name, error) from error
         with image:
+            if image.format in _PROGRAMS:
+                raise ImageError(f"{name}: is a drawing ({image.format}) and no picture: save it as PNG")
             return _as_seen(image, name)
 
 
@@ -200,7 +204,8 @@ def _what_else(file: BinaryIO) -> str:
     file.seek(0)
     try:
         with av.open(file, "r", options={"format_whitelist": f"{_VIDEO_FORMATS},{_SOUND_FORMATS}"}, metadata_errors="ignore") as container:
-            if _picture_stream(container) is not None:
+            stream = _picture_stream(container)
+            if stream is not None and next(container.decode(stream), None) is not None:
                 return "is a video, no image: give it as a video"
             if container.streams.audio:
                 return "is sound, no image: give it as a clip"
@@ -241,16 +246,17 @@ def _frame_times(file: BinaryIO, name: str) -> tuple[list[Fraction], Fraction]:
 
     with av.open(file, "r", options={"format_whitelist": f"{_VIDEO_FORMATS},{_SOUND_FORMATS}"}, metadata_errors="ignore") as container:
         stream = _pictures(container, name)
-        packets = [packet for packet in container.demux(stream) if packet.size]
+        # Not the packets themselves, which are all of the file.
+        packets = [(packet.pts, packet.duration) for packet in container.demux(stream) if packet.size]
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         if not packets:
             raise ImageError(f"{name}: holds no frames: record or export it again", kind="empty")
-        if any(packet.pts is None for packet in packets) or stream.time_base is None:
+        known = sorted((pts, duration or 0) for pts, duration in packets if pts is not None)
+        if len(known) < len(packets) or stream.time_base is None:
             return [number / rate for number in range(len(packets))], len(packets) / rate
-        shown = sorted(cast(int, packet.pts) for packet in packets)
-        last = max(packets, key=lambda packet: cast(int, packet.pts)).duration
-        times = [pts * stream.time_base for pts in shown]
-        return times, times[-1] + (last * stream.time_base if last else 1 / rate)
+        times = [pts * stream.time_base for pts, _ in known]
+        last = known[-1][1] * stream.time_base
+        return times, times[-1] + (last or 1 / rate)
 
 
 def _wanted(times: list[Fraction], end: Fraction, fps: float, limit: int) -> list[int]:

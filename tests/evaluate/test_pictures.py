@@ -152,6 +152,15 @@ def test_a_picture_that_cant_be_read_fails_its_rows_alone_and_is_tried_again(
     assert evaluate(engine, scenes, tmp_path / "run", **QUIET)["failed"] == []
 
 
+def test_no_row_is_tried_with_a_picture_that_cant_be_read(engine: Engine, scenes: Path, tmp_path: Path) -> None:
+    for number in (3, 5, 7):
+        scenes.with_name(f"{number}.png").write_bytes(b"no picture")
+    metrics = evaluate(engine, scenes, tmp_path / "run")
+    assert {row["id"] for row in metrics["failed"]} == {"clip-3", "clip-5", "clip-7", "seen-5"}
+    # Rows with pictures, of which four failed.
+    assert metrics["blindness"]["clips"] == N_ROWS + 2 - 4
+
+
 def test_one_picture_for_all_rows_cant_be_exchanged(engine: Engine, scenes: Path, tmp_path: Path) -> None:
     rows = [{"id": f"{n}", "image": "1.png", "prompt": "what", "response": "two"} for n in range(3)]
     manifest = write(scenes.parent, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,19 @@ def test_a_broken_picture_fails_alone(models: Path, tmp_path: Path, capsys: pyte
     assert main(["evaluate", *arguments]) == 2
     assert capsys.readouterr().err.count("error: ") == 1
     assert main(["evaluate", *arguments, "--overwrite"]) == 1
+
+
+def test_a_row_that_is_too_long_for_the_base_alone_fails_alone(models: Path, retained: Retained) -> None:
+    short = models / "short"
+    shutil.copytree(models / "lm", short)
+    config = json.loads((short / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 24
+    (short / "config.json").write_text(json.dumps(config))
+    seen: list[int] = []
+    found = retained("graft", "short", "text.jsonl", on_row=lambda: seen.append(1))
+    assert [row["id"] for row in found["failed"]] == ["read-2"]
+    assert found["all"]["bit_equal"] == found["all"]["rows"] == N_TEXT - 1
+    assert len(seen) == 2 * N_TEXT
 
 
 @pytest.mark.parametrize(

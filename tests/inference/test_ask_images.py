@@ -159,7 +159,7 @@ def test_large_pictures_share_no_batch_and_do_not_wait_in_numbers(monkeypatch: p
     kinds = [(0, 1, 1)] * 5 + [(0, 1, 0)] * 3
     batches = list(batching.similar_batches(kinds, [1] * 8, 4, [60, 30, 500, 40, 30, 0, 0, 0]))
     assert batches == [[5, 6, 7], [1, 4, 3], [0], [2]]
-    assert [batching.rows_worth(values, 8) for values in (0, 10, 50, 1000)] == [1, 1, 4, 80]
+    assert [batching.rows_worth(values, 8) for values in (0, 10, 13, 50, 1000)] == [1, 1, 2, 4, 80]
     waited: list[int] = []
 
     def run(items: list[int]) -> list[int]:

@@ -12,7 +12,7 @@ import builders
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import StaticCache
+from transformers import DynamicCache, StaticCache
 
 from audiograft.cli import main
 from audiograft.inference.engine import Engine
@@ -278,6 +278,21 @@ def test_audio_behind_a_cache_of_text_is_refused_and_an_empty_cache_forgets() ->
         assert torch.equal(
             model(**heard, past_key_values=static).logits, model(**heard, past_key_values=StaticCache(model.config.text_config, 64)).logits
         )
+
+
+def test_a_cache_that_generation_filled_knows_its_rows() -> None:
+    model, processor = adapted()
+    always, _ = adapted(gated=False)
+    text, heard = batch("qwen2", processor, (0,)), batch("qwen2", processor, (1,))
+    caches = []
+    for answering, inputs in ((model, heard), (always, heard), (model, text)):
+        caches.append(DynamicCache())
+        ids = answering.eval().generate(**inputs, max_new_tokens=3, min_new_tokens=3, past_key_values=caches[-1])
+    with torch.no_grad():
+        gated, open_, _ = (answering(ids[:, -1:], past_key_values=cache).logits for answering, cache in zip((model, always, model), caches, strict=True))
+        assert torch.equal(gated, open_)
+        with pytest.raises(ValueError, match="audio behind a cache that was computed without LoRA"):
+            model(**heard | {"attention_mask": None}, past_key_values=caches[2])
 
 
 def test_the_language_model_by_itself_can_not_tell() -> None:

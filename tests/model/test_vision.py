@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers.utils import is_torchvision_available
 from audiograft.images import Video
 from audiograft.messages import media_messages, place_media
 from audiograft.model import AudioGraftProcessor, graft, load_graft, vision
+from audiograft.model.positions import embeddings_give
 from audiograft.types import ConfigError, DataError, ImageError
 
 BRIGHT, DARK, WIDE = builders.picture(200), builders.picture(40, 28, 84), builders.picture(120, 112, 28)
@@ -186,6 +188,21 @@ def test_generation_with_its_cache_is_the_model_step_by_step(loaded: Any, picked
                 grown |= {} if types is None else {"mm_token_type_ids": torch.nn.functional.pad(types, (0, ids.shape[1] - types.shape[1]))}
                 assert int(model(**grown).logits[0, -1].argmax()) == token
                 ids = torch.cat([ids, torch.tensor([[token]])], dim=1)
+
+
+def test_without_a_mask_audio_is_not_taken_for_pads(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor = loaded
+    monkeypatch.setattr(model.language_model.generation_config, "pad_token_id", 0)
+    batch = batch_of(processor, [ROWS[3]])
+    assert new_tokens(model, {**batch, "attention_mask": None}) == new_tokens(model, batch)
+
+
+def test_what_one_thread_heard_no_other_thread_hears() -> None:
+    embeddings = torch.nn.Embedding(9, 4)
+    ids, heard = torch.arange(6).view(2, 3), torch.ones(2, 3, 4)
+    with embeddings_give(embeddings, heard), ThreadPoolExecutor(1) as other:
+        assert torch.equal(other.submit(embeddings, ids).result(), embeddings.weight[ids])
+        assert torch.equal(embeddings(ids), heard)
 
 
 @pytest.mark.parametrize("later", [0, 2])

@@ -29,6 +29,19 @@ if TYPE_CHECKING:
     from audiograft.inference.decoding import DecodingOptions
     from audiograft.inference.engine import Engine
 
+QuestionOption = Annotated[
+    str,
+    typer.Option(
+        help="The question. <audio>, <image> and <video> mark places; what has no marks comes first: images, videos, clips. "
+        "Without a prompt the clips ask."
+    ),
+]
+ImageOption = Annotated[list[str] | None, typer.Option(metavar="FILE", help="A picture to look at; may be given several times.")]
+VideoOption = Annotated[list[str] | None, typer.Option(metavar="FILE", help="A video to watch, without its sound; likewise.")]
+AskedModelOption = Annotated[
+    str | None, typer.Option("--model", "-m", help="A model folder, a hub id, or what ships: tiny, and where there are pictures tiny-vl.")
+]
+
 app = typer.Typer(add_completion=False)
 
 
@@ -38,25 +51,16 @@ def ask(
         list[str] | None,
         typer.Argument(metavar="PATH", help="Clips that the question is about: audio files, folders, or globs. May be left out."),
     ] = None,
-    prompt: Annotated[
-        str,
-        typer.Option(
-            help="The question. <audio>, <image> and <video> mark places; what has no marks comes first: images, videos, clips. "
-            "Without a prompt the clips ask."
-        ),
-    ] = "",
-    image: Annotated[list[str] | None, typer.Option(metavar="FILE", help="A picture to look at; may be given several times.")] = None,
-    video: Annotated[list[str] | None, typer.Option(metavar="FILE", help="A video to watch, without its sound; likewise.")] = None,
+    prompt: QuestionOption = "",
+    image: ImageOption = None,
+    video: VideoOption = None,
     each: Annotated[bool, typer.Option("--each", help="Ask about each clip by itself, in batches.")] = False,
     chat: Annotated[
         bool, typer.Option("--chat", help="Go on with the questions on standard input, one a line; a line that is an audio file is a spoken one.")
     ] = False,
     system: Annotated[str, typer.Option(help="What the model is told before the conversation.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Each answer as a JSON object on a line of its own.")] = False,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help="A model folder, a hub id, or what ships: tiny, and where there are pictures tiny-vl."),
-    ] = None,
+    model: AskedModelOption = None,
     batch_size: BatchSizeOption = 8,
     device: DeviceOption = "auto",
     num_beams: NumBeamsOption = 1,

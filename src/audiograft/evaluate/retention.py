@@ -177,6 +177,9 @@ class _Run:
         for start in range(0, len(self._samples), step):
             items = []
             for sample in self._samples[start : start + step]:
+                if sample.id in self.failed:  # for the first model
+                    self.on_row()
+                    continue
                 try:
                     items.append(read_item(sample, self.processor, model))
                 except (DataError, ImageError) as error:

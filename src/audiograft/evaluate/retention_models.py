@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import BatchFeature
 
 from audiograft.evaluate.retention_figures import KINDS
 from audiograft.images import load_image, load_video
@@ -206,7 +207,7 @@ def observe(model: Any, processor: AudioGraftProcessor, items: Sequence[Item], g
         generation: of `generation_options`.
     """
     answers = write_answers(model, processor, [item.request for item in items], batch_size=len(items), generation=generation)
-    batch = {name: tensor.to(model.device) for name, tensor in processor.collate([item.inputs for item in items], [], "right").items()}
+    batch = BatchFeature(processor.collate([item.inputs for item in items], [], "right")).to(model.device)
     labels = batch.pop("labels")
     is_graft = isinstance(model, AudioGraftForConditionalGeneration)
     output: Any = model(**batch, labels=labels) if is_graft else call(model, batch, labels, None)

@@ -283,8 +283,12 @@ def _look_differently(run: Path, samples: Sequence[Sample], model: Model, chosen
     from audiograft.evaluate import work
     from audiograft.inference.engine import Engine
 
+    predictions = read_predictions(run)
+    failed = {row.id for row in predictions if row.error is not None}
+    # What a row that failed shows may be what can't be read: no other row is to get it.
+    samples = [sample for sample in samples if sample.id not in failed]
     others = {other.id: other for other, own in zip(work.other_pictures(samples), samples, strict=True) if other != own}
-    ids = draw_deafness_rows(read_predictions(run), others.keys(), chosen.deafness_clips)
+    ids = draw_deafness_rows(predictions, others.keys(), chosen.deafness_clips)
     if not ids or deafness_ids(run / BLINDNESS_NAME) == set(ids):
         return
     engine = _open(model, chosen, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -45,7 +46,7 @@ def similar_batches(
 
 def rows_worth(n_values: int, batch_size: int) -> int:
     """Rows of a batch for which a request with so many numbers in its pictures counts while it waits: what it takes of the memory of a batch."""
-    return max(1, batch_size * n_values // MAX_BATCH_VALUES)
+    return max(1, math.ceil(batch_size * n_values / MAX_BATCH_VALUES))
 
 
 def in_flight(

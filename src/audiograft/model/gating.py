@@ -107,7 +107,8 @@ def for_checkpoint() -> tuple[AbstractContextManager[None], AbstractContextManag
 def through_gate(gate: LoraGate, with_audio: Tensor, compute: Callable[[], Out], cache: Any = None) -> Out:
     """Run a forward pass or a generation, its adapters being told which rows have audio.
 
-    A cache that comes of it remembers these rows: what is computed behind it later, by tokens that are no audio, is part of the same prompts.
+    A cache that comes of it, or that it fills, remembers these rows: what is computed behind it later, by tokens that are no audio, is part of the
+    same prompts.
 
     Args:
         gate: of the model.
@@ -123,9 +124,9 @@ def through_gate(gate: LoraGate, with_audio: Tensor, compute: Callable[[], Out],
     rows = torch.ones_like(with_audio) if _batch.is_open else _with_those_before(with_audio, cache)
     with _known(True, None if bool(rows.all()) else ~rows):
         output = compute()
-    made = getattr(output, "past_key_values", None)
-    if made is not None:
-        setattr(made, _MARK, rows)
+    for filled in (cache, getattr(output, "past_key_values", None)):
+        if filled is not None:
+            setattr(filled, _MARK, rows)
     return output
 
 

@@ -219,6 +219,9 @@ class AudioGraftForConditionalGeneration(PreTrainedModel):
         if inputs_embeds is not None and self.has_eyes:
             looked_up = embeddings_give(self.get_input_embeddings(), inputs_embeds[:, n_cached(kwargs.get("past_key_values")) :])
             kwargs["use_cache"] = True  # without it the prompt is looked up again for each token
+            if attention_mask is None:
+                # `generate` would take the ids in the place of audio for pads, where these are 0 too.
+                attention_mask = torch.ones_like(input_ids)
         elif inputs_embeds is not None:
             kwargs["inputs_embeds"] = inputs_embeds
         compute = partial(self.language_model.generate, input_ids=safe_ids, attention_mask=attention_mask, **kwargs)

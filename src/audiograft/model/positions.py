@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def embeddings_give(embeddings: nn.Module, inputs_embeds: Tensor) -> Iterator[None]:
-    """Whoever looks up the ids of the prompt in the block gets these embeddings; once.
+    """Whoever looks up the ids of the prompt in the block gets these embeddings; once, and in this thread alone.
 
     Most language models with eyes take either ids or embeddings; with ids alone their own code places pictures and counts positions, as it does
     without audio. Beams, and several sequences for one prompt, look up each of its rows several times, one behind the other.
@@ -23,11 +24,11 @@ def embeddings_give(embeddings: nn.Module, inputs_embeds: Tensor) -> Iterator[No
     Raises:
         RuntimeError: nobody looked the prompt up as a whole, so that no audio came in.
     """
-    given = False
+    given, thread = False, threading.get_ident()
 
     def give(_: nn.Module, args: Any, output: Tensor) -> Tensor:
         nonlocal given
-        if given or output.shape[1:] != inputs_embeds.shape[1:] or len(output) % len(inputs_embeds):
+        if given or threading.get_ident() != thread or output.shape[1:] != inputs_embeds.shape[1:] or len(output) % len(inputs_embeds):
             return output
         given = True
         return inputs_embeds if len(output) == len(inputs_embeds) else inputs_embeds.repeat_interleave(len(output) // len(inputs_embeds), dim=0)
