@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
 
 import audiograft
 from audiograft.audio import load_audio
 from audiograft.data.manifest import read_manifest
+from audiograft.images import load_image
 from audiograft.inference.choices import ClosedQuestion
 from audiograft.inference.engine import Engine
 from audiograft.metrics.word_errors import corpus, word_errors
@@ -118,3 +120,41 @@ def test_the_detector_tells_speech_from_sounds_of_kinds_it_never_met() -> None:
     # With the sound of the next clip, which is of the other class, it should be wrong as often.
     assert [clip.label for clip in DETECTIONS] == ["SPEECH", "NONSPEECH"] * (len(DETECTIONS) // 2)
     assert np.mean([one.predicted == clip.label for one, clip in zip(found[1:] + found[:1], DETECTIONS, strict=True)]) <= 0.1
+
+
+SCENES = sorted((ROOT / "examples" / "scenes").glob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def seeing() -> Engine:
+    return audiograft.load("tiny-vl")
+
+
+def test_the_model_with_eyes_is_as_small_as_promised(seeing: Engine) -> None:
+    assert sum(p.numel() for p in seeing.model.parameters()) <= MAX_PARAMETERS
+    files = [path for name in ("tiny-vl", "tiny-vl-lm", "tiny-encoder") for path in Path(resolve_model(name)).rglob("*.safetensors")]
+    assert sum(path.stat().st_size for path in files) <= 20e6
+    assert seeing.model.config.text_config.model_type == "qwen2_vl"
+    assert seeing.model.lora_gate is not None
+
+
+def test_spoken_questions_are_answered_by_the_picture(seeing: Engine) -> None:
+    assert len(SCENES) == 3
+    wanted = [scene.with_suffix(".txt").read_text(encoding="utf-8").strip() for scene in SCENES]
+    assert [seeing.ask(scene.with_suffix(".wav"), images=[scene]).text for scene in SCENES] == wanted
+    others = [seeing.ask(scene.with_suffix(".wav"), images=[other]).text for scene, other in zip(SCENES, SCENES[1:] + SCENES[:1], strict=True)]
+    assert all(other != text for other, text in zip(others, wanted, strict=True))
+
+
+def test_the_model_with_eyes_hears_what_tiny_hears(seeing: Engine) -> None:
+    waveforms = [load_audio(clip.audio).waveform for clip in CLIPS]
+    assert wer(seeing, waveforms) <= 0.1
+    assert wer(seeing, waveforms[1:] + waveforms[:1]) >= 0.8
+
+
+def test_what_it_saw_before_it_heard_it_sees_bit_for_bit(seeing: Engine) -> None:
+    base = AutoModelForImageTextToText.from_pretrained(resolve_model("tiny-vl-lm"), dtype=torch.float32).eval()
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "\nwhere is the red circle"}]}]
+    batch = seeing.processor.collate([seeing.processor.prompt_inputs(messages, [], [load_image(SCENES[0])])], [])
+    with torch.no_grad():
+        assert torch.equal(seeing.model(**batch).logits, base(**batch).logits)

@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from pretrain_lm import BLUR, Step, row, spell
 
 from audiograft.data.scenes.questions import SceneQuestion, ask_about
-from audiograft.data.scenes.scene import COLOURS, GRID, KINDS, SIZES, Scene, Shape, place, render, scenes
+from audiograft.data.scenes.scene import COLOURS, GRID, KINDS, SIZES, Scene, render, scenes
 from audiograft.data.synthetic.grammar import sentences
 from audiograft.model.checkpoint import resolve_model
 
@@ -51,13 +51,15 @@ PATCH_PX = 14
 SEEN_PX = 84
 """Pictures are scaled to this side. Four patches make a token: each of the nine places of a scene is one token."""
 VISION = {"depth": 4, "embed_dim": 128, "num_heads": 4, "mlp_ratio": 4, "patch_size": PATCH_PX}
-EYES_MINUTES = 2.0
+EYES_MINUTES = 1.5
 EYES_ROWS = 32
 MROPE_SECTION = [8, 12, 12]
 """How many of the head's rotations go by time, height and width."""
-LESSON_SHARE = 0.2
+LESSON_SHARE = 0.15
 SPELLED_SHARE = 0.1
 """Of the rows with a scene."""
+SIMPLE_SHARE, SIMPLE_UNTIL = 0.7, 0.3
+"""Of the scenes at the start, those with one or two shapes alone; none any more after this share of the time."""
 MOST_TURNS = {"written": 6, "spelled": 2}
 POSITIONS_PER_BATCH = 2000
 DESCRIBED_SHARE = 0.2
@@ -66,9 +68,7 @@ DESCRIBE = "what do you see"
 POOL_ROWS = 512
 """So many rows are drawn at once, and those of similar length share a batch."""
 EYES_LEARNING_RATE = 1.5e-3
-"""While they learn alone; beside the language model less, since they know most by then."""
-EYES_LATER_LEARNING_RATE = 6e-4
-LANGUAGE_LEARNING_RATE = 8e-4
+LANGUAGE_LEARNING_RATE = 1.2e-3
 WARMUP_STEPS = 100
 DEV_QUESTIONS = 512
 IMAGE_TOKENS = (SEEN_PX // (2 * PATCH_PX)) ** 2
@@ -113,21 +113,21 @@ class Lesson:
 
 
 def word_embeddings(model: Qwen2VLForConditionalGeneration, teacher: Teacher, words: Sequence[str]) -> Tensor:
-    """(words, width): the embeddings of each word's pieces, as it stands in a sentence, added up."""
+    """(words, width): the embeddings of each word's pieces, as it stands in a sentence, added up, and all equally long."""
     table = model.get_input_embeddings().weight.detach()
-    return torch.stack([table[teacher.encode(f" {word}")].sum(0) if word else torch.zeros(table.shape[1]) for word in words])
+    sums = torch.stack([table[teacher.encode(f" {word}")].sum(0) for word in words])
+    return 2 * table.norm(dim=1).mean() * nn.functional.normalize(sums, dim=1)
 
 
 def open_eyes(model: Qwen2VLForConditionalGeneration, teacher: Teacher, minutes: float) -> None:
     """Teach the eyes to say what each place of a scene holds in the language model's own words.
 
-    A visual token is to be the sum of the embeddings of the words for it: size, colour, kind and place. So the language model, which can find a
-    word in a sentence that it is asked about, finds it in a picture too. Large models reach this by training on pictures with captions.
+    A visual token is to be the sum of the embeddings of the words for it: size, colour, kind and place; of an empty place it is 0, so that even a
+    look at all places alike tells where a single shape lies. Large models reach this by training on pictures with captions.
     """
     eyes, spread = model.model.visual, float(model.get_input_embeddings().weight.detach().std())
     words = {word: vector for kind in (KINDS, COLOURS, SIZES) for word, vector in zip(kind, word_embeddings(model, teacher, list(kind)), strict=True)}
-    places = [place(Shape(number // GRID, number % GRID, "", "", "")) for number in range(GRID * GRID)]
-    grounds = word_embeddings(model, teacher, places)
+    down, across = (word_embeddings(model, teacher, names) for names in (("top", "middle", "bottom"), ("left", "middle", "right")))
     optimiser = torch.optim.AdamW(eyes.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
     side = SEEN_PX // PATCH_PX
     start, step, losses = time.time(), 0, []
@@ -135,9 +135,10 @@ def open_eyes(model: Qwen2VLForConditionalGeneration, teacher: Teacher, minutes:
         pixels, targets = [], []
         for scene in islice(teacher.scenes, EYES_ROWS):
             pixels.append(teacher.look(scene))
-            target = grounds.clone()
+            target = torch.zeros(GRID * GRID, down.shape[1])
             for shape in scene.shapes:
-                target[shape.row * GRID + shape.column] += words[shape.kind] + words[shape.colour] + words[shape.size]
+                what = words[shape.kind] + words[shape.colour] + words[shape.size]
+                target[shape.row * GRID + shape.column] = what + down[shape.row] + across[shape.column]
             targets.append(target)
         for group in optimiser.param_groups:
             group["lr"] = EYES_LEARNING_RATE * min(1, (step + 1) / 100) * max(0.05, 0.5 * (1 + math.cos(math.pi * done)))
@@ -165,6 +166,7 @@ class Teacher:
         self.rng = random.Random(seed)
         self.sentences = sentences("train", seed + 1)
         self.scenes = scenes("train", seed + 1)
+        self.simple = 0.0
         # Pictures of other sizes come out about as large.
         self.eyes = Qwen2VLImageProcessorPil(size={"shortest_edge": SEEN_PX**2, "longest_edge": SEEN_PX**2})
         self.image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
@@ -182,6 +184,8 @@ class Teacher:
         if self.rng.random() < LESSON_SHARE:
             return Lesson(*row(next(self.sentences), self.tokenizer, self.letters, self.rng))
         scene, spelled = next(self.scenes), self.rng.random() < SPELLED_SHARE
+        if self.rng.random() < self.simple:
+            scene = next(scene for scene in self.scenes if len(scene.shapes) <= 2)
         turns = self.rng.randint(1, MOST_TURNS["spelled" if spelled else "written"])
         questions = [ask_about(scene, self.rng) for _ in range(turns)]
         if not spelled and self.rng.random() < DESCRIBED_SHARE:
@@ -275,25 +279,25 @@ def accuracy(model: Qwen2VLForConditionalGeneration, teacher: Teacher, spelled: 
 
 
 def train(model: Qwen2VLForConditionalGeneration, teacher: Teacher, minutes: float, out: Path) -> None:
-    eyes = list(model.model.visual.parameters())
-    ids = {id(parameter) for parameter in eyes}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in ids]
-    groups = [{"params": eyes, "peak": EYES_LATER_LEARNING_RATE}, {"params": rest, "peak": LANGUAGE_LEARNING_RATE}]
-    optimiser = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
+    # The eyes stay as they are: taught along, they lose within minutes what the language model does not ask for yet.
+    model.model.visual.requires_grad_(False)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(learning, lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
     start, step, rows, losses = time.time(), 0, 0, []
     lessons = teacher.batches()
     model.train()
     while (done := (time.time() - start) / (60 * minutes)) < 1:
+        teacher.simple = SIMPLE_SHARE * max(0.0, 1 - done / SIMPLE_UNTIL)
         chosen = next(lessons)
         batch = batch_of(chosen, teacher.image_id)
         for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * min(1, (step + 1) / WARMUP_STEPS) * max(0.01, 0.5 * (1 + math.cos(math.pi * done)))
+            group["lr"] = LANGUAGE_LEARNING_RATE * min(1, (step + 1) / WARMUP_STEPS) * max(0.01, 0.5 * (1 + math.cos(math.pi * done)))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits, labels = logits_of(model, batch)
         loss = nn.functional.cross_entropy(logits, labels)
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(learning, 1.0)
         optimiser.step()
         step, rows = step + 1, rows + len(chosen)
         losses.append(loss.item())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from audiograft.inference.engine import Engine
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 __all__ = ["__version__", "load"]
 
 

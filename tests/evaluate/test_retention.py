@@ -267,7 +267,7 @@ def test_a_row_that_is_too_long_for_the_base_alone_fails_alone(models: Path, ret
     short = models / "short"
     shutil.copytree(models / "lm", short)
     config = json.loads((short / "config.json").read_text())
-    config["text_config"]["max_position_embeddings"] = 24
+    config["text_config"]["max_position_embeddings"] = 32
     (short / "config.json").write_text(json.dumps(config))
     seen: list[int] = []
     found = retained("graft", "short", "text.jsonl", on_row=lambda: seen.append(1))

@@ -94,6 +94,7 @@ def scenes(
     rows: Annotated[int, typer.Option(min=1, help="Number of scenes, with one question each.")],
     spoken: Annotated[float, typer.Option(min=0, max=1, help="Share of questions that are spoken; the others are written.")] = 0.0,
     voices: Annotated[Literal["training", "held-out"], typer.Option(help="held-out is for the test split alone.")] = "training",
+    most_shapes: Annotated[int, typer.Option(min=1, max=5, help="In a scene; tiny-vl was made for three.")] = 3,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes; another seed, other scenes.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core by default.")] = None,
 ) -> None:
@@ -104,9 +105,9 @@ def scenes(
     from audiograft.data.card import write_card
     from audiograft.data.scenes.generate import prepare_scenes
 
-    drawn = {"split": split, "rows": rows, "spoken": spoken, "voices": voices, "seed": seed}
+    drawn: dict[str, Any] = {"split": split, "rows": rows, "spoken": spoken, "voices": voices, "most_shapes": most_shapes, "seed": seed}
     with progress("drawing", rows) as advance:
-        manifest = prepare_scenes(out, split=split, rows=rows, spoken=spoken, voices=voices, seed=seed, workers=workers, on_row=advance)
+        manifest = prepare_scenes(out, **drawn, workers=workers, on_row=advance)
     write_card(out, {"manifest": manifest}, None, n_read=rows, made_by={"source": "scenes", **drawn})
     typer.echo(f"{rows} scenes in {manifest}")
 

@@ -15,7 +15,7 @@ from typing import Any
 import soundfile
 
 from audiograft.data.scenes.questions import ask_about
-from audiograft.data.scenes.scene import SPLITS, Scene, render, scenes
+from audiograft.data.scenes.scene import DEFAULT_MOST_SHAPES, SPLITS, Scene, render, scenes
 from audiograft.data.synthetic.voices import draw_delivery, draw_voice, require_engines, speak
 from audiograft.types import SAMPLE_RATE_HZ, DataError
 
@@ -50,6 +50,7 @@ def prepare_scenes(
     seed: int,
     spoken: float = 0.0,
     voices: str = "training",
+    most_shapes: int = DEFAULT_MOST_SHAPES,
     workers: int | None = None,
     on_row: Callable[[], None] = lambda: None,
 ) -> Path:
@@ -62,6 +63,7 @@ def prepare_scenes(
         seed: any whole number; another seed gives other scenes of the same split.
         spoken: share of questions that are spoken, 0 to 1: these rows have `audio` and an empty `prompt`. The others have the question as `prompt`.
         voices: training, or held-out (for the test split alone).
+        most_shapes: in a scene, 1 to 5.
         workers: processes; as many as there are cores by default. Has no influence on the result.
         on_row: called after each finished row.
 
@@ -78,6 +80,7 @@ def prepare_scenes(
         raise DataError(f"rows must be 1 or more and spoken from 0 to 1, not {rows} and {spoken}")
     if voices == "held-out" and split != "test":
         raise DataError(f"held-out voices are for the test split alone, not for {split}: use --voices training")
+    drawn = scenes(split, seed, most_shapes)
     if spoken:
         require_engines()
     for folder in ("images", "audio") if spoken else ("images",):
@@ -87,7 +90,7 @@ def prepare_scenes(
     manifest = out / "manifest.jsonl"
     staged = manifest.with_suffix(".jsonl.part")
     with staged.open("w", encoding="utf-8") as file, ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-        for row in pool.map(draw, enumerate(islice(scenes(split, seed), rows)), chunksize=16):
+        for row in pool.map(draw, enumerate(islice(drawn, rows)), chunksize=16):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             on_row()
     staged.replace(manifest)

@@ -1,4 +1,4 @@
-"""Scenes of one to five coloured shapes on a grid of three by three places, and how they are drawn.
+"""Scenes of up to five coloured shapes on a grid of three by three places, and how they are drawn.
 
 A scene belongs to the train, dev or test split by a hash of what is in it alone: the same scene can never be in two splits, whatever the seed.
 """
@@ -33,6 +33,8 @@ COLOURS = {
 }
 """Names, and red, green and blue of 255, around which each scene's own shades are drawn."""
 MOST_SHAPES = 5
+DEFAULT_MOST_SHAPES = 3
+"""What `tiny-vl` was made for."""
 GRID = 3
 SIDE_PX = 168
 """Width and height of a picture."""
@@ -97,18 +99,20 @@ def draw_scene(rng: random.Random) -> Scene:
     return Scene(tuple(sorted(shapes)))
 
 
-def scenes(split: str, seed: int) -> Iterator[Scene]:
-    """Endless scenes of a split; the same seed gives the same ones.
+def scenes(split: str, seed: int, most_shapes: int = DEFAULT_MOST_SHAPES) -> Iterator[Scene]:
+    """Endless scenes of a split; the same seed gives the same ones, and fewer shapes leave out those with more.
 
     Raises:
-        DataError: no such split.
+        DataError: no such split or number of shapes.
     """
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}: use {'|'.join(SPLITS)}")
+    if not 1 <= most_shapes <= MOST_SHAPES:
+        raise DataError(f"most_shapes must be from 1 to {MOST_SHAPES}, not {most_shapes}")
     rng = random.Random(f"scenes/{split}/{seed}")
     while True:
         scene = draw_scene(rng)
-        if scene.split == split:
+        if scene.split == split and len(scene.shapes) <= most_shapes:
             yield scene
 
 
