@@ -33,7 +33,7 @@ help:  ## this list
 install: .venv/.installed-dev  ## .venv with the package, editable, and the tools to work on it
 
 demo: .venv/.installed  ## transcribe examples/ with the model that ships in the package
-	@$(BIN)/audiograft transcribe --timing examples
+	@$(BIN)/audiograft transcribe --timing examples/*.wav
 
 test: .venv/.installed-dev  ## the quick tests; those that need espeak-ng or flite are skipped without them
 	@$(ONE_THREAD) $(BIN)/python -m pytest -n auto

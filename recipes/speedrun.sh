@@ -45,7 +45,7 @@ step "5. Evaluate: word error rate on sentences it has never seen, with an inter
 audiograft evaluate --model "$out/finetune" --data "$out/test" --out "$out/results" --batch-size 32
 
 step "6. Transcribe: your own model on the example clips."
-audiograft transcribe --model "$out/finetune" examples
+audiograft transcribe --model "$out/finetune" examples/*.wav
 
 step "Done. The model is in $out/finetune, every prediction in $out/results/predictions.jsonl."
 python3 - "$out" $((SECONDS - start)) <<'PY'

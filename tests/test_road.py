@@ -63,7 +63,7 @@ def test_from_two_halves_to_transcripts(tmp_path: Path, family: str, capsys: pyt
 
     assert main(["transcribe", str(ROOT / "examples"), "--model", str(finetune), "--max-new-tokens", "5", "--format", "jsonl"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [Path(row["audio"]) for row in rows] == sorted((ROOT / "examples").glob("*.wav"))
+    assert [Path(row["audio"]) for row in rows] == sorted((ROOT / "examples").rglob("*.wav"))
     assert {row["model"] for row in rows} == {str(finetune)}
 
 

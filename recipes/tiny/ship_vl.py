@@ -20,7 +20,7 @@ from audiograft.model.adapters import ADAPTER_FILE, read_adapter
 
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "audiograft" / "assets"
 LM_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json")
-LEFTOVERS = shutil.ignore_patterns("checkpoint*", "*.traces", "train.json", "*.html", "*.png", "*.log", "README.md", "rejected*", "index", "runs", "logs")
+LEFTOVERS = shutil.ignore_patterns("checkpoint*", "*.traces", "train.json", "*.html", "*.png", "*.log", "README.md", "rejected*", "index")
 
 
 def ship_lm(run: Path) -> Path:

@@ -406,7 +406,8 @@ ANN = {"role": "assistant", "content": "Ann."}
         ({"audio": "a.wav", "messages": "Who?"}, '"messages": a conversation is a list such as'),
         ({"audio": "a.wav", "messages": [{"role": "tool", "content": "x"}]}, '"messages": message 1 needs a "role": one of system, user, assistant'),
         ({"audio": "a.wav", "messages": [USER, {"role": "assistant"}]}, '"messages": message 2 needs "content": a text'),
-        ({"audio": "a.wav", "messages": [{"role": "user", "content": [{"type": "image"}]}]}, '"messages": message 1: a part is {"type": "audio"} or'),
+        ({"audio": "a.wav", "messages": [{"role": "user", "content": [{"type": "image"}]}]}, "1 <image> marker in the prompt but 0 images"),
+        ({"audio": "a.wav", "messages": [{"role": "user", "content": [{"type": "smell"}]}]}, '"messages": message 1: a part is {"type": "text"'),
         ({"audio": "a.wav", "messages": [{"role": "user", "content": [{"type": "text"}]}]}, '"messages": message 1: a part is'),
         (
             {"audio": "a.wav", "messages": [USER, USER]},

@@ -75,7 +75,7 @@ class RunFolder:
             return "predictions without a run.json" if any((self.path / name).is_file() for name in (PREDICTIONS_NAME, _PART)) else None
         try:
             found = json.loads(told.read_text(encoding="utf-8"))
-            differs = [key for key in _DECIDES if found.get(key, _UNSAID.get(key)) != self.settings[key]]
+            differs = [key for key in _DECIDES if found.get(key, _UNSAID.get(key)) != self.settings.get(key, _UNSAID.get(key))]
         except (OSError, ValueError, AttributeError):
             return f"a {RUN_NAME} that can't be read"
         return f"another run (its {differs[0].replace('_', ' ')} differs)" if differs else None
