@@ -140,10 +140,11 @@ def test_the_model_with_eyes_is_as_small_as_promised(seeing: Engine) -> None:
 
 def test_spoken_questions_are_answered_by_the_picture(seeing: Engine) -> None:
     assert len(SCENES) == 3
-    wanted = [scene.with_suffix(".txt").read_text(encoding="utf-8").strip() for scene in SCENES]
-    assert [seeing.ask(scene.with_suffix(".wav"), images=[scene]).text for scene in SCENES] == wanted
-    others = [seeing.ask(scene.with_suffix(".wav"), images=[other]).text for scene, other in zip(SCENES, SCENES[1:] + SCENES[:1], strict=True)]
-    assert all(other != text for other, text in zip(others, wanted, strict=True))
+    for scene in SCENES:
+        wanted = scene.with_suffix(".txt").read_text(encoding="utf-8").strip()
+        answers = {picture: seeing.ask(scene.with_suffix(".wav"), images=[picture]).text for picture in SCENES}
+        assert answers.pop(scene) == wanted
+        assert any(answer != wanted for answer in answers.values())
 
 
 def test_the_model_with_eyes_hears_what_tiny_hears(seeing: Engine) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from audiograft.data.manifest import find_manifest, read_rows
 
 OUT = Path(__file__).resolve().parents[2] / "examples" / "scenes"
-NAMES = {"circles": ("count", "how many circles are there"), "place": ("position", "where is the"), "larger": ("comparison", "which is larger the")}
+NAMES = {"circles": ("count", "how many circles are there"), "place": ("position", "where is the"), "size": ("size", "is the")}
 FEWEST_SHAPES = 3
 
 
