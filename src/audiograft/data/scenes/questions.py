@@ -46,6 +46,12 @@ def _alone(scene: Scene, *fields: str) -> list[Shape]:
     return [shape for shape in scene.shapes if counts[key(shape)] == 1]
 
 
+def _one(scene: Scene, rng: random.Random, *fields: str) -> Shape | None:
+    """One of these at random, where there are any."""
+    shapes = _alone(scene, *fields)
+    return rng.choice(shapes) if shapes else None
+
+
 def _pair(scene: Scene, rng: random.Random, differ: Callable[[Shape], object]) -> tuple[Shape, Shape] | None:
     """Two shapes that can be named by colour and kind and differ in something, in random order."""
     named = _alone(scene, "colour", "kind")
@@ -58,19 +64,13 @@ def _yes(truth: bool) -> str:
 
 
 def _colour(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
-    shapes = _alone(scene, "kind")
-    if not shapes:
-        return None
-    shape = rng.choice(shapes)
-    return f"what colour is the {shape.kind}", shape.colour
+    shape = _one(scene, rng, "kind")
+    return None if shape is None else (f"what colour is the {shape.kind}", shape.colour)
 
 
 def _shape(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
-    shapes = _alone(scene, "colour")
-    if not shapes:
-        return None
-    shape = rng.choice(shapes)
-    return f"which shape is {shape.colour}", shape.kind
+    shape = _one(scene, rng, "colour")
+    return None if shape is None else (f"which shape is {shape.colour}", shape.kind)
 
 
 def _count(scene: Scene, rng: random.Random) -> tuple[str, str]:
@@ -86,19 +86,13 @@ def _count(scene: Scene, rng: random.Random) -> tuple[str, str]:
 
 
 def _position(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
-    shapes = _alone(scene, "colour", "kind")
-    if not shapes:
-        return None
-    shape = rng.choice(shapes)
-    return f"where is the {_named(shape)}", place(shape)
+    shape = _one(scene, rng, "colour", "kind")
+    return None if shape is None else (f"where is the {_named(shape)}", place(shape))
 
 
 def _size(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
-    shapes = _alone(scene, "colour", "kind")
-    if not shapes:
-        return None
-    shape = rng.choice(shapes)
-    return f"is the {_named(shape)} small or large", shape.size
+    shape = _one(scene, rng, "colour", "kind")
+    return None if shape is None else (f"is the {_named(shape)} small or large", shape.size)
 
 
 def _comparison(scene: Scene, rng: random.Random) -> tuple[str, str] | None:
