@@ -60,7 +60,7 @@ check: lint types test  ## what has to pass before a change is proposed
 tiny: .venv/.installed-dev  ## make the shipped model again, from nothing (hours; needs espeak-ng and flite)
 	@$(WITH_VENV) bash recipes/tiny/make.sh
 
-tiny-vl: .venv/.installed-dev  ## make the shipped model that sees and hears again (some 80 minutes; needs espeak-ng and flite)
+tiny-vl: .venv/.installed-dev  ## make the shipped model that sees and hears again (some 100 minutes; needs espeak-ng and flite)
 	@$(WITH_VENV) bash recipes/tiny/vl.sh
 
 detector: .venv/.installed-dev  ## train the shipped speech detector again (some 40 minutes; needs espeak-ng and flite)

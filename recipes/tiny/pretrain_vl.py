@@ -1,6 +1,6 @@
 """Train the vision-language model of `tiny-vl`: Qwen2-VL layout, eyes from nothing, the language model from `tiny-lm`, no ears yet.
 
-    python recipes/tiny/pretrain_vl.py --out DIR --minutes 30
+    python recipes/tiny/pretrain_vl.py --out DIR --minutes 60
 
 First the eyes alone learn to say what each place of a scene holds, in the embeddings of the language model's words: as large models do, this one
 starts from eyes that have seen pictures before. Then the whole looks at scenes and answers questions about them (audiograft.data.scenes), several a
@@ -34,7 +34,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from pretrain_lm import BLUR, Step, row, spell
 
-from audiograft.data.scenes.questions import SceneQuestion, ask_about
+from audiograft.data.scenes.questions import ASKERS, SceneQuestion, ask_about
 from audiograft.data.scenes.scene import COLOURS, GRID, KINDS, SIZES, Scene, render, scenes
 from audiograft.data.synthetic.grammar import sentences
 from audiograft.model.checkpoint import resolve_model
@@ -55,6 +55,8 @@ EYES_MINUTES = 1.5
 EYES_ROWS = 32
 MROPE_SECTION = [8, 12, 12]
 """How many of the head's rotations go by time, height and width."""
+HARD_KINDS, HARD_SHARE = ("comparison", "count"), 0.3
+"""These look at more than one shape and are learnt last: so many questions more are of them than fall to them by chance."""
 LESSON_SHARE = 0.15
 SPELLED_SHARE = 0.1
 """Of the rows with a scene."""
@@ -187,7 +189,7 @@ class Teacher:
         if self.rng.random() < self.simple:
             scene = next(scene for scene in self.scenes if len(scene.shapes) <= 2)
         turns = self.rng.randint(1, MOST_TURNS["spelled" if spelled else "written"])
-        questions = [ask_about(scene, self.rng) for _ in range(turns)]
+        questions = [ask_about(scene, self.rng, HARD_KINDS if self.rng.random() < HARD_SHARE else tuple(ASKERS)) for _ in range(turns)]
         if not spelled and self.rng.random() < DESCRIBED_SHARE:
             # Behind the questions, which would be answered from it otherwise and not from the picture.
             questions[1:] = [*questions[1:2], SceneQuestion("description", DESCRIBE, scene.name.replace(",", " and"))]
@@ -312,7 +314,7 @@ def train(model: Qwen2VLForConditionalGeneration, teacher: Teacher, minutes: flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="weights of an earlier run to go on from")
     args = parser.parse_args()

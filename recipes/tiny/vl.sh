@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes the shipped model `tiny-vl` again, from `tiny-lm` and `tiny-encoder`: `make tiny-vl`. Needs espeak-ng and flite; some 80 minutes on 2 cores.
+# Makes the shipped model `tiny-vl` again, from `tiny-lm` and `tiny-encoder`: `make tiny-vl`. Needs espeak-ng and flite; some 100 minutes on 2 cores.
 # The language model with eyes is copied into the package before it is grafted, since the graft names it; the rest is copied at the end.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=runs/tiny-vl
-minutes_lm=${MINUTES_LM:-40}
+minutes_lm=${MINUTES_LM:-60}
 mkdir -p "$out"
 
 say() { printf '\n== %s\n' "$*"; }
