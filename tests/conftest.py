@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,6 +24,12 @@ def clips_of_the_repository_stay_as_they_are() -> Iterator[None]:
     before = sorted(folder.rglob("*"))
     yield
     assert sorted(folder.rglob("*")) == before
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays; each training run collects garbage several times, and would spend a third of its time on modules."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

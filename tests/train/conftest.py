@@ -19,6 +19,13 @@ WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 TEXTS = tuple(f"{first} {second}" for first, second in zip(WORDS, (*WORDS[1:], WORDS[0]), strict=True))
 
 
+@pytest.fixture(autouse=True)
+def no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no picture at their end, which takes longer than their steps, except where curves are what is tested."""
+    if request.node.path.stem != "test_curves":
+        monkeypatch.setattr("audiograft.train.finish.draw_curves", lambda folder: None)
+
+
 @pytest.fixture(scope="session")
 def graft() -> tuple[AudioGraftForConditionalGeneration, AudioGraftProcessor]:
     """For tests that only read it."""
