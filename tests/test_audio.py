@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import builders
 import numpy as np
 import pytest
 import soundfile
@@ -242,7 +243,7 @@ def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("audiograft.audio.decode.open", refuse, raising=False)  # root may read everything, so chmod proves nothing
+    monkeypatch.setattr("audiograft.files.open", refuse, raising=False)  # root may read everything, so chmod proves nothing
     assert refusal(path).startswith(f"{path}: permission denied")
 
 
@@ -257,6 +258,28 @@ def test_text_named_as_audio_is_refused_without_noise_on_stderr(tmp_path: Path, 
     (tmp_path / name).write_text("these are only words\n" * 5000)
     assert refusal(tmp_path / name).startswith(f"{tmp_path / name}: not audio")
     assert capfd.readouterr().err == ""
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\7" * 200
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WebP", "BMP", "TIFF", "HEIC"])
+def test_an_image_is_called_one_and_sent_to_its_option(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.wav"
+    if kind == "HEIC":
+        path.write_bytes(HEIC)
+    else:
+        builders.picture(40).save(path, kind)
+    said = f"is an image ({kind}), no audio: give it as an image, with --image or images="
+    assert refusal(path) == f"{path}: {said}"
+    assert refusal(path.read_bytes()) == f"<bytes>: {said}"
+
+
+def test_a_clip_that_begins_like_an_image_is_heard(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.m4a", "aac", 16_000, tone(16_000))
+    content = bytearray(path.read_bytes())
+    content[8:12] = b"mif1"
+    assert_is_tone(load_audio(bytes(content)), slack_s=0.2)
 
 
 def test_a_list_of_other_files_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import io
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,24 @@ def test_a_picture_is_turned_as_its_orientation_says() -> None:
     assert np.allclose(colour(picture, 8, 3), RED, atol=12)
 
 
+@pytest.mark.parametrize("form", ["JPEG", "WEBP", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 8])
+def test_a_size_is_that_of_the_picture_as_it_is_seen(form: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = encoded(halves(), form, exif=exif)
+    assert images.image_size(picture) == load_image(picture).size == ((16, 24) if orientation >= 5 else (24, 16))
+
+
+def test_a_size_needs_no_pixels() -> None:
+    assert images.image_size(header(640, 480)) == (640, 480)
+    with pytest.raises(ImageError, match="damaged or cut off"):
+        load_image(header(640, 480))
+    for broken, message in ((b"", "is empty"), (b"text", "not an image"), (header(20_000, 20_000), "megapixels")):
+        with pytest.raises(ImageError, match=message):
+            images.image_size(broken)
+
+
 def test_what_is_transparent_is_white() -> None:
     clear = halves().convert("RGBA")
     clear.putalpha(Image.new("L", clear.size, 0))
@@ -139,8 +158,13 @@ BAD_IMAGES: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "bomb that Pillow warns of": (lambda: header(12_000, 10_000), "12000 x 10000 is 120 megapixels, and at most 64 are taken", "giant"),
     "bomb that Pillow refuses": (lambda: header(60_000, 60_000), "more than 64 megapixels: make it smaller", "giant"),
     "no pixels": (lambda: header(0, 9), "", "unreadable"),
-    "sound": (wav, "is sound, no image: give it as a clip", "unreadable"),
-    "video": (lambda: film_bytes([10, 20]), "is a video, no image: give it as a video", "unreadable"),
+    "sound": (wav, "is sound, no image: give it as a clip, without --image (in Python as audio=)", "unreadable"),
+    "video": (lambda: film_bytes([10, 20]), "is a video, no image: give it as a video, with --video or videos=", "unreadable"),
+    "phone's own": (
+        lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\7" * 200,
+        "is an image of a kind that is not read here (HEIC), or damaged: save it as JPEG or PNG",
+        "unreadable",
+    ),
     "cut GIF": (lambda: encoded(noise(), "GIF")[:200], "not an image, or damaged at its start: give PNG, JPEG", "unreadable"),
     "a program's work": (lambda: encoded(noise(), "EPS"), "is a drawing (EPS) and no picture: save it as PNG", "unreadable"),
 }
@@ -241,6 +265,19 @@ def test_large_frames_are_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert error.value.kind == "giant"
 
 
+def test_a_video_is_in_memory_once(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mkv", list(range(0, 200, 5)), width=160, height=96)
+    load_video(path, max_frames=1)  # what is imported takes memory too
+    tracemalloc.start()
+    try:
+        video = load_video(path, fps=100)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(video.frames) == 40
+    assert peak_bytes < 1.5 * video.frames.nbytes
+
+
 def no_frames() -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as container:
@@ -254,8 +291,8 @@ BAD_VIDEOS: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "is empty (0 bytes)"),
     "no frames": (no_frames, "holds no frames: record or export it again"),
     "text": (lambda: b"# no video\n" * 20, "not a video, or damaged: give MP4"),
-    "sound": (wav, "is sound without pictures: give it as a clip"),
-    "image": (lambda: encoded(halves()), "is an image: give it as an image"),
+    "sound": (wav, "is sound without pictures: give it as a clip, without --video (in Python as audio=)"),
+    "image": (lambda: encoded(halves()), "is an image: give it as an image, with --image or images="),
     "noise in a container": (lambda: film_bytes([9] * 4, codec="mpeg4", form="mp4")[:200] + b"\7" * 900, "holds no video: name a file with pictures"),
 }
 

@@ -18,6 +18,7 @@ LAYERS = (
     {"inference"},
     {"metrics", "data", "model"},
     {"audio", "images", "messages", "bulk"},
+    {"files"},
     {"types", "provenance"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

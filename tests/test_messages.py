@@ -89,6 +89,26 @@ def test_a_question_without_its_clips_is_its_text(prompt: str, left: list[Any]) 
     assert count_parts(conversation(sample), "audio") == 1
 
 
+@pytest.mark.parametrize(
+    ("prompt", "left"),
+    [
+        ("Who?", [CLIP, text("\nWho?")]),
+        ("<image>\nWho is <audio>?", [text("Who is "), CLIP, text("?")]),
+        ("<audio> or <video>", [CLIP, text(" or ")]),
+        ("", [CLIP]),
+    ],
+)
+def test_a_question_without_its_pictures_keeps_the_rest(prompt: str, left: list[Any]) -> None:
+    sample = Sample("a", ("a.wav",), prompt=prompt, images=("a.png",), videos=("a.mp4",))
+    assert conversation(sample, pictures=False) == [{"role": "user", "content": left}]
+    assert count_parts(conversation(sample, audio=False, pictures=False), "audio") == 0
+
+
+def test_what_has_no_pictures_stays_as_it_is_without_them() -> None:
+    sample = Sample("a", ("a.wav",), messages=({"role": "system", "content": [text("\nBe brief.")]}, {"role": "user", "content": "\nWho?"}))
+    assert conversation(sample, pictures=False) == conversation(sample)
+
+
 def test_a_conversation_is_taken_as_it_is() -> None:
     assert check_messages(TURNS) is TURNS
     assert conversation(Sample("a", messages=tuple(TURNS), prompt="not this")) == place_media(TURNS)

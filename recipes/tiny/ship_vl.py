@@ -20,6 +20,9 @@ from audiograft.model.adapters import ADAPTER_FILE, read_adapter
 
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "audiograft" / "assets"
 LM_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "preprocessor_config.json")
+NOTE = """\
+tiny-vl is a working miniature of 9 million parameters that sees and hears: drawn scenes of one to three coloured shapes, spoken or written
+questions about them, and short English sentences to write down, all in synthetic voices. Photographs, other words and other voices come out wrong."""
 LEFTOVERS = shutil.ignore_patterns("checkpoint*", "*.traces", "train.json", "*.html", "*.png", "*.log", "README.md", "rejected*", "index")
 
 
@@ -45,7 +48,7 @@ def ship_graft(run: Path) -> Path:
     adapter = read_adapter(run)
     first = read_adapter(Path(adapter.base["model"]))
     parts = first.base["graft"] | {part: Path(source).name for part, source in first.sources.items()}
-    shipped = replace(adapter, base={"graft": parts}, base_sha256=first.base_sha256, relative={})
+    shipped = replace(adapter, base={"graft": parts}, base_sha256=first.base_sha256, relative={}, note=NOTE)
     (out / ADAPTER_FILE).write_text(json.dumps(asdict(shipped), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for path in out.rglob("*.safetensors"):
         tensors = {name: tensor.to(torch.float16) for name, tensor in load_file(path).items()}

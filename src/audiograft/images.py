@@ -9,11 +9,14 @@ from __future__ import annotations
 import io
 import warnings
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from audiograft.files import image_format, open_file
 from audiograft.types import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -40,7 +43,13 @@ _VIDEO_FORMATS = "apng,asf,avi,flv,gif,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegt
 _SOUND_FORMATS = "aac,ac3,aiff,amr,au,caf,eac3,flac,mp3,w64,wav"
 _PROGRAMS = ("EPS", "WMF")
 """Formats that Pillow gives to other programs, which do what the file says."""
+_UNREAD = ("HEIC", "AVIF")
+"""Images that Pillow may lack the decoder of, and FFmpeg takes for videos."""
+_AS_A_CLIP = "give it as a clip, without {} (in Python as audio=)"
+"""The mend for sound, with the option that it was given to."""
 _HIGH_DEPTH = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_ORIENTATION = 0x0112
+"""EXIF's tag; from 5 on the picture lies on its side."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +75,37 @@ def load_image(source: ImageInput) -> Image.Image:
         ImageError: missing, unreadable, no picture, cut off, without pixels, or of more than 64 megapixels.
     """
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
     except ImportError as error:
         raise ConfigError("images need Pillow: pip install 'audiograft[vision]'") from error
     if isinstance(source, Image.Image):
         return _as_seen(source, "<image>")
+    with _open_image(source) as image:
+        return _as_seen(image, media_name(source))
+
+
+def image_size(source: str | Path | bytes) -> tuple[int, int]:
+    """(width, height) that `load_image` would give, by the file's header: no pixel is decoded.
+
+    Raises:
+        ImageError: as in `load_image`, as far as the header shows it.
+    """
+    with _open_image(source) as image:
+        width, height = image.size
+        _checked(width, height, media_name(source))
+        try:
+            # A TIFF's size is turned already; and behind the pixels of a PNG, where no camera writes, Pillow would have to decode it to look.
+            turned = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) >= 5
+        except Exception as error:  # see _open_image
+            raise _damaged(media_name(source), error) from error
+    return (height, width) if turned else (width, height)
+
+
+@contextmanager
+def _open_image(source: str | Path | bytes) -> Iterator[Image.Image]:
+    """The image with its header read. Raises ImageError as `load_image` does."""
+    from PIL import Image, UnidentifiedImageError
+
     name = media_name(source)
     with _opened(source, name, "image") as file:
         try:
@@ -87,7 +122,7 @@ def load_image(source: ImageInput) -> Image.Image:
         with image:
             if image.format in _PROGRAMS:
                 raise ImageError(f"{name}: is a drawing ({image.format}) and no picture: save it as PNG")
-            return _as_seen(image, name)
+            yield image
 
 
 def load_video(source: VideoInput, fps: float = VIDEO_FPS, max_frames: int = MAX_FRAMES) -> Video:
@@ -112,19 +147,17 @@ def load_video(source: VideoInput, fps: float = VIDEO_FPS, max_frames: int = MAX
                 stream = _pictures(container, name)
                 limit = min(max_frames, max(1, _MAX_VIDEO_PIXELS // _checked(stream.width, stream.height, name)))
                 wanted = _wanted(times, end, fps, limit)
-                frames = _decode(container, stream, set(wanted))
+                frames = _decode(container, stream, set(wanted), name)
         except av.error.EOFError:
-            frames = []
+            frames = None
         except av.FFmpegError:
-            said = "is an image: give it as an image" if _is_image(file) else "not a video, or damaged: give MP4, WebM, MKV, MOV, AVI or GIF"
+            said = "not a video, or damaged: give MP4, WebM, MKV, MOV, AVI or GIF"
+            if _is_image(file):
+                said = "is an image: give it as an image, with --image or images="
             raise ImageError(f"{name}: {said}") from None
-    if not frames:
+    if frames is None:
         raise ImageError(f"{name}: holds no frames: record or export it again", kind="empty")
-    import numpy as np
-
-    if len({frame.shape for frame in frames}) > 1:
-        raise ImageError(f"{name}: its frames change their size on the way: convert it to one size")
-    return Video(np.stack(frames), float(len(wanted) / (end - times[0])) if end > times[0] else fps, name)
+    return Video(frames, float(len(wanted) / (end - times[0])) if end > times[0] else fps, name)
 
 
 def media_name(source: Any) -> str:
@@ -139,7 +172,7 @@ def _opened(source: str | Path | bytes, name: str, kind: str) -> BinaryIO:
     if isinstance(source, bytes):
         file: BinaryIO = io.BytesIO(source)
     elif isinstance(source, str | Path):
-        file = _open(source, name)
+        file = open_file(source, name, ImageError)
         if not file.seekable():
             with file:
                 file = io.BytesIO(file.read())
@@ -150,19 +183,6 @@ def _opened(source: str | Path | bytes, name: str, kind: str) -> BinaryIO:
         raise ImageError(f"{name}: is empty (0 bytes): make or copy it again", kind="empty")
     file.seek(0)
     return file
-
-
-def _open(path: str | Path, name: str) -> BinaryIO:
-    try:
-        return cast(BinaryIO, open(path, "rb"))
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file: check the path", kind="missing") from None
-    except IsADirectoryError:
-        raise ImageError(f"{name}: is a folder: name a file in it") from None
-    except PermissionError:
-        raise ImageError(f"{name}: permission denied: make the file readable (chmod +r)") from None
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        raise ImageError(f"{name}: can't be opened ({getattr(error, 'strerror', error)}): check the path") from None
 
 
 def _checked(width: int, height: int, name: str) -> int:
@@ -188,7 +208,7 @@ def _as_seen(image: Image.Image, name: str) -> Image.Image:
             colours = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
         return image.convert("RGB")
-    except Exception as error:  # see load_image
+    except Exception as error:  # see _open_image
         raise _damaged(name, error) from error
 
 
@@ -201,14 +221,15 @@ def _what_else(file: BinaryIO) -> str:
     """What a file is that is no image, and the mend."""
     import av
 
-    file.seek(0)
+    if (kind := image_format(file)) in _UNREAD:
+        return f"is an image of a kind that is not read here ({kind}), or damaged: save it as JPEG or PNG"
     try:
         with av.open(file, "r", options={"format_whitelist": f"{_VIDEO_FORMATS},{_SOUND_FORMATS}"}, metadata_errors="ignore") as container:
             stream = _picture_stream(container)
             if stream is not None and next(container.decode(stream), None) is not None:
-                return "is a video, no image: give it as a video"
+                return "is a video, no image: give it as a video, with --video or videos="
             if container.streams.audio:
-                return "is sound, no image: give it as a clip"
+                return f"is sound, no image: {_AS_A_CLIP.format('--image')}"
     except av.FFmpegError:
         pass
     return "not an image, or damaged at its start: give PNG, JPEG, WebP, GIF, BMP or TIFF"
@@ -220,7 +241,7 @@ def _is_image(file: BinaryIO) -> bool:
         from PIL import Image
 
         Image.open(file).close()
-    except Exception:  # see load_image
+    except Exception:  # see _open_image
         return False
     return True
 
@@ -235,8 +256,10 @@ def _picture_stream(container: av.container.InputContainer) -> av.VideoStream | 
 def _pictures(container: av.container.InputContainer, name: str) -> av.VideoStream:
     stream = _picture_stream(container)
     if stream is None:
-        sound = "is sound without pictures: give it as a clip" if container.streams.audio else "holds no video: name a file with pictures"
-        raise ImageError(f"{name}: {sound}")
+        said = "holds no video: name a file with pictures"
+        if container.streams.audio:
+            said = f"is sound without pictures: {_AS_A_CLIP.format('--video')}"
+        raise ImageError(f"{name}: {said}")
     return stream
 
 
@@ -266,17 +289,26 @@ def _wanted(times: list[Fraction], end: Fraction, fps: float, limit: int) -> lis
     return sorted({bisect_right(times, times[0] + number * step) - 1 for number in range(count)})
 
 
-def _decode(container: av.container.InputContainer, stream: av.VideoStream, wanted: set[int]) -> list[npt.NDArray[np.uint8]]:
-    """The frames with these numbers, (height, width, 3) each, turned as the file says."""
+def _decode(container: av.container.InputContainer, stream: av.VideoStream, wanted: set[int], name: str) -> npt.NDArray[np.uint8] | None:
+    """The frames with these numbers, (n, height, width, 3), turned as the file says; None where none of them comes."""
     import numpy as np
 
     stream.thread_type = "AUTO"
-    frames = []
+    frames: npt.NDArray[np.uint8] | None = None
+    count = 0
     for number, frame in enumerate(container.decode(stream)):
         if number in wanted:
             array = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
-            # Phones store what they filmed upright lying on its side.
-            frames.append(np.rot90(array, k=frame.rotation // 90 % 4) if frame.rotation % 90 == 0 else array)
-            if len(frames) == len(wanted):
+            if frame.rotation % 90 == 0:
+                # Phones store what they filmed upright lying on its side.
+                array = np.rot90(array, k=frame.rotation // 90 % 4)
+            if frames is None:
+                # All at once: what is joined at the end is in memory twice.
+                frames = np.empty((len(wanted), *array.shape), dtype=np.uint8)
+            elif array.shape != frames.shape[1:]:
+                raise ImageError(f"{name}: its frames change their size on the way: convert it to one size")
+            frames[count] = array
+            count += 1
+            if count == len(wanted):
                 break
-    return frames
+    return None if frames is None else frames[:count]

@@ -88,19 +88,21 @@ def with_windows(messages: Sequence[Message], windows: Sequence[int]) -> list[Me
     return repeated
 
 
-def conversation(sample: Sample, audio: bool = True) -> list[Message]:
+def conversation(sample: Sample, audio: bool = True, pictures: bool = True) -> list[Message]:
     """The conversation that a row of a manifest wants answered, its clips and pictures in their places.
 
     Args:
         sample: the row.
         audio: False leaves the clips out, for a baseline that hears nothing.
+        pictures: False leaves images and videos out, for one that sees nothing.
 
     Raises:
         DataError: markers differ in number from clips, images or videos.
     """
     messages: Sequence[Message] = sample.messages or [{"role": "user", "content": sample.prompt}]
     placed = place_media(messages, clips=len(sample.clips), images=len(sample.images), videos=len(sample.videos))
-    return placed if audio else [_without_clips(message) for message in placed]
+    left_out = [kind for kind in MEDIA if not (audio if kind == "audio" else pictures)]
+    return [_without(message, left_out) for message in placed]
 
 
 def check_messages(messages: Any) -> list[Message]:
@@ -168,11 +170,12 @@ def _on_a_new_line(parts: list[Message]) -> list[Message]:
     return [_text("\n" + parts[0]["text"]), *parts[1:]] if parts and parts[0]["type"] == "text" else parts
 
 
-def _without_clips(message: Message) -> Message:
-    if isinstance(message["content"], str):
+def _without(message: Message, kinds: Sequence[str]) -> Message:
+    parts = message["content"]
+    if isinstance(parts, str) or all(part["type"] not in kinds for part in parts):
         return message
-    left = [part for part in message["content"] if part["type"] != "audio"]
-    # The line feed stood between the clips and the text.
+    left = [part for part in parts if part["type"] not in kinds]
+    # The line feed stood between what is left out and the text.
     return {**message, "content": [_text(left[0]["text"].lstrip("\n")), *left[1:]] if left and left[0]["type"] == "text" else left}
 
 

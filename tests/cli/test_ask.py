@@ -272,10 +272,12 @@ def test_a_conversation_goes_on_about_a_picture(seeing: Engine, monkeypatch: pyt
 def test_pictures_that_can_not_be_seen_are_one_line(
     seeing: Engine, random_engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("audiograft.model.processing.check_takes_videos", lambda vision_processor: None)  # as where torchvision is installed
     for words, said in (
         (["a.wav", "--image", "none.png"], "none.png: no such file: check the path"),
-        (["a.wav", "--image", "b.wav"], "b.wav: is sound, no image: give it as a clip"),
-        (["a.wav", "--video", "scene.png"], "scene.png: is an image: give it as an image"),
+        (["a.wav", "--image", "b.wav"], "b.wav: is sound, no image: give it as a clip, without --image (in Python as audio=)"),
+        (["a.wav", "--video", "scene.png"], "scene.png: is an image: give it as an image, with --image or images="),
+        (["scene.png", "--prompt", "What?"], "scene.png: is an image (PNG), no audio: give it as an image, with --image or images="),
     ):
         assert main(["ask", *words]) == 1
         printed = capsys.readouterr()

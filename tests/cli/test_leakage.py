@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from babble import babble
+from builders import picture
 
 from audiograft.cli import main
 
@@ -85,11 +86,28 @@ def test_test_data_of_which_no_row_fits_is_not_clean(train: str, tmp_path: Path,
     assert main(["leakage", train, str(outside), "--allow-outside"]) == 1
 
 
+def test_pictures_are_shown_and_may_be_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, images in {"train": ["60", "90"], "test": ["90", "gone"]}.items():
+        rows = [{"id": f"{name}-{image}", "image": f"{image}.png", "prompt": f"{name}, what?", "response": f"{image} of {name}"} for image in images]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for level in (60, 90):
+        picture(level).save(tmp_path / f"{level}.png")
+    pair = [str(tmp_path / "train.jsonl"), str(tmp_path / "test.jsonl")]
+    assert main(["leakage", *pair]) == 1
+    printed = capsys.readouterr().out
+    assert f"same pictures: test row test-90, training row train-90 of {pair[0]}" in printed
+    assert "shared pictures: take them out on one side" in printed
+    assert "test data: 2 rows, 0 clips, 2 pictures; not compared: 1 pictures can't be read" in printed
+    assert "row test-gone: a picture can't be read" in printed
+    assert main(["leakage", *pair, "--allow", "pictures"]) == 0
+    assert capsys.readouterr().out.endswith("nothing is shared that is not allowed, as far as it could be compared\n")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["{train}"], "name training data and test data: TRAIN TEST"),
-        (["{train}", "{train}", "--allow", "voices"], "--allow voices: choose among speakers, recordings, texts, audio"),
+        (["{train}", "{train}", "--allow", "voices"], "--allow voices: choose among speakers, recordings, texts, audio, pictures"),
         (["{train}", "nowhere.jsonl"], "nowhere.jsonl: no such manifest"),
     ],
 )

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from audiograft.data.card import make_card, render_card, write_card
 from audiograft.data.counting import Spread, TopCounts
-from audiograft.data.gate import LeakageReport, Side, Touch
+from audiograft.data.gate import COUNTED, LeakageReport, Side, Touch
 from audiograft.types import DataError
 
 ROWS = [
@@ -173,7 +173,7 @@ def test_the_page_needs_no_network_and_can_be_read_aloud_and_on_a_phone(tmp_path
 
 def test_where_splits_touch_is_a_table(tmp_path: Path, corpus: dict[str, Any]) -> None:
     touch = Touch("test row", "train row", "train", "ann")
-    counts = dict.fromkeys(("speakers", "recordings", "texts", "short_texts", "same_audio", "near_audio"), 0)
+    counts = dict.fromkeys(COUNTED, 0)
     none: dict[str, list[Touch]] = {kind: [] for kind in counts}
     apart = LeakageReport(Side(rows=3), Side(rows=1), counts, counts, none)
     touching = LeakageReport(Side(rows=3), Side(rows=1), {**counts, "speakers": 1}, {**counts, "speakers": 1}, {**none, "speakers": [touch]})

@@ -20,7 +20,7 @@ from audiograft.data.manifest import write_manifest
 from audiograft.data.traces import Trace, make_trace, read_traces
 from audiograft.types import TRAINING_TRACES, VALIDATION_TRACES, DataError, Sample
 
-NONE = dict.fromkeys(("speakers", "recordings", "texts", "short_texts", "same_audio", "near_audio"), 0)
+NONE = dict.fromkeys(gate_module.COUNTED, 0)
 LONG = "the quick brown fox jumps over the lazy dog"
 
 
@@ -231,7 +231,7 @@ def test_without_sound_nothing_says_whether_rows_chose_the_checkpoint(corpora: C
     write_manifest(tmp_path / "asked.jsonl", [{"id": "a", "prompt": "What is the capital of Norway?", "response": "Oslo"}])
     told = check_choice(tmp_path, tmp_path / "asked.jsonl")
     assert (told["known"], told["chosen_on_this_data"]) == (False, None)
-    assert told["why"] == "choice of checkpoint not checked: none of these rows has a clip with sound"
+    assert told["why"] == "choice of checkpoint not checked: none of these rows has a clip with sound, or a picture"
 
 
 def test_a_broken_record_is_told_and_does_not_stop(corpora: Corpora, tmp_path: Path) -> None:

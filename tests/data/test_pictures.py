@@ -12,12 +12,14 @@ import pytest
 
 from audiograft.audit.corrected import _moved
 from audiograft.data.ledger import manifest_row
+from audiograft.data.looks import trace_pictures
 from audiograft.data.manifest import pictures_as_given, read_manifest
 from audiograft.data.options import PrepareOptions
 from audiograft.data.prepare import prepare
 from audiograft.data.sources.base import SourceRow
 from audiograft.data.sources.columns import TableReader
 from audiograft.data.sources.manifests import Manifest
+from audiograft.data.traces import read_traces
 from audiograft.types import DataError, Sample
 
 MIXED = "<image> is <image>, <video>, <audio>"
@@ -87,7 +89,7 @@ def scenes(tmp_path: Path) -> Path:
     made = builders.write_clips(folder, [builders.tone(0.4, 300.0 * (1 + number), number) for number in range(3)], ["one", "two", "three"])
     rows = [json.loads(line) for line in made.read_text().splitlines()]
     for number, row in enumerate(rows):
-        builders.picture(60 * number, 28).save(folder / f"{number}.png")
+        builders.picture(60 + 60 * number, 28).save(folder / f"{number}.png")
         row["image"] = f"{number}.png"
     (folder / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (folder / "2.png").unlink()
@@ -106,6 +108,8 @@ def test_a_corpus_has_its_pictures_and_names_those_that_it_lacks(scenes: Path, t
     picture = scenes.with_name("0.png").read_bytes()
     assert all(Path(path).read_bytes() == picture for sample in (clip, seen) for path in sample.images)
     assert all(Path(path).is_relative_to(tmp_path / "corpus" / "images") for path in (*clip.images, *seen.images))
+    # The leakage gate need not look at them again.
+    assert [trace.pictures for trace in read_traces(tmp_path / "corpus" / "manifest.traces")] == [trace_pictures(sample) for sample in (clip, seen)]
     assert len(list((tmp_path / "corpus" / "images").rglob("*.png"))) == 3  # that of the second row of one id is removed
     again = prepare(Manifest(scenes), PrepareOptions(out=tmp_path / "corpus", audio=audio, max_rejected=1.0, overwrite=True))
     assert again.kept == 2

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from babble import babble
-from builders import write_clips
+from builders import picture, write_clips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiograft.audio import load_audio
 from audiograft.data import traces as traces_module
+from audiograft.data import tracing
+from audiograft.data.looks import LOOK_BYTES, PictureTrace
 from audiograft.data.traces import (
     ClipTrace,
     Trace,
@@ -25,9 +28,9 @@ from audiograft.data.traces import (
     make_trace,
     normalise,
     read_traces,
-    traces_of,
     traces_path,
 )
+from audiograft.data.tracing import traces_of
 from audiograft.types import DataError, Sample
 
 
@@ -76,6 +79,8 @@ def test_a_trace_is_small() -> None:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path, rows = tmp_path / "a.traces", traces(5)
     rows.append(Trace("\udcff\n", None, None, "a" * 70_000, None, 0, (ClipTrace(None, 0, np.zeros(0, np.uint32)),)))
+    seen = (PictureTrace("ab", 5, bytes(range(256)) * (LOOK_BYTES // 256) + b"x" * (LOOK_BYTES % 256)), PictureTrace(None, 0), PictureTrace("cd", 7))
+    rows += [replace(rows[2], pictures=(*seen, seen[0])), replace(rows[1], pictures=None), Trace("p", None, None, None, None, 0, (), seen)]
     with TraceWriter(path) as writer:
         for trace in rows:
             writer.append(trace)
@@ -156,7 +161,7 @@ class TestBesideAManifest:
         """The clips that were decoded."""
         seen: list[str] = []
         load = load_audio
-        monkeypatch.setattr(traces_module, "load_audio", lambda path: (seen.append(path), load(path))[1])
+        monkeypatch.setattr(tracing, "load_audio", lambda path: (seen.append(path), load(path))[1])
         return seen
 
     def test_clips_are_decoded_once(self, manifest: Path, decoded: list[str]) -> None:
@@ -203,6 +208,37 @@ class TestBesideAManifest:
             assert [clip.n_samples for trace in found for clip in trace.clips] == [16_000, 0, 24_000, 0]
             assert [str(error).split(":")[1] for error in refused] == ["5", "6"]
         assert len(decoded) == 4
+
+    def test_pictures_are_looked_at_once_and_again_where_one_changed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        manifest = tmp_path / "manifest.jsonl"
+        manifest.write_text('{"id": "a", "images": ["0.png", "1.png"], "video": "v.mp4", "prompt": "what", "response": "this"}\n')
+        picture(60).save(tmp_path / "0.png")
+        (tmp_path / "v.mp4").write_bytes(b"film")
+        looked: list[Sample] = []
+        trace = tracing.trace_readable_pictures
+        monkeypatch.setattr(tracing, "trace_readable_pictures", lambda sample: (looked.append(sample), trace(sample))[1])
+        first, second = (next(traces_of(manifest)) for _ in range(2))
+        assert first == second
+        assert first.pictures is not None
+        assert [(bool(seen.n_bytes), len(seen.look)) for seen in first.pictures] == [(True, LOOK_BYTES), (False, 0), (True, 0)]
+        list(traces_of(manifest))
+        assert len(looked) == 3  # only a run that came to its end leaves a file
+        made_s = traces_path(manifest).stat().st_mtime
+        for number, name in enumerate(("0.png", "v.mp4")):
+            os.utime(tmp_path / name, (made_s + 5, made_s + 5))
+            list(traces_of(manifest))
+            assert len(looked) == 4 + number
+            os.utime(tmp_path / name, (made_s - 5, made_s - 5))
+        # Traces from before pictures were compared will do for rows without any.
+        with TraceWriter(traces_path(manifest)) as writer:
+            writer.append(replace(first, pictures=None))
+        list(traces_of(manifest))
+        assert len(looked) == 6
+        manifest.write_text('{"id": "a", "prompt": "what", "response": "this"}\n')
+        with TraceWriter(traces_path(manifest)) as writer:
+            writer.append(replace(first, pictures=None))
+        assert [trace.pictures for trace in traces_of(manifest)] == [()]
+        assert len(looked) == 6
 
     def test_a_folder_that_cannot_be_written_to_costs_only_the_file(self, manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*args: object, **options: object) -> None:

@@ -283,7 +283,7 @@ def test_data_that_touch_training_take_from_the_claim(tmp_path: Path) -> None:
 
 def test_runs_that_were_made_differently_are_noted(tmp_path: Path) -> None:
     one = {"manifest_sha256": "1", "prompt": "Write.", "audio": "true", "context": []}
-    two = {"manifest_sha256": "2", "prompt": "Listen.", "audio": "shuffled", "context": []}
+    two = {"manifest_sha256": "2", "prompt": "Listen.", "audio": "shuffled", "pictures": "none", "context": []}
     metrics = {"leakage": {"checked": False, "why": "the model has no record"}}
     a = write(tmp_path, "a", speech(0.2, 1, 20), run=one, metrics=metrics | {"normaliser": {"name": "lower", "version": "1"}})
     b = write(tmp_path, "b", speech(0.1, 2, 20), run=two, metrics=metrics | {"normaliser": {"name": "none", "version": "1"}})
@@ -292,6 +292,7 @@ def test_runs_that_were_made_differently_are_noted(tmp_path: Path) -> None:
         "a and b were evaluated with different manifests",
         "a and b were evaluated with different prompts: 'Write.' and 'Listen.'",
         "a and b were evaluated with different audio: 'true' and 'shuffled'",
+        "a and b were evaluated with different pictures: 'true' and 'none'",
         "the figures in their metrics.json are under different normalisers (lower 1 and none 1); here both are under one",
         "whether a and b were trained on these data is not known (the model has no record)",
     ]

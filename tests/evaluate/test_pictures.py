@@ -16,6 +16,7 @@ from audiograft.evaluate.predictions import read_predictions
 from audiograft.evaluate.printing import print_metrics
 from audiograft.evaluate.run import evaluate
 from audiograft.evaluate.scoring import score, score_again
+from audiograft.evaluate.sections import controls
 from audiograft.inference.engine import Engine
 from audiograft.types import DataError
 
@@ -73,6 +74,7 @@ def test_rows_are_answered_with_their_own_pictures(engine: Engine, scenes: Path,
         ({"pictures": "shuffled"}, {"heard"}),
         ({"audio": "shuffled"}, {"seen-4", "seen-5"}),
         ({"audio": "none"}, {"seen-4", "seen-5"}),
+        ({"pictures": "none"}, {"heard"}),
     ],
 )
 def test_baselines_change_what_they_name_and_nothing_else(
@@ -87,6 +89,26 @@ def test_baselines_change_what_they_name_and_nothing_else(
     assert {row.id: row.images for row in read_predictions(tmp_path / "other")}["clip-3"] == ("3.png",)
     with pytest.raises(DataError, match=f"its {next(iter(options))} differs"):
         evaluate(engine, scenes, tmp_path / "other", **QUIET)
+
+
+def test_without_pictures_nothing_is_seen_or_opened(engine: Engine, scenes: Path, tmp_path: Path) -> None:
+    evaluate(engine, scenes, tmp_path / "blind", pictures="none", **QUIET)
+    rows = [{key: value for key, value in json.loads(line).items() if key != "image"} for line in scenes.read_text().splitlines()]
+    unseen = write(scenes.parent, rows)
+    for picture in scenes.parent.glob("*.png"):
+        picture.unlink()
+    evaluate(engine, unseen, tmp_path / "bare", **QUIET)
+    assert answers(tmp_path / "blind") == pytest.approx(answers(tmp_path / "bare"), abs=1e-4)
+    with pytest.raises(DataError, match="no row has a picture, so none can be left out: leave --pictures out"):
+        evaluate(engine, unseen, tmp_path / "again", pictures="none", **QUIET)
+
+
+def test_a_row_without_its_picture_and_its_clip_is_asked_all_the_same(engine: Engine, scenes: Path, tmp_path: Path) -> None:
+    metrics = evaluate(engine, scenes, tmp_path / "run", audio="none", pictures="none", **QUIET)
+    assert metrics["failed"] == []
+    assert metrics["accuracy"]["answers"] == N_ROWS + 2
+    written = (tmp_path / "run" / "report.md").read_text()
+    assert "--audio none --pictures none" in written
 
 
 def test_a_run_of_before_there_were_pictures_goes_on(engine: Engine, scenes: Path, tmp_path: Path) -> None:
@@ -133,6 +155,19 @@ def test_a_model_sees_where_other_pictures_make_it_worse(tmp_path: Path, shuffle
     assert found["blind"] is blind
     assert found["conditions"]["true"]["accuracy"] == 1.0
     assert found["conditions"]["shuffled"]["accuracy"] == float(blind)
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 row, and the test needs 8"), (5, "5 rows, and the test needs 8")])
+def test_a_table_of_few_rows_has_no_verdict_and_says_rows(tmp_path: Path, count: int, said: str) -> None:
+    rows = [{"id": f"{n}", "task": "answer", "reference": "two", "hypothesis": "two", "images": ["a.png"]} for n in range(count)]
+    for name, kept, more in (("predictions", rows, {}), ("blindness", [*rows, rows[0] | {"id": "gone"}], {"seen": "shuffled"})):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row | more) + "\n" for row in kept))
+    metrics = score_again(tmp_path)
+    assert metrics["blindness"]["why"] == said
+    assert [section.notes[-1] for section in controls(metrics)] == ["Left out, since not in each condition: 1 row."]
+    (tmp_path / "blindness.jsonl").write_text(json.dumps(rows[0] | {"id": "gone", "seen": "shuffled"}) + "\n")
+    with pytest.raises(DataError, match="no row of the run was done under shuffled"):
+        score_again(tmp_path)
 
 
 @pytest.mark.parametrize(("content", "expected"), [(None, "5.png"), (b"no picture", "5.png")])

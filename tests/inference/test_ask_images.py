@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.utils import is_torchvision_available
 
 from audiograft.inference import batching
 from audiograft.inference.decoding import Request, write_answers
@@ -210,6 +211,12 @@ def test_a_model_without_eyes_says_so_before_any_file_is_read() -> None:
             blind.ask(LOW, "x", **pictures)
     with pytest.raises(ConfigError, match="no eyes"):
         write_answers(blind.model, blind.processor, [Request(media_messages("x", images=1), [], 4, images=[builders.picture(1)])])
+
+
+@pytest.mark.skipif(is_torchvision_available(), reason="with torchvision there are videos")
+def test_what_videos_need_is_told_before_any_is_read(engine: Engine) -> None:
+    with pytest.raises(ConfigError, match="videos need torchvision: pip install torchvision"):
+        engine.ask(LOW, "x", videos="missing.mp4")
 
 
 @pytest.mark.parametrize("kind", ["qwen2_audio", "granite_speech"])

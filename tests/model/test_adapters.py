@@ -15,6 +15,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BatchFeature, BitsAndBytesConfig, WhisperFeatureExtractor
 
+from audiograft.cli import main
 from audiograft.inference.engine import Engine
 from audiograft.messages import audio_messages
 from audiograft.model import graft_in_memory, load_model, load_processor
@@ -312,12 +313,48 @@ def test_a_truncated_file_is_one_line(tmp_path: Path, file: str) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("fields", [{"format": 2}, {"base": {}}, {"base": {"model": 3}}, {"surprise": 1}])
+@pytest.mark.parametrize("fields", [{"format": 2}, {"base": {}}, {"base": {"model": 3}}, {"surprise": 1}, {"note": 3}])
 def test_an_adapter_json_of_another_kind_is_one_line(tmp_path: Path, fields: dict[str, Any]) -> None:
     (tmp_path / "adapter.json").write_text(json.dumps({"format": 1, "base": {"model": "tiny"}, "trained": [], **fields}))
     with pytest.raises(ConfigError, match="adapter.json") as error:
         load_model(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def with_note(folder: Path, note: object) -> None:
+    """Written into adapter.json, as whoever ships an adapter does."""
+    file = folder / "adapter.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"note": note}))
+
+
+def test_the_note_of_an_adapter_takes_the_place_of_its_bases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, processor = builders.graft()
+    model.config.note = "the base is a miniature"
+    save_graft(model, processor, tmp_path / "base")
+    train(model, ("language_model",))
+    folder = save(model, processor, tmp_path / "adapter", {"model": str(tmp_path / "base")})
+    assert "note" not in json.loads((folder / "adapter.json").read_text())
+    assert Engine.load(folder, "cpu").note == "the base is a miniature"
+    with_note(folder, "the adapter hears better")
+    assert Engine.load(folder, "cpu").note == "the adapter hears better"
+    assert json.loads(json.dumps(read_adapter(folder).as_dict()))["note"] == "the adapter hears better"
+    merge_adapter(folder, tmp_path / "merged")
+    assert Engine.load(tmp_path / "merged", "cpu").note == "the adapter hears better"
+    assert Engine.load(tmp_path / "base", "cpu").note == "the base is a miniature"
+    builders.write_clips(tmp_path / "clips", [builders.tone(0.3)], ["one"])
+    clip = next((tmp_path / "clips").rglob("*.wav"))
+    for command in (["transcribe", "--model", str(folder), str(clip)], ["ask", "--model", str(folder), "--prompt", "what", str(clip)]):
+        assert main(command) == 0
+        assert capsys.readouterr().err.count("note: the adapter hears better\n") == 1
+
+
+def test_an_adapter_on_parts_has_a_note(tmp_path: Path) -> None:
+    base = parts(tmp_path)
+    model, processor = graft_in_memory(**base)
+    folder = save(model, processor, tmp_path / "adapter", {"graft": base})
+    assert Engine.load(folder, "cpu").note is None
+    with_note(folder, "hears")
+    assert Engine.load(folder, "cpu").note == "hears"
 
 
 def test_saving_again_leaves_nothing_of_the_adapter_before(tmp_path: Path) -> None:

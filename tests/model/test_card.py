@@ -137,6 +137,10 @@ def test_answers_have_a_row_of_their_own_and_baselines_are_called_so(model: Path
     assert ["**baseline: no clips**" in row for row in rows] == [False, False, True]
     shown = [(entry["task"]["type"], entry["metrics"][0]["value"]) for entry in metadata_of(card)["model-index"][0]["results"]]
     assert shown == [("automatic-speech-recognition", 12.34), ("audio-text-to-text", 90.0)]
+    write(runs[0] / "run.json", {**json.loads((runs[0] / "run.json").read_text()), "pictures": "shuffled"})
+    card = build_card(model, REPO, [read_evaluation(runs[0], model, REPO, [])], CardOptions())
+    assert card.count("**baseline: other rows' pictures**") == 2
+    assert "model-index" not in metadata_of(card)
 
 
 def test_the_hubs_own_parser_reads_the_metadata(model: Path, tmp_path: Path) -> None:
@@ -265,12 +269,15 @@ def test_base_models_are_hub_ids_and_never_folders(model: Path, tmp_path: Path, 
 def test_an_adapter_names_its_base_and_where_its_record_is_from(tmp_path: Path) -> None:
     parts = {"audio_encoder": "openai/whisper-large-v3-turbo", "language_model": "Qwen/Qwen2-VL-7B-Instruct", "projector": "linear"}
     provenance = {"versions": {"audiograft": "0.2.0"}, "commit": "ab12", "data_fingerprint": "fee1"}
-    write(tmp_path / "adapter.json", {"format": 1, "base": {"graft": parts}, "recipe": {"stage": "finetune"}, "provenance": provenance})
+    write(
+        tmp_path / "adapter.json", {"format": 1, "base": {"graft": parts}, "recipe": {"stage": "finetune"}, "provenance": provenance, "note": "a toy"}
+    )
     card = build_card(tmp_path, REPO, [], CardOptions())
     metadata = metadata_of(card)
     assert metadata["base_model"] == ["openai/whisper-large-v3-turbo", "Qwen/Qwen2-VL-7B-Instruct"]
     assert metadata["base_model_relation"] == "adapter"
     assert "All of this is from `adapter.json`." in card
+    assert "\n> a toy\n" in card
     assert "sha256 fee1" in card
 
 

@@ -24,6 +24,7 @@ from audiograft.model.adapters import read_adapter
 from audiograft.model.gating import gate_of
 from audiograft.train.recipe import DataRecipe, LoraRecipe, load_recipe
 from audiograft.train.run import train
+from audiograft.train.setup import open_model
 from audiograft.types import ConfigError, DataError
 
 GIVEN_UP = "merging gives lora_gate: audio up"
@@ -114,6 +115,44 @@ def test_4_bit_weights(gated) -> None:
     assert page.count(GIVEN_UP) == 1
     assert result["merge_failed"] is False
     assert json.loads((Path(gated.output_dir) / "merge.json").read_text(encoding="utf-8"))["gate_given_up"] is True
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return builders.vlm_graft(tmp_path_factory.mktemp("seeing"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lora_gate": "always"}, "lora_gate: always lets LoRA change .*: lora_gate: audio with save: adapter leaves that as it is"),
+        (
+            {"lora_gate": "always", "save": "merged"},
+            "lora_gate: always lets LoRA change .*: lora_gate: audio with save: adapter leaves that as it is",
+        ),
+        ({"save": "merged"}, "save: merged gives lora_gate: audio up and changes .*: save: adapter leaves that as it is"),
+        ({}, None),
+        ({"lora_gate": "always", "lora": LoraRecipe(rank=4, language_model=(), audio_tower=("q_proj",))}, None),
+        ({"lora_gate": "always", "lora": LoraRecipe(), "stage": "align"}, None),
+    ],
+)
+def test_a_run_says_at_its_start_that_a_model_with_eyes_will_answer_differently(
+    gated, seeing: Path, changes: dict[str, Any], said: str | None
+) -> None:
+    assert "text and pictures" not in opened(replace(gated, **changes))  # no eyes, and no warning
+    page = opened(replace(gated, model=str(seeing), **changes))
+    if said is None:
+        assert "text and pictures" not in page
+    else:
+        (line,) = [line for line in page.splitlines() if "text and pictures" in line]
+        assert re.fullmatch(f"warning: {said}; audiograft evaluate --retention BASE measures it", line)
+
+
+def opened(recipe) -> str:
+    """What is printed while the recipe's model is opened."""
+    page = io.StringIO()
+    open_model(recipe, Console(file=page, width=100))
+    return page.getvalue()
 
 
 @pytest.mark.parametrize("where", ["train", "validation", "streaming"])

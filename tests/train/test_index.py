@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiograft.data.traces import traces_of
+from audiograft.data.tracing import traces_of
 from audiograft.train import index as index_module
 from audiograft.train import rows as rows_module
 from audiograft.train.index import ManifestFile, RowIndex, Rules, build_index

@@ -15,9 +15,11 @@ import soundfile
 import torch
 from rich.console import Console
 
+from audiograft.data.augment.chain import Augmenter, AugmentRecipe
+from audiograft.images import load_image
 from audiograft.inference.caching import fill_cache, open_cache
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, load_graft
-from audiograft.train import validation
+from audiograft.train import pictures, validation
 from audiograft.train.collator import Collator
 from audiograft.train.dataset import SpeechDataset
 from audiograft.train.deafness import check_deafness
@@ -25,6 +27,9 @@ from audiograft.train.index import ManifestFile, Rules, build_index
 from audiograft.train.kept_index import unchanged
 from audiograft.train.kl import DistillationCollator, DistillationDataset, readable
 from audiograft.train.plan.anatomy import count
+from audiograft.train.plan.eyes import find_eyes
+from audiograft.train.plan.gpus import find_gpus
+from audiograft.train.plan.report import Options, plan_recipe
 from audiograft.train.plan.workload import read
 from audiograft.train.preview import draw_batch
 from audiograft.train.recipe import DataRecipe, Recipe
@@ -210,6 +215,36 @@ def test_a_picture_that_is_lost_leaves_a_muted_row_of_the_same_length(eyes: Graf
     assert [float(own.mean()) for own in each[2:]] == pytest.approx([before[0], before[1], before[3]], abs=1e-5)
 
 
+@pytest.mark.parametrize("how", ["plain", "cached", "augmented", "taught"])
+def test_a_picture_that_changes_its_size_is_a_lost_row(eyes: Graft, rows: list[Row], manifest: Path, tmp_path: Path, how: str) -> None:
+    model, processor = eyes
+    cache = open_cache(tmp_path / "cache", model, processor, torch.float32)
+    fill_cache(cache, [(clip, row.padded) for row in rows for clip in row.sample.clips], lambda: (model, processor), torch.float32)
+    dataset: SpeechDataset = {
+        "plain": lambda: SpeechDataset(rows, processor),
+        "cached": lambda: SpeechDataset(rows, processor, cache),
+        "augmented": lambda: SpeechDataset(rows, processor, augmenter=Augmenter(AugmentRecipe(speed=(0.5, 2.0)), seed=0)),
+        "taught": lambda: DistillationDataset([rows[0], rows[1], rows[2]], processor),
+    }[how]()
+    assert not any("lost" in dataset[number] for number in range(3))
+    builders.picture(140, 112, 112).save(manifest.with_name("1.png"))
+    item = dataset[2]
+    assert (item["lost"].id, item["lost"].kind) == ("both", "lost")
+    assert item["lost"].reason == f"row both: {manifest.with_name('1.png')} changed during the run: start it again"
+    assert (len(item["input_ids"]), set(item["labels"])) == (rows[2].positions, {-100})
+    assert set(item["teacher"]["labels"] if how == "taught" else [-100]) == {-100}
+    builders.picture(140, 1200, 4).save(manifest.with_name("1.png"))  # which the model's processor refuses
+    assert "1.png changed during the run (the model's processor refuses a picture" in dataset[2]["lost"].reason
+
+
+def test_a_pupil_and_its_teacher_open_each_picture_once(eyes: Graft, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(pictures, "load_image", lambda path: opened.append(path) or load_image(path))
+    item = DistillationDataset(rows, eyes[1])[2]
+    assert torch.equal(item["vision"]["pixel_values"], item["teacher"]["vision"]["pixel_values"])
+    assert opened == list(rows[2].sample.images)
+
+
 def test_a_clip_that_is_lost_leaves_the_picture_beside_silence(eyes: Graft, rows: list[Row]) -> None:
     dataset = SpeechDataset(rows, eyes[1])
     whole = dataset[2]
@@ -348,10 +383,66 @@ def test_batches_are_cut_by_positions_with_pictures_in_them(scene_recipe: Recipe
     assert len(set(index.positions[:8].tolist())) > 1
 
 
-def test_a_plan_says_that_it_does_not_count_pictures(scene_recipe: Recipe, eyes: Graft, scenes: Path, clips: Path) -> None:
+@pytest.mark.parametrize("source", ["whole", "parts"])
+def test_a_plan_counts_the_pictures_that_a_run_learns(scene_recipe: Recipe, eyes: Graft, seeing: Path, scenes: Path, source: str) -> None:
+    model, processor = eyes
+    config = model.config
+    found = find_eyes(config, {"model": str(seeing)} if source == "whole" else {"language_model": str(seeing.parent / "lm")})
+    workload = read(count(config, scene_recipe, True), scene_recipe, [(str(scenes), 1.0)], found)
+    index = index_training_rows(scene_recipe, processor, [scenes], Console(quiet=True))
+    dataset = SpeechDataset(index, processor)
+    batch = Collator(processor)([dataset[number] for number in range(10)])
+    assert [example.picture_tokens for example in workload.examples] == (batch["input_ids"] == IMAGE_TOKEN).sum(1).tolist()
+    assert len({example.picture_tokens for example in workload.examples}) > 1
+    # What is left is the text, of which the plan knows the characters alone.
+    assert [example.positions - example.prompt_tokens - example.response_tokens for example in workload.examples] == [
+        len(item["input_ids"]) - sum(token not in (IMAGE_TOKEN, processor.audio_token_id) for token in item["input_ids"])
+        for item in (dataset[number] for number in range(10))
+    ]
+    assert workload.source.endswith("characters each; what the eyes compute themselves is not counted")
+
+
+def test_pictures_cost_memory_and_arithmetic(scene_recipe: Recipe, eyes: Graft, seeing: Path, scenes: Path, tmp_path: Path) -> None:
+    recipe = replace(scene_recipe, tokens_per_batch=1000)
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe.as_dict()), encoding="utf-8")
+    lines = [json.loads(line) for line in scenes.read_text(encoding="utf-8").splitlines()]
+    blind = [{key: value for key, value in line.items() if key != "image"} for line in lines]
+    (scenes.parent / "blind.jsonl").write_text("".join(json.dumps(line) + "\n" for line in blind), encoding="utf-8")
+    plans = [
+        plan_recipe(tmp_path / "recipe.yaml", (), Options(find_gpus("l4"), manifests=[str(manifest)]))
+        for manifest in (scenes, scenes.parent / "blind.jsonl")
+    ]
+    per_row = sum(width * height // 28**2 for width, height in (*SIZES, *SIZES, *SIZES[:2], *SIZES[:2])) / 10
+    assert [plan["picture_tokens_per_example"] for plan in plans] == [pytest.approx(per_row, abs=0.05), 0]
+    assert plans[0]["positions_per_example"] - plans[1]["positions_per_example"] == pytest.approx(per_row, abs=0.1)
+    assert plans[0]["train_memory"]["activations"] > plans[1]["train_memory"]["activations"]
+    assert plans[0]["flops_per_example"]["language_model"] > plans[1]["flops_per_example"]["language_model"]
+    assert "eyes" not in plans[1]["workload"]
+
+
+def test_a_plan_says_what_it_does_not_count(scene_recipe: Recipe, eyes: Graft, scenes: Path, clips: Path, tmp_path: Path) -> None:
     anatomy = count(eyes[0].config, scene_recipe, True)
-    assert read(anatomy, scene_recipe, [(str(scenes), 1.0)]).source.endswith("; the pictures of 10 rows are not counted")
-    assert "pictures" not in read(anatomy, scene_recipe, [(str(clips), 1.0)]).source
+    (tmp_path / "lm").mkdir()
+    eyes[0].config.text_config.save_pretrained(tmp_path / "lm")  # its dimensions, and no processor
+    without = find_eyes(eyes[0].config, {"language_model": str(tmp_path / "lm")})
+    blurred = read(anatomy, scene_recipe, [(str(scenes), 1.0)], without)
+    assert f"; the images of 10 rows are not counted (the image processor of {tmp_path / 'lm'} is not here" in blurred.source
+    assert {example.picture_tokens for example in blurred.examples} == {0}
+    assert "images" not in read(anatomy, scene_recipe, [(str(clips), 1.0)], without).source
+    with scenes.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"id": "moving", "video": "0.mp4", "prompt": "what", "response": "two"}) + "\n")
+    assert "; the videos of 1 rows are not counted" in read(anatomy, scene_recipe, [(str(scenes), 1.0)], without).source
+
+
+def test_a_plan_leaves_out_what_a_run_leaves_out(scene_recipe: Recipe, eyes: Graft, seeing: Path, scenes: Path, graft: Any) -> None:
+    anatomy = count(eyes[0].config, scene_recipe, True)
+    scenes.with_name("1.png").unlink()
+    builders.picture(9, 300, 1).save(scenes.with_name("2.png"))  # too narrow for the processor
+    _, rejected = index_rows(read_samples([str(scenes)]), eyes[1])
+    assert read(anatomy, scene_recipe, [(str(scenes), 1.0)], find_eyes(eyes[0].config, {"model": str(seeing)})).n_left_out == len(rejected) == 3
+    assert find_eyes(graft[0].config, {"model": "blind"}) is None
+    with pytest.raises(DataError, match="no row can be trained on"):
+        read(anatomy, scene_recipe, [(str(scenes), 1.0)], None)
 
 
 def test_a_run_names_missing_pictures_and_stops_where_they_are_too_many(

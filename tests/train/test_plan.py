@@ -475,6 +475,28 @@ class TestCommandLine:
             assert word in shown
         assert max(map(len, shown.splitlines())) <= 80
 
+    @pytest.mark.parametrize(
+        ("keys", "found", "said"),
+        [
+            ({}, ("always", False), "lora_gate: always: LoRA acts on all rows, and answers to text alone change"),
+            ({"lora_gate": "audio", "save": "adapter"}, ("audio", False), "LoRA acts on rows with audio alone, and answers to text stay as they are"),
+            ({"lora_gate": "audio"}, ("audio", True), "lora_gate: audio, which save: merged gives up"),
+            ({"stage": "align"}, (None, False), None),
+            ({"lora": {"language_model": [], "audio_tower": "all"}}, (None, False), None),
+        ],
+    )
+    def test_the_gate(self, tiny: Tiny, capsys: pytest.CaptureFixture[str], keys: dict[str, Any], found: Any, said: str | None) -> None:
+        plan = tiny.plan(**keys)
+        assert (plan["lora_gate"], plan["gate_given_up"], plan["has_eyes"]) == (*found, False)
+        assert main(["plan", str(tiny.path)]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert said in shown if said else "lora_gate" not in shown
+
+    def test_the_gate_of_a_model_with_eyes(self, tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+        tiny.write(graft=tiny.graft | {"language_model": "Qwen/Qwen2-VL-2B-Instruct"})
+        assert main(["plan", str(tiny.path)]) == 0
+        assert "answers to text and pictures alone change" in " ".join(capsys.readouterr().out.split())
+
     def test_a_gpu_that_is_too_small(self, tiny: Tiny) -> None:
         plan = tiny.plan(tokens_per_batch=7 * 10**6, options=Options(find_gpus(None)))
         fits = {gpu["name"]: gpu["fits"] for gpu in plan["gpus"]}

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ import soxr
 
 from audiograft.audio.ffmpeg import ffmpeg_blocks
 from audiograft.audio.samples import BLOCK_SAMPLES, Block, Waveform, cut_off, to_mono
+from audiograft.files import open_file
 from audiograft.types import SAMPLE_RATE_HZ, AudioError
 
 AudioInput = str | Path | bytes | BinaryIO | tuple[npt.NDArray[Any], int]
@@ -99,27 +100,14 @@ def _name(source: str | Path | bytes | BinaryIO) -> str:
     return name if isinstance(name, str) else "<file>"
 
 
-def _open(path: str | Path, name: str) -> BinaryIO:
-    try:
-        # Unbuffered, so that decoders can be given the descriptor, and no buffer believes to know where it stands.
-        return cast(BinaryIO, open(path, "rb", buffering=0))
-    except FileNotFoundError:
-        raise AudioError(f"{name}: no such file: check the path", kind="missing") from None
-    except IsADirectoryError:
-        raise AudioError(f"{name}: is a folder: name a file in it") from None
-    except PermissionError:
-        raise AudioError(f"{name}: permission denied: make the file readable (chmod +r)") from None
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        raise AudioError(f"{name}: can't be opened ({getattr(error, 'strerror', error)}): check the path") from None
-
-
 @contextmanager
 def _opened(source: str | Path | bytes | BinaryIO, name: str) -> Iterator[BinaryIO]:
     """The source as a binary file that can seek, at its start. A caller's file stays open."""
     if isinstance(source, bytes):
         yield io.BytesIO(source)
     elif isinstance(source, str | Path):
-        with _open(source, name) as file:
+        # Unbuffered, so that decoders can be given the descriptor, and no buffer believes to know where it stands.
+        with open_file(source, name, AudioError, buffering=0) as file:
             yield file if file.seekable() else io.BytesIO(file.read())
     elif not hasattr(source, "read"):
         raise AudioError(f"{type(source).__name__} is no audio: give a path, bytes, a binary file or (array, rate)")

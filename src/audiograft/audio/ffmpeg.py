@@ -11,6 +11,7 @@ import av.container
 import av.filter
 
 from audiograft.audio.samples import BLOCK_SAMPLES, Block, cut_off, to_mono
+from audiograft.files import image_format
 from audiograft.types import AudioError
 
 _DURATION_SLACK_S = 0.1
@@ -45,7 +46,7 @@ def ffmpeg_blocks(file: BinaryIO, name: str, may_be_empty: bool) -> Iterator[Blo
     try:
         with av.open(file, "r", options={"format_whitelist": _FFMPEG_FORMATS}, metadata_errors="ignore") as container:
             if not container.streams.audio:
-                raise AudioError(f"{name}: holds no audio: name a file with a sound track")
+                raise _no_audio(file, name, "holds no audio: name a file with a sound track")
             stream = container.streams.audio[0]
             stated_s = _stated_duration_s(container, stream, file)
             for packet in container.demux(stream):
@@ -63,10 +64,16 @@ def ffmpeg_blocks(file: BinaryIO, name: str, may_be_empty: bool) -> Iterator[Blo
         broken = True
     yield from gathered.rest()
     if not decoded_s and (broken or not may_be_empty):  # FFmpeg takes any text that is called .flac for a FLAC without frames
-        raise AudioError(f"{name}: not audio, or damaged at its start: give WAV, FLAC, OGG, MP3, M4A or WebM")
+        raise _no_audio(file, name, "not audio, or damaged at its start: give WAV, FLAC, OGG, MP3, M4A or WebM")
     # Where the whole stated length is there, a broken packet was a tag or junk.
     if (broken and stated_s is None) or (stated_s is not None and decoded_s < stated_s - _DURATION_SLACK_S):
         raise cut_off(name, stated_s)
+
+
+def _no_audio(file: BinaryIO, name: str, said: str) -> AudioError:
+    """Why nothing can be heard; of an image where it belongs."""
+    kind = image_format(file)
+    return AudioError(f"{name}: {said if kind is None else f'is an image ({kind}), no audio: give it as an image, with --image or images='}")
 
 
 def _whole_mp3(file: BinaryIO) -> list[Block] | None:

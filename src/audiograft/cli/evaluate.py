@@ -14,8 +14,7 @@ from audiograft.cli.terminal import print_error, progress, quiet_libraries
 if TYPE_CHECKING:
     from audiograft.evaluate.options import EvaluateOptions
 
-Audio = Literal["true", "shuffled", "none"]
-Pictures = Literal["true", "shuffled"]
+Media = Literal["true", "shuffled", "none"]
 _SCORES = "What is measured"
 _RUN = "The run"
 
@@ -26,9 +25,9 @@ TermsInPromptOption = Annotated[
     Path | None, typer.Option(help="Names and rare words, one a line, to put into the prompts; their recall is measured.")
 ]
 AudioOption = Annotated[
-    Audio, typer.Option(help="Baselines: clips of other rows, or none. What is right without its own clips does not come from listening.")
+    Media, typer.Option(help="Baselines: clips of other rows, or none. What is right without its own clips does not come from listening.")
 ]
-PicturesOption = Annotated[Pictures, typer.Option(help="Baselines likewise: images and videos of other rows.")]
+PicturesOption = Annotated[Media, typer.Option(help="Baselines likewise: images and videos of other rows, or none.")]
 NormaliserOption = Annotated[
     Normaliser, typer.Option(help="Of the headline: what is done to both texts before they are compared.", rich_help_panel=_SCORES)
 ]

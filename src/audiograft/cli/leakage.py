@@ -21,12 +21,15 @@ _SHOWN = {
     "short_texts": "short texts (no leakage)",
     "same_audio": "clips, same samples",
     "near_audio": "clips, near copies",
+    "same_pictures": "pictures, same file",
+    "near_pictures": "pictures, near copies",
 }
 _MENDS = {
     "speakers": "split by speaker (audiograft prepare ... --splits train=0.9,test=0.1 --group-by speaker), or pass --allow speakers",
     "recordings": "split by recording (--group-by speaker,recording), or pass --allow recordings",
     "texts": "leave these rows out on one side (--examples 1000 names more), or pass --allow texts where both sides are to read the same sentences",
     "audio": "take these clips out on one side (--examples 1000 --json names more of them): a test on clips that were learnt measures memory",
+    "pictures": "take them out on one side (--examples 1000 names more), or pass --allow pictures where both sides are to ask about the same ones",
 }
 
 app = typer.Typer(add_completion=False)
@@ -38,7 +41,7 @@ def leakage(
         list[Path],
         typer.Argument(metavar="TRAIN... TEST", help="Manifests, or the folder of a trained model in place of its training data; the last is TEST."),
     ],
-    allow: Annotated[str, typer.Option(metavar="KIND,...", help="What may be shared: any of speakers, recordings, texts, audio.")] = "",
+    allow: Annotated[str, typer.Option(metavar="KIND,...", help="What may be shared: any of speakers, recordings, texts, audio, pictures.")] = "",
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode; one a core by default.")] = None,
     allow_outside: AllowOutsideOption = False,
     examples: Annotated[int, typer.Option(min=1, help="How many of each kind to name.")] = 5,
@@ -46,7 +49,8 @@ def leakage(
 ) -> None:
     """Find what training and test data share.
 
-    Speakers, recordings, texts, and audio: the same samples, or near copies (resampled, louder, coded, trimmed) by an acoustic fingerprint.
+    Speakers, recordings, texts; audio: the same samples, or near copies (resampled, louder, coded, trimmed) by an acoustic fingerprint; and pictures:
+    the same files, or images that look the same (coded anew, scaled).
     The exit code is 1 where something is shared that is not allowed.
 
     Example: audiograft leakage corpus/train.jsonl corpus/test.jsonl --allow texts
@@ -84,25 +88,30 @@ def _print_report(report: LeakageReport, forbidden: list[str]) -> None:
         for touch in touches:
             typer.echo(f"{kind.replace('_', ' ')}: test row {touch}")
     for name, side in (("training", report.train), ("test", report.test)):
-        typer.echo(f"{name} data: {side.rows} rows, {side.clips} clips{_not_compared(side)}")
+        pictures = f", {side.pictures} pictures" if side.pictures else ""
+        typer.echo(f"{name} data: {side.rows} rows, {side.clips} clips{pictures}{_not_compared(side, report.test.pictures)}")
         for example in side.examples:
             typer.echo(f"  {example}")
     for kind in forbidden:
         typer.echo(f"shared {kind}: {_MENDS[kind]}")
-    partly = any(side.refused or side.unreadable or side.partial_records for side in (report.train, report.test))
+    partly = any(side.refused or side.unreadable or side.unreadable_pictures or side.partial_records for side in (report.train, report.test))
+    partly |= bool(report.test.pictures and report.train.pictures_unknown)
     clean = f"nothing is shared that is not allowed{', as far as it could be compared' if partly else ''}"
     typer.echo("test data touches training data" if forbidden else clean)
 
 
-def _not_compared(side: Side) -> str:
-    """What could not be compared, so that nobody takes it for clean."""
+def _not_compared(side: Side, n_pictures: int) -> str:
+    """What could not be compared, so that nobody takes it for clean, with so many pictures in the test data."""
     missing = {
         "rows do not fit": side.refused,
         "clips can't be read": side.unreadable,
         "clips are silent": side.silent,
+        "pictures can't be read": side.unreadable_pictures,
+        "pictures are blank": side.blank_pictures,
         "rows name no speaker": side.without_speaker,
         "rows name no recording": side.without_recording,
         "rows have no text": side.without_text,
+        "rows are of a record that is older than the comparison of pictures": side.pictures_unknown if n_pictures else 0,
         "models were trained from one without a record": side.partial_records,
     }
     parts = [f"{count} {what}" for what, count in missing.items() if count]

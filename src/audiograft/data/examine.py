@@ -10,13 +10,14 @@ from pathlib import Path
 from audiograft.audio import Clip, Waveform, load_audio
 from audiograft.data import clips
 from audiograft.data.augment.chain import Augmenter
+from audiograft.data.looks import PictureTrace, trace_pictures
 from audiograft.data.measure import measure
 from audiograft.data.options import PrepareOptions
 from audiograft.data.prompts import with_drawn_prompt
 from audiograft.data.sources.base import SourceRow
 from audiograft.data.text import text_fault, with_case
 from audiograft.data.traces import Trace, make_trace
-from audiograft.images import load_image, load_video
+from audiograft.images import load_video
 from audiograft.messages import conversation
 from audiograft.types import SAMPLE_RATE_HZ, TRANSCRIBE_PROMPT, AudioError, DataError, ImageError, Rejection, Sample
 
@@ -32,10 +33,12 @@ class Heard:
     Attributes:
         sample: with its texts in their case, and its instruction.
         clips: decoded; of a part of a clip, that part.
+        pictures: what the leakage gate remembers of its images and videos.
     """
 
     sample: Sample
     clips: list[Clip]
+    pictures: tuple[PictureTrace, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,11 @@ class Examiner:
         decoded = self._decode(row)
         if decoded:
             _check_length(sum(len(clip.waveform) for clip in decoded), sample.duration_s)
-        _look_at(sample)
+        pictures = _look_at(sample)
         verdict = self._options.filters.reject(sample, *(measure(clip.waveform, clip.native_rate_hz) for clip in decoded))
         if verdict is not None:
             raise _RejectedError(*verdict)
-        return Heard(sample, decoded)
+        return Heard(sample, decoded, pictures)
 
     def _kept(self, number: int, row: SourceRow, heard: Heard) -> Kept:
         sample, waveforms = heard.sample, [clip.waveform for clip in heard.clips]
@@ -140,7 +143,7 @@ class Examiner:
         names = [clips.clip_name(number, sample, place, ".flac" if encoded else Path(clip).suffix.lower()) for place, clip in enumerate(sample.clips)]
         for name, clip, waveform in zip(names, sample.clips, waveforms, strict=True):
             self._place(clip, self._options.out / name, waveform if encoded else None)
-        trace = make_trace(sample, waveforms)
+        trace = make_trace(sample, waveforms, heard.pictures)
         images, videos = (self._place_pictures(number, sample, kind) for kind in clips.PICTURE_FOLDERS)
         duration_s = n_samples / SAMPLE_RATE_HZ if waveforms else None
         kept = replace(sample, clips=tuple(names), images=images, videos=videos, duration_s=duration_s)
@@ -221,13 +224,12 @@ def _load(clip: str | _NamedBytes) -> Clip:
         raise _RejectedError("unreadable", f"{clip if isinstance(clip, str) else clip.name}: can't be read ({error.strerror})") from error
 
 
-def _look_at(sample: Sample) -> None:
+def _look_at(sample: Sample) -> tuple[PictureTrace, ...]:
     """Decode the pictures of a row: broken ones show no earlier."""
     try:
-        for path in sample.images:
-            load_image(path)
         for path in sample.videos:
             load_video(path)
+        return trace_pictures(sample)
     except ImageError as error:
         raise _RejectedError(error.kind, str(error)) from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -10,10 +10,12 @@ from typing import Any
 
 from audiograft.data.gate import COUNTS_OF, MAX_EXAMPLES, Gate, LeakageReport, Side
 from audiograft.data.manifest import find_manifest
-from audiograft.data.traces import Trace, TraceWriter, are_complete, read_traces, traces_of
+from audiograft.data.traces import Trace, TraceWriter, are_complete, read_traces
+from audiograft.data.tracing import traces_of
 from audiograft.types import TRAINING_TRACES, VALIDATION_TRACES, DataError
 
 _BLOCK_ROWS = 512
+_OLDER = "its record does not know: it is older than their comparison"
 
 
 def compare(train: Iterable[Trace], test: Iterable[Trace], origin: str = "the training data") -> LeakageReport:
@@ -43,7 +45,7 @@ def compare_manifests(
     Args:
         train: manifests; or folders of models, of which the record of their training is taken.
         test: a manifest.
-        workers: threads that decode clips of which there are no traces yet.
+        workers: threads that decode clips and images of which there are no traces yet.
         allow_outside: also take clips that do not lie below the folder of their manifest.
         n_examples: shown of each kind, at most; of each test clip and each name or text there is one.
         on_row: called after each row of each manifest.
@@ -155,7 +157,7 @@ def save_traces(
 ) -> Path:
     """Write the record of what a model was trained or validated on into its folder, so that any test data can be compared with it later.
 
-    It holds ids, names of speakers and recordings, digests of texts, and fingerprints: neither text nor sound.
+    It holds ids, names of speakers and recordings, digests of texts, fingerprints of clips, and images at 24 x 24 pixels: neither text nor sound.
 
     Args:
         folder: of the model.
@@ -217,33 +219,56 @@ def check_choice(folder: Path, manifest: str | Path, allow_outside: bool = False
         allow_outside: also take clips that do not lie below the manifest's folder.
 
     Returns:
-        For JSON: `known`; `chosen_on_this_data` (None where it is not known); `clips` that are shared; `why`, one line for people.
+        For JSON: `known`; `chosen_on_this_data` (None where it is not known); `clips` and `pictures` that are shared; `why`, one line for people.
 
     Raises:
         DataError: the manifest can't be read.
     """
     found = check_model(folder, manifest, allow_outside, VALIDATION_TRACES)
+    unknown = {"known": False, "chosen_on_this_data": None, "clips": None, "pictures": None}
     if not found["checked"]:
-        return {"known": False, "chosen_on_this_data": None, "clips": None, "why": f"choice of checkpoint not checked: {found['why']}"}
-    clips = sum(found["shared"][name]["shared"] for name in COUNTS_OF["audio"])
-    heard = found["test"]["clips"] - found["test"]["unreadable"] - found["test"]["silent"]
-    if not heard:
-        why = "choice of checkpoint not checked: none of these rows has a clip with sound"
-        return {"known": False, "chosen_on_this_data": None, "clips": None, "why": why}
-    if clips:
-        why = f"not a clean test: {clips} of these clips were validated on during training, so the checkpoint may have been chosen by them"
+        return unknown | {"why": f"choice of checkpoint not checked: {found['why']}"}
+    counts = shared_counts(found)
+    clips, pictures = counts["audio"], counts["pictures"]
+    test = found["test"]
+    heard = test["clips"] - test["unreadable"] - test["silent"]
+    seen = test["pictures"] - test["unreadable_pictures"] - test["blank_pictures"]
+    if not heard and not seen:
+        return unknown | {"why": "choice of checkpoint not checked: none of these rows has a clip with sound, or a picture"}
+    what = " and ".join([*["clips"] * bool(heard), *["pictures"] * bool(seen)])
+    complete = found["complete"] and not (seen and found["train"]["pictures_unknown"])
+    if clips or pictures:
+        shared = " and ".join(f"{count} of these {kind}" for kind, count in (("clips", clips), ("pictures", pictures)) if count)
+        why = f"not a clean test: {shared} were validated on during training, so the checkpoint may have been chosen by them"
+    elif complete:
+        why = f"not used to choose the checkpoint: none of its {what} was validated on during training"
     elif found["complete"]:
-        why = "not used to choose the checkpoint: no clip was validated on during training"
+        why = f"no clip was validated on during training; of pictures {_OLDER}"
     else:
-        why = "no clip was validated on in this model's last training; the model that it was trained from has no record"
-    return {"known": bool(clips) or found["complete"], "chosen_on_this_data": bool(clips), "clips": clips, "why": why}
+        why = f"none of its {what} was validated on in this model's last training; the model that it was trained from has no record"
+    return {
+        "known": bool(clips or pictures) or complete,
+        "chosen_on_this_data": bool(clips or pictures),
+        "clips": clips,
+        "pictures": pictures,
+        "why": why,
+    }
+
+
+def shared_counts(leakage: Mapping[str, Any]) -> dict[str, int]:
+    """How many of each of `LEAKAGE_KINDS` are shared, of a report as JSON; it may be older than the comparison of pictures."""
+    return {kind: sum(leakage["shared"].get(name, {}).get("shared", 0) for name in names) for kind, names in COUNTS_OF.items()}
 
 
 def summary_line(leakage: dict[str, Any]) -> str:
     """One line for people of what `check_model` gave."""
     if not leakage["checked"]:
         return f"leakage not checked: {leakage['why']}"
-    shared = {kind: sum(leakage["shared"][name]["shared"] for name in names) for kind, names in COUNTS_OF.items()}
+    seen = leakage["test"].get("pictures", 0)
+    shared = {kind: count for kind, count in shared_counts(leakage).items() if kind != "pictures" or seen}
     counts = ", ".join(f"{n} {'clips' if kind == 'audio' else kind}" for kind, n in shared.items())
-    known = "" if leakage["complete"] else " (its record does not cover the model that it was trained from)"
+    limits = [] if leakage["complete"] else ["its record does not cover the model that it was trained from"]
+    if seen and leakage["train"]["pictures_unknown"]:
+        limits.append(f"of pictures {_OLDER}")
+    known = f" ({'; '.join(limits)})" if limits else ""
     return f"{'touches' if leakage['touches'] else 'does not touch'} training data: {counts}{known}"

@@ -1,42 +1,41 @@
-"""What the leakage gate remembers of a row: who speaks, what it was cut from, what is said, and what its clips sound like.
+"""What the leakage gate remembers of a row: who speaks, what it was cut from, what is said, what its clips sound and its pictures look like.
 
-A file of traces lies beside each manifest, `train.traces` beside `train.jsonl`, so that clips are decoded once. It is written by appending, and
-holds no text and no sound: texts are digests, clips are digests and the peaks of `audiograft.data.fingerprint`.
+A file of traces lies beside each manifest, `train.traces` beside `train.jsonl`, so that clips and images are decoded once. It is written by
+appending, and holds no text and no sound: texts are digests, clips are digests and the peaks of `audiograft.data.fingerprint`, pictures are digests
+and the looks of `audiograft.data.looks`.
 
 The file is a header, then for each row its length in bytes, the CRC-32 of what follows, and: the length of its JSON, the JSON, the peaks of its
-clips as 32-bit numbers. All numbers are little-endian.
+clips as 32-bit numbers, the looks of its images. All numbers are little-endian.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from audiograft.audio import Waveform, is_silent, load_audio
-from audiograft.bulk import spread
+from audiograft.audio import Waveform, is_silent
 from audiograft.data.fingerprint import Peaks, find_peaks
-from audiograft.data.manifest import find_manifest, row_to_sample, scan_rows
-from audiograft.types import AudioError, DataError, Sample
+from audiograft.data.looks import LOOK_BYTES, PictureTrace
+from audiograft.types import DataError, Sample
 
 TRACES_SUFFIX = ".traces"
 SHORT_TEXT_BYTES = 16
 """Texts shorter than this in UTF-8, once normalised, are said by many people on many occasions: that two rows share one tells nothing."""
 _HEADER = b"audiograft traces 1\n"
 _PARTIAL_HEADER = b"audiograft traces 1+\n"
-"""The number changes with the layout of the file and with what peaks are; + says that there are rows of which nothing is known."""
+"""The number changes with the layout of the file and with what peaks are; + says that there are rows of which nothing is known. Rows from before
+pictures were compared lack the last field of their JSON."""
 _RECORD = struct.Struct("<II")
 _LENGTH = struct.Struct("<I")
 _DIGEST_BYTES = 16
@@ -70,6 +69,7 @@ class Trace:
         text: digest of its normalised text in hexadecimal; None where nothing is left of it.
         text_bytes: length of the normalised text in UTF-8.
         clips: its clips, in order; none in a row of text alone.
+        pictures: its images, and then its videos; None where that was written before pictures were compared, so that it is not known.
     """
 
     id: str
@@ -79,6 +79,7 @@ class Trace:
     text: str | None
     text_bytes: int
     clips: tuple[ClipTrace, ...]
+    pictures: tuple[PictureTrace, ...] | None = ()
 
 
 def traces_path(manifest: Path) -> Path:
@@ -102,47 +103,57 @@ def audio_digest(waveform: Waveform) -> str | None:
     return hashlib.blake2b(samples.tobytes(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def describe_row(sample: Sample, clips: Sequence[ClipTrace]) -> Trace:
-    """The trace of a row whose clips are known.
+def describe_row(sample: Sample, clips: Sequence[ClipTrace], pictures: Sequence[PictureTrace] = ()) -> Trace:
+    """The trace of a row whose clips and pictures are known.
 
     Its text is the transcript; of a row without one, the response.
     """
     normalised = normalise(sample.text if sample.text is not None else sample.target or "").encode(errors="surrogatepass")
     digest = hashlib.blake2b(normalised, digest_size=_DIGEST_BYTES).hexdigest() if normalised else None
-    return Trace(sample.id, sample.source, sample.speaker, sample.recording, digest, len(normalised), tuple(clips))
+    return Trace(sample.id, sample.source, sample.speaker, sample.recording, digest, len(normalised), tuple(clips), tuple(pictures))
 
 
-def make_trace(sample: Sample, waveforms: Sequence[Waveform]) -> Trace:
+def make_trace(sample: Sample, waveforms: Sequence[Waveform], pictures: Sequence[PictureTrace] = ()) -> Trace:
     """The trace of a row.
 
     Args:
         sample: the row.
         waveforms: its clips, each (n_samples,) at 16 kHz, as `load_audio` gives them.
+        pictures: from `trace_pictures`.
     """
-    return describe_row(sample, [_trace_waveform(waveform) for waveform in waveforms])
+    return describe_row(sample, [trace_waveform(waveform) for waveform in waveforms], pictures)
 
 
-def _trace_waveform(waveform: Waveform) -> ClipTrace:
+def trace_waveform(waveform: Waveform) -> ClipTrace:
+    """What is remembered of a clip: (n_samples,) at 16 kHz."""
     return ClipTrace(audio_digest(waveform), len(waveform), find_peaks(waveform))
 
 
 def _encode(trace: Trace) -> bytes:
-    clips = [[clip.digest, clip.n_samples, len(clip.peaks)] for clip in trace.clips]
+    fields: list[Any] = [trace.id, trace.source, trace.speaker, trace.recording, trace.text, trace.text_bytes]
+    fields.append([[clip.digest, clip.n_samples, len(clip.peaks)] for clip in trace.clips])
+    if trace.pictures is not None:
+        fields.append([[picture.digest, picture.n_bytes, bool(picture.look)] for picture in trace.pictures])
     # Escaped as ASCII, since half of a surrogate pair in an id has no UTF-8.
-    row = json.dumps([trace.id, trace.source, trace.speaker, trace.recording, trace.text, trace.text_bytes, clips], separators=(",", ":")).encode()
-    return _LENGTH.pack(len(row)) + row + b"".join(clip.peaks.astype("<u4").tobytes() for clip in trace.clips)
+    row = json.dumps(fields, separators=(",", ":")).encode()
+    peaks = (clip.peaks.astype("<u4").tobytes() for clip in trace.clips)
+    return _LENGTH.pack(len(row)) + row + b"".join(peaks) + b"".join(picture.look for picture in trace.pictures or ())
 
 
 def _decode(record: bytes) -> Trace:
     (length,) = _LENGTH.unpack_from(record)
     start = _LENGTH.size + length
-    row_id, source, speaker, recording, text, text_bytes, stored = json.loads(record[_LENGTH.size : start])
-    peaks = np.frombuffer(record, "<u4", offset=start).astype(np.uint32)
+    row_id, source, speaker, recording, text, text_bytes, stored, *seen = json.loads(record[_LENGTH.size : start])
     ends = np.cumsum([n_peaks for _, _, n_peaks in stored], dtype=np.int64)
-    if len(peaks) != sum(n_peaks for _, _, n_peaks in stored):
-        raise ValueError("clips without their peaks")
+    peaks = np.frombuffer(record, "<u4", sum(n_peaks for _, _, n_peaks in stored), start).astype(np.uint32)
     clips = tuple(ClipTrace(digest, n_samples, peaks[end - n_peaks : end]) for (digest, n_samples, n_peaks), end in zip(stored, ends, strict=True))
-    return Trace(row_id, source, speaker, recording, text, text_bytes, clips)
+    pictures, start = [], start + 4 * len(peaks)
+    for digest, n_bytes, has_look in seen[0] if seen else ():
+        pictures.append(PictureTrace(digest, n_bytes, record[start : start + LOOK_BYTES * has_look]))
+        start += LOOK_BYTES * has_look
+    if start != len(record):
+        raise ValueError("not as long as its clips and pictures are")
+    return Trace(row_id, source, speaker, recording, text, text_bytes, clips, tuple(pictures) if seen else None)
 
 
 class TraceWriter:
@@ -274,119 +285,3 @@ def _unreadable(path: Path, error: OSError) -> DataError:
 
 def _broken(path: Path, number: int) -> DataError:
     return DataError(f"{path}: broken at trace {number}: remove the file, and it is made again from the clips")
-
-
-def traces_of(
-    manifest: str | Path,
-    *,
-    workers: int | None = None,
-    allow_outside: bool = False,
-    on_row: Callable[[], None] = lambda: None,
-    on_refused: Callable[[DataError], None] = lambda error: None,
-) -> Iterator[Trace]:
-    """The traces of a manifest, one at a time, in order.
-
-    They are read from the file beside it where that is fresh: where it says of each row what the manifest says, and is no older than any clip.
-    Else the clips are decoded, and the file is written, where the folder can be written to.
-
-    Args:
-        manifest: the file, or a folder that holds `manifest.jsonl`.
-        workers: threads that decode; by default one a core.
-        allow_outside: also take clips that do not lie below the manifest's folder.
-        on_row: called after each row.
-        on_refused: called for each row that does not fit, with what is wrong; it has no trace. A clip that can't be read has one without samples.
-
-    Raises:
-        DataError: the manifest can't be read, or none of its rows fits: what is compared with nothing looks clean.
-    """
-    manifest = find_manifest(manifest)
-    known = traces_path(manifest)
-    refused: list[DataError] = []
-
-    def refuse(error: DataError) -> None:
-        refused.append(error)
-        on_refused(error)
-
-    if _are_fresh(known, _samples(manifest, allow_outside, refused.append)):
-        for error in refused:
-            on_refused(error)
-        traces = read_traces(known)
-    else:
-        refused.clear()
-        traces = _kept(spread(lambda: _trace_clips, _samples(manifest, allow_outside, refuse), workers=workers), known)
-    n_rows = 0
-    for trace in traces:
-        n_rows += 1
-        on_row()
-        yield trace
-    if not n_rows:
-        raise DataError(f"{manifest}: none of its {len(refused)} rows fits, so there is nothing to compare; the first: {refused[0]}")
-
-
-def _samples(manifest: Path, allow_outside: bool, on_refused: Callable[[DataError], None]) -> Iterator[Sample]:
-    for number, _, row in scan_rows(manifest):
-        try:
-            if isinstance(row, DataError):
-                raise row
-            yield row_to_sample(row, number, manifest.parent, f"{manifest}:{number}", allow_outside)
-        except DataError as error:
-            on_refused(error)
-
-
-def _are_fresh(path: Path, samples: Iterable[Sample]) -> bool:
-    if not path.is_file():
-        return False
-    written_s = path.stat().st_mtime
-    try:
-        return all(
-            trace is not None and sample is not None and _describes(trace, sample, written_s)
-            for trace, sample in zip_longest(read_traces(path), samples)
-        )
-    except DataError as error:
-        if str(error).startswith(f"{path}:"):
-            return False  # broken or of another version: it is made again
-        raise
-
-
-def _describes(trace: Trace, sample: Sample, written_s: float) -> bool:
-    if len(trace.clips) != len(sample.clips) or trace != describe_row(sample, trace.clips):
-        return False
-    return all(_changed_s(clip) <= written_s for clip in sample.clips)
-
-
-def _changed_s(clip: str) -> float:
-    try:
-        return os.stat(clip).st_mtime
-    except OSError:
-        return 0.0  # what is gone has not changed
-
-
-def _trace_clips(sample: Sample) -> Trace:
-    return describe_row(sample, [_trace_clip(clip) for clip in sample.clips])
-
-
-def _trace_clip(path: str) -> ClipTrace:
-    try:
-        return _trace_waveform(load_audio(path).waveform)
-    except AudioError:
-        return ClipTrace(None, 0, np.zeros(0, np.uint32))
-
-
-def _kept(traces: Iterator[Trace], path: Path) -> Iterator[Trace]:
-    """The traces as they come, written to a file that appears when all are there; a folder that can't be written to costs the file alone."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with ExitStack() as stack:
-        try:
-            writer: TraceWriter | None = stack.enter_context(TraceWriter(part))
-            stack.callback(part.unlink, missing_ok=True)
-        except DataError:
-            writer = None
-        for trace in traces:
-            with suppress(DataError):
-                if writer is not None:
-                    writer.append(trace)
-            yield trace
-        with suppress(DataError, OSError):
-            if writer is not None:
-                writer.flush()
-                part.replace(path)

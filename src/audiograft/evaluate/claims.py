@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from audiograft.evaluate.folder import UNSAID
 from audiograft.evaluate.pairing import Run
 from audiograft.metrics.bootstrap import FEW_CLUSTERS
 
-_SETTINGS = {"manifest_sha256": "manifests", "prompt": "prompts", "audio": "audio"}
+_SETTINGS = {"manifest_sha256": "manifests", "prompt": "prompts", "audio": "audio", "pictures": "pictures"}
 """Keys of run.json in which runs that are compared should agree, unless that is what is compared; so should `context`."""
 _SMALLEST_SHOWN_P = 0.001
 
@@ -121,7 +122,7 @@ def run_notes(base: Run, run: Run, few: str | None) -> list[str]:
     """In what two runs differ besides their models, and what is not known of them."""
     notes = [few] if few else []
     for key, what in _SETTINGS.items():
-        both = [one.settings.get(key) for one in (base, run)]
+        both = [one.settings.get(key, UNSAID.get(key)) for one in (base, run)]
         # A voice activity detector has no prompt.
         not_asked = key == "prompt" and any((one.settings.get("question") or {"prompt": ""})["prompt"] is None for one in (base, run))
         if base.settings and run.settings and both[0] != both[1] and not not_asked:

@@ -27,17 +27,19 @@ class _Control:
         key: of the rows, that names the condition.
         conditions: its values.
         what: is exchanged.
+        unit: what a row is called.
         verdict: the key for a model that does not mind.
     """
 
     key: str
     conditions: tuple[str, ...]
     what: str
+    unit: str
     verdict: str
 
 
-_DEAFNESS = _Control("heard", ("shuffled", "silence"), "audio", "deaf")
-_BLINDNESS = _Control("seen", ("shuffled",), "pictures", "blind")
+_DEAFNESS = _Control("heard", ("shuffled", "silence"), "audio", "clip", "deaf")
+_BLINDNESS = _Control("seen", ("shuffled",), "pictures", "row", "blind")
 _DRAW_SEED = 0
 
 
@@ -147,7 +149,7 @@ def _hold_against(clips: Sequence[ScoredClip], file: Path, normaliser: Normalise
     changed = _read_changed(file, normaliser, control)
     compared = [id_ for id_ in true if all(id_ in rows for rows in changed.values())]
     if not compared:
-        raise DataError(f"{file}: no clip of the run was done under {' and '.join(changed)}: remove it and evaluate again")
+        raise DataError(f"{file}: no {control.unit} of the run was done under {' and '.join(changed)}: remove it and evaluate again")
     named = set().union(*changed.values())
     conditions = {name: [rows[id_] for id_ in compared] for name, rows in ({"true": true} | changed).items()}
     found: dict[str, Any] = {
@@ -196,7 +198,8 @@ def _verdict(conditions: Mapping[str, Sequence[ScoredClip]], control: _Control) 
     losses = [[clip.nats_per_token for clip in clips] for clips in (true, shuffled)]
     measure = "errors" if any(loss is None for row in losses for loss in row) else "loss"
     if len(true) < MIN_DEAFNESS_CLIPS:
-        return {"measure": measure, "p_value": None, control.verdict: None, "why": f"{len(true)} clips, and the test needs {MIN_DEAFNESS_CLIPS}"}
+        why = f"{len(true)} {control.unit}{'' if len(true) == 1 else 's'}, and the test needs {MIN_DEAFNESS_CLIPS}"
+        return {"measure": measure, "p_value": None, control.verdict: None, "why": why}
     values = losses if measure == "loss" else [[clip.error_rate for clip in clips] for clips in (true, shuffled)]
     before, after = ([float(value) for value in row if value is not None] for row in values)
     p_value = permutation_p_value(before, after)

@@ -21,7 +21,7 @@ _PART = f"{PREDICTIONS_NAME}.part"
 _FIGURES = (METRICS_NAME, *REPORT_NAMES)
 _DECIDES = ("model", "model_fingerprint", "manifest_sha256", "prompt", "question", "language", "audio", "pictures", "context")
 """The keys of run.json that have to agree for a run to be the same one."""
-_UNSAID = {"pictures": "true"}
+UNSAID = {"pictures": "true"}
 """What a run.json means that lacks a key: it is of a time before there was another."""
 
 
@@ -75,7 +75,7 @@ class RunFolder:
             return "predictions without a run.json" if any((self.path / name).is_file() for name in (PREDICTIONS_NAME, _PART)) else None
         try:
             found = json.loads(told.read_text(encoding="utf-8"))
-            differs = [key for key in _DECIDES if found.get(key, _UNSAID.get(key)) != self.settings.get(key, _UNSAID.get(key))]
+            differs = [key for key in _DECIDES if found.get(key, UNSAID.get(key)) != self.settings.get(key, UNSAID.get(key))]
         except (OSError, ValueError, AttributeError):
             return f"a {RUN_NAME} that can't be read"
         return f"another run (its {differs[0].replace('_', ' ')} differs)" if differs else None

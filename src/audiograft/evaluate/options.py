@@ -14,8 +14,8 @@ from audiograft.types import ConfigError, Sample
 
 Audio = Literal["true", "shuffled", "none"]
 """Which clips a model is given: each row's own, other rows', or none. What it gets right without its own, it does not get from listening."""
-Pictures = Literal["true", "shuffled"]
-"""Which images and videos it is given: each row's own, or other rows'."""
+Pictures = Audio
+"""Which images and videos it is given, likewise."""
 DEAFNESS_CLIPS = 64
 """Rows of the deafness table by default: it costs two passes over so many."""
 

@@ -107,7 +107,9 @@ def _read(manifest: Path, chosen: Options) -> list[Sample]:
     if chosen.prompt is not None:
         samples = [replace(sample, prompt=chosen.prompt) if sample.clips and not sample.messages else sample for sample in samples]
     for sample in samples:
-        conversation(sample, chosen.audio != "none")
+        conversation(sample, chosen.audio != "none", chosen.pictures != "none")
+    if chosen.pictures == "none" and not any(sample.images or sample.videos for sample in samples):
+        raise DataError(f"{manifest}: no row has a picture, so none can be left out: leave --pictures out")
     known = {*FIXED_SLICES, *Prediction.__dataclass_fields__, "label", "predicted", *(key for sample in samples for key in sample.extra)}
     if unknown := [key for key in chosen.slice_by if key not in known]:
         raise DataError(f"{manifest}: no row has the key {unknown[0]!r}: take it out of --slice-by, or correct it")

@@ -205,16 +205,18 @@ def _bin(part: Sequence[tuple[float | None, ScoredClip]], are_transcripts: bool)
 
 def controls(metrics: Metrics) -> Iterator[Section]:
     """What the figures are held against."""
-    if metrics["deafness"]:
-        left = metrics["deafness"]["left_out"]
-        note = f"Left out, since not in each condition: {counted(left, 'clip')}." if left else ""
+    if found := metrics["deafness"]:
         about = "The same clips with their own audio, with that of other clips, and with silence: only the difference comes from listening."
-        yield Section("Does it listen?", [f"{tables.deafness_line(metrics)}.", about, *filter(None, [note])], _present(tables.deafness(metrics)))
-    if metrics.get("blindness"):
+        yield Section("Does it listen?", [f"{tables.deafness_line(metrics)}.", about, *_left_out(found, "clip")], _present(tables.deafness(metrics)))
+    if found := metrics.get("blindness"):
         about = "The same rows with their own pictures and with those of other rows: only the difference comes from looking."
-        yield Section("Does it see?", [f"{tables.blindness_line(metrics)}.", about], _present(tables.blindness(metrics)))
+        yield Section("Does it see?", [f"{tables.blindness_line(metrics)}.", about, *_left_out(found, "row")], _present(tables.blindness(metrics)))
     if metrics["baseline"]:
         yield Section("Beside the baseline", [f"{tables.baseline_line(metrics)}."], _present(tables.baseline(metrics)))
+
+
+def _left_out(found: Metrics, unit: str) -> list[str]:
+    return [f"Left out, since not in each condition: {counted(found['left_out'], unit)}."] if found["left_out"] else []
 
 
 def _suspicious(metrics: Metrics) -> Section:
@@ -328,7 +330,7 @@ def _command(metrics: Metrics, about: Mapping[str, Any], out: str) -> str | None
     if not {"model", "manifest"} <= about.keys():
         return None
     options = {"--model": about["model"], "--data": about["manifest"], "--out": out}
-    kept = {key: about.get(key) for key in ("batch_size", "prompt", "audio", "language")}
+    kept = {key: about.get(key) for key in ("batch_size", "prompt", "audio", "pictures", "language")}
     if question := about.get("question"):
         kept |= {"prompt": None} | _of_question(question, str(about["model"]))
     else:

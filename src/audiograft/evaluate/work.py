@@ -62,10 +62,10 @@ def predict(
 
     Args:
         engine: the model.
-        samples: rows of the manifest, with the pictures that are to be seen.
+        samples: rows of the manifest, with the pictures that are to be seen, or their own where none are.
         heard: by the row's id, the clips that it is heard with.
         named: see `as_named`, by the row's id.
-        chosen: prompt, context, audio and batch size.
+        chosen: prompt, context, audio, pictures and batch size.
         on_clip: called after each row.
 
     Yields:
@@ -112,7 +112,7 @@ def _groups(samples: Sequence[Sample], heard: Mapping[str, Sequence[str]]) -> li
 
 def _messages(sample: Sample, chosen: Options) -> list[Message]:
     """The conversation as it is put to the model."""
-    return conversation(_in_context(sample, chosen), chosen.audio != "none")
+    return conversation(_in_context(sample, chosen), chosen.audio != "none", chosen.pictures != "none")
 
 
 def _in_context(sample: Sample, chosen: Options) -> Sample:
@@ -134,7 +134,8 @@ def _results(
 
 
 def _question(row: Sample, clips: Sequence[str], chosen: Options) -> Question:
-    return Question(clips, messages=_messages(row, chosen), images=row.images, videos=row.videos)
+    images, videos = ((), ()) if chosen.pictures == "none" else (row.images, row.videos)
+    return Question(clips, messages=_messages(row, chosen), images=images, videos=videos)
 
 
 def _reference_scores(

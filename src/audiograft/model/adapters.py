@@ -1,6 +1,6 @@
 """Adapter folders: what was trained, and how to find the rest.
 
-adapter.json                format, base, fingerprints of the base, names of what was trained, where LoRA acts, what was quantised, recipe, provenance
+adapter.json                format, base, its fingerprints, names of what was trained, where LoRA acts, what was quantised, recipe, provenance, note
 projector.safetensors       the projector's tensors, where it was trained or is new
 lora-language_model/        LoRA of one component in PEFT's own layout, which PEFT reads onto the plain component;
 lora-audio_tower/           likewise
@@ -55,6 +55,7 @@ class Adapter:
         recipe: the training's.
         provenance: versions, commit and data fingerprint.
         lora_gate: where the language model's LoRA acts; adapters that don't say act on all rows.
+        note: what a user of this model should know, in place of its base's note; see `AudioGraftConfig`.
         format: of the folder.
     """
 
@@ -67,6 +68,7 @@ class Adapter:
     recipe: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     lora_gate: LoraGate = "always"
+    note: str | None = None
     format: int = FORMAT
 
     @property
@@ -75,6 +77,10 @@ class Adapter:
         if "model" in self.base:
             return {"model": self.base["model"]}
         return {part: self.base["graft"][part] for part in ("audio_encoder", "language_model")}
+
+    def as_dict(self) -> dict[str, Any]:
+        """As adapter.json has it; without a note where there is none, so that versions which know of none can read it."""
+        return {key: value for key, value in asdict(self).items() if key != "note" or value is not None}
 
 
 def weight_paths(source: str | Path) -> list[Path]:
@@ -162,7 +168,7 @@ def save_adapter(
             for component, layers in lora.items():
                 _save_lora(layers, Path(staging) / f"lora-{component}", adapter.sources.get(component))
             processor.save_pretrained(staging)
-            (Path(staging) / ADAPTER_FILE).write_text(json.dumps(asdict(adapter), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            (Path(staging) / ADAPTER_FILE).write_text(json.dumps(adapter.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             _replace(Path(staging), folder)
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
@@ -254,6 +260,8 @@ def read_adapter(folder: Path) -> Adapter:
             raise ValueError("its base has no names")
         if adapter.lora_gate not in get_args(LoraGate):
             raise ValueError(f"lora_gate is {adapter.lora_gate!r}, not one of {', '.join(get_args(LoraGate))}")
+        if not isinstance(adapter.note, str | None):
+            raise ValueError("its note is no text")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{file} can't be read as an adapter ({one_line(error)}): save or download it again") from error
     if adapter.format != FORMAT:
@@ -279,7 +287,7 @@ def check_base(folder: Path, adapter: Adapter, sources: Mapping[str, str]) -> No
 
 
 def attach_adapter(model: Any, folder: Path, adapter: Adapter, lora_dtype: torch.dtype | None = None) -> None:
-    """Put an adapter into the model of its base: the projector over the one that is there, LoRA unmerged and with its gate.
+    """Put an adapter into the model of its base: the projector over the one that is there, LoRA unmerged and with its gate, and its note.
 
     Args:
         model: the base, opened.
@@ -303,6 +311,8 @@ def attach_adapter(model: Any, folder: Path, adapter: Adapter, lora_dtype: torch
     check_keys(str(folder), {"missing_keys": named - held, "unexpected_keys": held - named})
     if adapter.lora_gate == "audio":
         gate_lora(model)
+    if adapter.note is not None:
+        model.config.note = adapter.note
 
 
 def fill_projector(projector: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

@@ -34,6 +34,7 @@ _TASKS = {
 }
 """By measure: the hub's task, its name, and what is counted."""
 _BASELINES = {"true": "", "shuffled": ", **baseline: other rows' clips**", "none": ", **baseline: no clips**"}
+_UNSEEN = {"true": "", "shuffled": ", **baseline: other rows' pictures**", "none": ", **baseline: no pictures**"}
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def _metadata(repo: str, bases: list[str], is_adapter: bool, evaluations: Sequen
             metadata["base_model_relation"] = "adapter"
     metadata["tags"] = ["audiograft", "audio", "speech", *(["lora", "peft"] if is_adapter else [])]
     # Neither what it was trained on nor a baseline has a place in a table that leaderboards read.
-    shown = [_index_entry(item, figure) for item in evaluations for figure in item.figures if item.role != "training" and item.audio == "true"]
+    whole = [item for item in evaluations if item.role != "training" and item.audio == item.pictures == "true"]
+    shown = [_index_entry(item, figure) for item in whole for figure in item.figures]
     if shown:
         metadata["model-index"] = [{"name": repo.rpartition("/")[2], "results": shown}]
     return metadata
@@ -173,8 +175,8 @@ def _what_it_is(config: dict[str, Any], adapter: dict[str, Any] | None, bases: l
     if config.get("model_type") == "audiograft":
         length = "every clip is padded to 30 s" if config.get("pad_to_window") else "a clip takes as many tokens as it is long"
         lines.append(f"Projector `{config['projector_type']}`, {_FRAME_MS * config['frame_stack']} ms of audio a token; {length}.")
-    if config.get("note"):
-        lines.append("\n".join(f"> {line}" for line in str(config["note"]).splitlines()))
+    if note := (config if adapter is None else adapter).get("note"):
+        lines.append("\n".join(f"> {line}" for line in str(note).splitlines()))
     return "\n\n".join(lines)
 
 
@@ -198,7 +200,8 @@ def _results(evaluations: Sequence[Evaluation]) -> str:
         failed = f", {item.failed} more failed" if item.failed else ""
         source = f"`{Path(item.folder).name}/metrics.json`, sha256 {item.metrics_sha256[:12]}"
         touches = f", **shares {' and '.join(map(_cell, item.touches))} with its training data**" if item.touches else ""
-        data = f"{_cell(item.data)}, sha256 {item.manifest_sha256[:12]}{_BASELINES.get(item.audio, _cell(item.audio))}{touches}"
+        given = _BASELINES.get(item.audio, _cell(item.audio)) + _UNSEEN.get(item.pictures, _cell(item.pictures))
+        data = f"{_cell(item.data)}, sha256 {item.manifest_sha256[:12]}{given}{touches}"
         rows += [
             f"| {data} | {_MEASURES[figure.measure]} | {_percent(figure.rate)} | {_interval(figure)} | {figure.rows}{failed} "
             f"| {_cell(item.normaliser)} | {_ROLES[item.role]} | {_cell(source)} |"

@@ -19,7 +19,7 @@ from audiograft.messages import MEDIA, Message, count_parts
 from audiograft.model.front_end import FrontEnd, build_front_end
 from audiograft.model.modeling import HUB_KEYWORDS
 from audiograft.model.outputs import IGNORE_INDEX
-from audiograft.model.vision import PICTURES, behind, collate_vision, load_vision, look, placeholders, save_vision
+from audiograft.model.vision import PICTURES, behind, check_takes_videos, collate_vision, load_vision, look, placeholders, save_vision
 from audiograft.types import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -142,10 +142,12 @@ class AudioGraftProcessor(ProcessorMixin):
         return prompt
 
     def check_eyes(self, messages: Sequence[Message]) -> None:
-        """Raises ConfigError where a conversation has pictures that the model can't see."""
+        """Raises ConfigError where a conversation has pictures that the model can't see, or not with what is installed."""
         for kind in PICTURES:
             if count_parts(messages, kind) and kind not in self._placeholders:
                 raise ConfigError(_BLIND if self.vision_processor is None else f"this model takes no {kind}s: leave them out")
+        if count_parts(messages, "video"):
+            check_takes_videos(self.vision_processor)
 
     def _refuse_placeholder(self, text: str) -> None:
         for kind, token in self._placeholders.items():

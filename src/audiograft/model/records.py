@@ -61,6 +61,7 @@ class Evaluation:
         failed: rows that could not be done, and are in no rate.
         normaliser: name and version.
         prompt: the instruction; None where it differed from clip to clip.
+        pictures: the images and videos that were given, as for `audio`.
     """
 
     folder: str
@@ -74,6 +75,7 @@ class Evaluation:
     failed: int
     normaliser: str
     prompt: str | None
+    pictures: str = "true"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -140,6 +142,7 @@ def read_evaluation(run: Path, model: Path, repo: str, weights: list[Path]) -> E
             failed=len(metrics["failed"]),
             normaliser=f"{metrics['normaliser']['name']} {metrics['normaliser']['version']}",
             prompt=about["prompt"],
+            pictures=about.get("pictures", "true"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{run}: {_METRICS_NAME} or {_RUN_NAME} lacks what a card needs ({error}): run audiograft evaluate again") from error

@@ -106,7 +106,7 @@ def look(
         ImageError: the processor refuses a picture.
     """
     if videos:
-        _check_takes_videos(vision_processor)
+        check_takes_videos(vision_processor)
         options |= {"videos": [video.frames for video in videos], "video_metadata": [_metadata(video) for video in videos], "do_sample_frames": False}
     try:
         found = vision_processor(text=[text], images=list(images) or None, add_special_tokens=False, return_tensors="pt", **options)
@@ -119,7 +119,8 @@ def look(
     return ids, {name: value[0] if _by_token(name) else value for name, value in found.items()}
 
 
-def _check_takes_videos(vision_processor: Any) -> None:
+def check_takes_videos(vision_processor: Any) -> None:
+    """Raises ConfigError where a model that has a placeholder for videos can't look at them."""
     if _VIDEO_PART not in getattr(transformers, type(vision_processor).__name__).get_attributes():
         raise ConfigError("this model takes no videos: give it images")
     if getattr(vision_processor, _VIDEO_PART, None) is None:

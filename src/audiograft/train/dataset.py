@@ -14,9 +14,9 @@ from audiograft.inference.feature_cache import FeatureCache
 from audiograft.model import AudioGraftProcessor
 from audiograft.model.outputs import IGNORE_INDEX
 from audiograft.train.batching import muted
-from audiograft.train.pictures import NOTHING_SEEN, Pictures, load_pictures
+from audiograft.train.pictures import NOTHING_SEEN, Pictures, changed_pictures, has_pictures, load_pictures
 from audiograft.train.rows import Row, Waveform, load_clips, tokens
-from audiograft.types import SAMPLE_RATE_HZ, DataError, Rejection
+from audiograft.types import SAMPLE_RATE_HZ, DataError, ImageError, Rejection
 
 
 def example(row: Row, clips: Sequence[Waveform], padded: bool, processor: AudioGraftProcessor, seen: Pictures = NOTHING_SEEN) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def silent_example(row: Row, error: DataError, processor: AudioGraftProcessor, s
 
 
 def blank_example(row: Row, error: DataError, processor: AudioGraftProcessor) -> dict[str, Any]:
-    """What stands in a batch for a row whose pictures can't be read any more: as many positions, without clips and pictures.
+    """What stands in a batch for a row whose pictures can't be read any more, or have another size: as many positions, without clips and pictures.
 
     What a picture of unknown size would become is not known, so that nothing but the length can be kept.
 
@@ -105,7 +105,20 @@ class SpeechDataset(Dataset[dict[str, Any]]):
         try:
             seen = load_pictures(row.sample)
         except DataError as error:
-            return blank_example(row, error, self.processor)
+            return self._blank(row, error)
+        try:
+            item = self._example(index, row, seen)
+        except ImageError as error:  # the model's processor refuses some shapes
+            return self._blank(row, changed_pictures(row.sample, f" ({error})"))
+        if has_pictures(row.sample) and _positions(row, item, self.processor) != row.positions:
+            return self._blank(row, changed_pictures(row.sample))
+        return item
+
+    def _blank(self, row: Row, error: DataError) -> dict[str, Any]:
+        return blank_example(row, error, self.processor)
+
+    def _example(self, index: int, row: Row, seen: Pictures) -> dict[str, Any]:
+        """A row with its clips, or with silence where these are lost."""
         if self.cache is not None:
             return _cached_example(row, self.cache, self.processor, seen)
         try:
@@ -119,6 +132,12 @@ class SpeechDataset(Dataset[dict[str, Any]]):
     def _place(self, index: int, row: Row) -> str:
         # By weight, a row may come more than once in an epoch.
         return f"{self.epoch}/{index}/{row.sample.id}"
+
+
+def _positions(row: Row, item: dict[str, Any], processor: AudioGraftProcessor) -> int:
+    """Those of an example, had its clips the lengths that they had when the row was counted: augmentation changes them."""
+    heard, counted = (sum(map(processor.front_end.audio_tokens, frames)) for frames in (item["feature_frames"], row.feature_frames))
+    return len(item["input_ids"]) - heard + counted
 
 
 def _cached_example(row: Row, cache: FeatureCache, processor: AudioGraftProcessor, seen: Pictures) -> dict[str, Any]:

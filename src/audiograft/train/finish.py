@@ -20,6 +20,7 @@ from audiograft.model.checkpoint import one_line, save_graft
 from audiograft.model.merge import GATE_GIVEN_UP, merge_adapter
 from audiograft.train.curves import CURVES_NAME, draw_curves
 from audiograft.train.deafness import DeafnessReport
+from audiograft.train.gated import gives_gate_up
 from audiograft.train.question import write_question
 from audiograft.train.recipe import Recipe
 from audiograft.train.setup import DTYPES, Start, other_kind
@@ -46,11 +47,6 @@ def summary(recipe: Recipe, start: Start, counts: ParameterCounts, state: Traine
         "commit": provenance.commit(),
         "log": state.log_history,
     }
-
-
-def gives_gate_up(recipe: Recipe) -> bool:
-    """Whether LoRA that acted on rows with audio alone is merged, and so acts on all rows from then on."""
-    return recipe.lora_gate == "audio" and recipe.save == "merged"
 
 
 def export(start: Start, recipe: Recipe, result: dict[str, Any], question: ClosedQuestion | None, console: Console) -> None:

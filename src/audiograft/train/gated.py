@@ -1,10 +1,11 @@
-"""What `lora_gate: audio` asks of a run: rows with audio, and a start whose own gate is not merged away."""
+"""What `lora_gate: audio` asks of a run: rows with audio, and a start whose own gate is not merged away. And what a run without it does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from audiograft.model.adapters import read_adapter
+from audiograft.model.gating import LoraGate
 from audiograft.model.load import find_adapter
 from audiograft.train.recipe import Recipe
 from audiograft.train.rows import Row
@@ -28,6 +29,27 @@ def with_gate(recipe: Recipe, useless: Use) -> Use:
         return useless(row)
 
     return check
+
+
+def gives_gate_up(recipe: Recipe) -> bool:
+    """Whether LoRA that acted on rows with audio alone is merged, and so acts on all rows from then on."""
+    return recipe.lora_gate == "audio" and recipe.save == "merged"
+
+
+def gate_in(recipe: Recipe) -> LoraGate | None:
+    """Where the language model's LoRA will act in training; None where it gets none."""
+    return recipe.lora_gate if recipe.stage == "finetune" and recipe.lora.language_model else None
+
+
+def warning_of_change(recipe: Recipe) -> str | None:
+    """What to say before a model with eyes is trained: that it will not answer text and pictures as before. None where it will."""
+    gate = gate_in(recipe)
+    if gate is None or (gate == "audio" and recipe.save == "adapter"):
+        return None
+    cause, mend = ("lora_gate: always lets LoRA change", "lora_gate: audio with save: adapter leaves")
+    if gives_gate_up(recipe):
+        cause, mend = ("save: merged gives lora_gate: audio up and changes", "save: adapter leaves")
+    return f"warning: {cause} what the model answers to text and pictures too: {mend} that as it is; audiograft evaluate --retention BASE measures it"
 
 
 def require_no_gate(recipe: Recipe) -> None:

@@ -27,9 +27,9 @@ from audiograft.model.outputs import IGNORE_INDEX
 from audiograft.train.batching import muted
 from audiograft.train.checkpoints import writing
 from audiograft.train.collator import Collator
-from audiograft.train.dataset import SpeechDataset, blank_example
+from audiograft.train.dataset import SpeechDataset
 from audiograft.train.index import Answers, RowIndex
-from audiograft.train.pictures import has_pictures, load_pictures
+from audiograft.train.pictures import Pictures, has_pictures, load_pictures
 from audiograft.train.rows import Row, tokens
 from audiograft.train.validation import evaluating
 from audiograft.types import AudiograftError, DataError, Rejection
@@ -200,16 +200,15 @@ def _read(path: Path, teacher: str, mend: bool) -> dict[bytes, int]:
 class DistillationDataset(SpeechDataset):
     """Training examples with what the teacher reads and sees, which is an example without audio, under the key `teacher`."""
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row, heard = self.rows[index], super().__getitem__(index)
-        try:
-            seen = load_pictures(row.sample)
-        except DataError as error:
-            blank = blank_example(row, error, self.processor)
-            return blank | {"teacher": blank}
+    def _example(self, index: int, row: Row, seen: Pictures) -> dict[str, Any]:
+        heard = super()._example(index, row, seen)
         inputs = self.processor.training_inputs(readable(row.sample), row.target, [], images=seen.images, videos=seen.videos)
         read = {"id": row.sample.id, **inputs, "feature_frames": [], "audio_s": 0.0}
         return heard | {"teacher": muted(read) if "lost" in heard else read}
+
+    def _blank(self, row: Row, error: DataError) -> dict[str, Any]:
+        blank = super()._blank(row, error)
+        return blank | {"teacher": blank}
 
 
 class DistillationCollator(Collator):

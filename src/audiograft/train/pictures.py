@@ -55,3 +55,9 @@ def load_pictures(sample: Sample) -> Pictures:
         return Pictures.of(sample)
     except ImageError as error:
         raise DataError(f"row {sample.id}: the picture was readable when the run began and is not now: {error}") from error
+
+
+def changed_pictures(sample: Sample, why: str = "") -> DataError:
+    """Of a row whose pictures are there, and not as they were when it was checked: they take another number of positions, or none."""
+    names = " or ".join((*sample.images, *sample.videos))
+    return DataError(f"row {sample.id}: {names} changed during the run{why}: start it again")

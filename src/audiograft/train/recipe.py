@@ -78,7 +78,7 @@ class DataRecipe:
     """Text file of instructions, one a line; a row with clips and without an instruction of its own draws one, by the seed and its id."""
     held_out: tuple[str, ...] = ()
     """Manifests of test data. The run does not begin where training or validation data share what `allow_leakage` does not allow."""
-    allow_leakage: tuple[Literal["speakers", "recordings", "texts", "audio"], ...] = ("speakers", "texts")
+    allow_leakage: tuple[Literal["speakers", "recordings", "texts", "audio", "pictures"], ...] = ("speakers", "texts")
     """What held-out data may share with the others."""
     allow_outside: bool = False
     """Take clips too that do not lie below the folder of their manifest."""

@@ -24,7 +24,7 @@ from audiograft.model.quantise import finish_nf4, left_alone, nf4_keywords, quan
 from audiograft.model.stock import is_stock
 from audiograft.model.stock.families import FAMILIES
 from audiograft.model.tensors import TensorFiles
-from audiograft.train.gated import require_no_gate
+from audiograft.train.gated import require_no_gate, warning_of_change
 from audiograft.train.parallel import is_main_process
 from audiograft.train.recipe import Recipe
 from audiograft.train.stages import SCOPES, ParameterCounts, checkpointed_layers, prepare_stage
@@ -186,6 +186,8 @@ def _check_start(recipe: Recipe, model: Any, console: Console) -> None:
                 )
     if recipe.stage == "finetune" and not stock and is_main_process() and _is_fresh(recipe):
         console.print(f"warning: the projector of {recipe.model or 'graft'} was never aligned: run a recipe with stage: align first", soft_wrap=True)
+    if getattr(model, "has_eyes", False) and is_main_process() and (warning := warning_of_change(recipe)):
+        console.print(warning, soft_wrap=True, markup=False)
 
 
 def _is_fresh(recipe: Recipe) -> bool:

@@ -18,8 +18,8 @@ from rich.progress import Progress
 
 from audiograft import provenance
 from audiograft.data.card import CARD_JSON
-from audiograft.data.gate import COUNTS_OF, Gate
-from audiograft.data.leakage import check_training, hold_out, save_traces
+from audiograft.data.gate import Gate
+from audiograft.data.leakage import check_training, hold_out, save_traces, shared_counts
 from audiograft.data.manifest import find_manifest, replace_text
 from audiograft.data.prepare import prepare_source, read_settings
 from audiograft.data.traces import Trace, read_traces
@@ -169,7 +169,7 @@ def tell_touches(leakage: Mapping[str, Any], console: Console) -> None:
     found = leakage["validation"]
     if found is None or not found["touches"]:
         return
-    counts = (f"{kind} {sum(found['shared'][name]['shared'] for name in COUNTS_OF[kind])}" for kind in found["touches"])
+    counts = (f"{kind} {count}" for kind, count in shared_counts(found).items() if count)
     console.print(f"training and validation data share: {', '.join(counts)}; see leakage in train.json", soft_wrap=True)
 
 

@@ -101,7 +101,7 @@ class _Listener:
             return heard
         assert isinstance(given, SourceRow)
         waveforms = [clip.waveform for clip in heard.clips]
-        trace = make_trace(heard.sample, waveforms)
+        trace = make_trace(heard.sample, waveforms, heard.pictures)
         reject = partial(Rejection, heard.sample.id, heard.sample.audio or heard.sample.id)
         if (reason := self._forbidden(trace)) is not None:
             return reject(reason, _LEAKAGE)

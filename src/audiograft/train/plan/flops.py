@@ -1,7 +1,7 @@
 """Floating-point operations of one example in one training step, a multiply and an add counting as two.
 
-Let N be the weights that a position meets, T positions of the example in the language model (its audio tokens, prompt and answer), A its audio
-tokens, L its labelled positions.
+Let N be the weights that a position meets, T positions of the example in the language model (its audio tokens, pictures, prompt and answer), A its
+audio tokens, L its labelled positions.
 
   encoder                 2 N per frame and its attention, counted by torch on the meta device; the forward pass alone, since the encoder is frozen.
                           None with feature_cache; twice where it carries LoRA, since gradients then pass through it.
@@ -17,7 +17,7 @@ tokens, L its labelled positions.
                           2 N (T - A + L), and its head.
 
 The 2, 4 and 6 N are those of Kaplan et al. 2020 (arXiv:2001.08361, section 2.1). Norms, activations and embeddings are left out, as is usual: below a
-percent here.
+percent here. What eyes compute before pictures are positions is left out too, and the plan says so.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ class Example:
     Attributes:
         feature_frames: that the encoder is given, by clip.
         audio_tokens: of all clips.
-        prompt_tokens: what else stands before the answer.
+        prompt_tokens: of the text before the answer.
         response_tokens: of the answer, its end included; these carry loss.
         audio_s: length of the clips, pads left out.
+        picture_tokens: of all images.
     """
 
     feature_frames: tuple[int, ...]
@@ -45,11 +46,12 @@ class Example:
     prompt_tokens: int
     response_tokens: int
     audio_s: float
+    picture_tokens: int = 0
 
     @property
     def positions(self) -> int:
         """In the language model."""
-        return self.audio_tokens + self.prompt_tokens + self.response_tokens
+        return self.audio_tokens + self.picture_tokens + self.prompt_tokens + self.response_tokens
 
 
 def attention_flops(anatomy: Anatomy, positions: int) -> float:

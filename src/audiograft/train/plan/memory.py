@@ -21,6 +21,7 @@ Training
   logits              L * V * (c + 12) at L labelled positions: as computed, in fp32, their log-softmax, its gradient; with the loss kl 8 more.
   workspace           the larger of: gradients inside one decoder layer, c * (3 i + 4 q + 2 h) per position; a forward pass of the frozen encoder.
                       And one layer's weights unpacked to c bytes where there are 4-bit ones.
+                      Eyes, which keep nothing for the backward pass either, are left out.
   overhead            1 GB for CUDA's context, its libraries' workspaces and the allocator's cuttings: a round figure, not measured.
 
 Inference, one clip of 30 s and 256 new tokens

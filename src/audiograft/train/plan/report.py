@@ -11,9 +11,11 @@ from audiograft.model import AudioGraftConfig
 from audiograft.model.adapters import ADAPTER_FILE, read_adapter
 from audiograft.model.checkpoint import SHIPPED
 from audiograft.model.stock import is_stock
+from audiograft.train.gated import gate_in, gives_gate_up
 from audiograft.train.plan import memory
 from audiograft.train.plan.anatomy import PLACEHOLDER, Anatomy, count
 from audiograft.train.plan.backbones import find_config
+from audiograft.train.plan.eyes import find_eyes
 from audiograft.train.plan.flops import example_flops
 from audiograft.train.plan.gpus import Gpu
 from audiograft.train.plan.workload import ASSUMED_PROMPT_TOKENS, Workload, assume, read
@@ -61,8 +63,10 @@ def plan_recipe(path: Path, overrides: Sequence[str], options: Options) -> dict[
     ]
     # Some of a recipe's manifests would be the cost of another run.
     complete = bool(options.manifests) or len(manifests) == len(recipe.data.train)
-    workload = read(anatomy, recipe, manifests, options.on_row) if complete else assume(anatomy, recipe, options.clip_s)
-    plan = {"recipe": str(path), "stage": recipe.stage, "model": source}
+    eyes = find_eyes(config, source)
+    workload = read(anatomy, recipe, manifests, eyes, options.on_row) if complete else assume(anatomy, recipe, options.clip_s)
+    plan = {"recipe": str(path), "stage": recipe.stage, "model": source, "has_eyes": eyes is not None}
+    plan |= {"lora_gate": gate_in(recipe), "gate_given_up": gives_gate_up(recipe)}
     return plan | _sizes(anatomy) | _memory(anatomy, recipe, workload) | _cost(anatomy, recipe, workload, options)
 
 
@@ -182,6 +186,7 @@ def _cost(anatomy: Anatomy, recipe: Recipe, workload: Workload, options: Options
         "workload": workload.source,
         "rows_left_out": workload.n_left_out,
         "positions_per_example": round(sum(example.positions for example in examples) / len(examples), 1),
+        "picture_tokens_per_example": round(sum(example.picture_tokens for example in examples) / len(examples), 1),
         "longest_example_positions": max(example.positions for example in examples),
         "audio_s_per_example": round(audio_s, 3),
         "rows_per_step": round(workload.rows_per_step, 2),

@@ -24,12 +24,24 @@ def _stage(plan: dict[str, Any]) -> Iterator[RenderableType]:
     model = " + ".join(plan["model"][key] for key in ("model", "audio_encoder", "language_model") if key in plan["model"])
     yield f"\n[bold]{plan['recipe']}[/bold] ({plan['stage']}): {model}"
     yield _components(plan)
+    if plan["lora_gate"] is not None:
+        yield gate_in_words(plan)
     yield _lengths(plan)
     yield _memory(plan)
     yield in_words(plan)
     yield _flops(plan)
     yield _gpus(plan["gpus"])
     yield f"At {plan['mfu']:.0%} of the GPU's dense bf16 products (MFU), in hours of one GPU; without validation, checkpoints and waiting for data."
+
+
+def gate_in_words(plan: dict[str, Any]) -> str:
+    """Where LoRA of the language model acts, and what becomes of answers without audio."""
+    of = "text and pictures" if plan["has_eyes"] else "text"
+    if plan["gate_given_up"]:
+        return f"lora_gate: audio, which save: merged gives up: answers to {of} alone change in the end; save: adapter leaves them as they are."
+    if plan["lora_gate"] == "audio":
+        return f"lora_gate: audio: LoRA acts on rows with audio alone, and answers to {of} stay as they are."
+    return f"lora_gate: always: LoRA acts on all rows, and answers to {of} alone change; lora_gate: audio with save: adapter leaves them as they are."
 
 
 def in_words(plan: dict[str, Any]) -> str:
@@ -68,11 +80,14 @@ def _lengths(plan: dict[str, Any]) -> Table:
     table.add_row("tensors in the merged checkpoint", f"{plan['checkpoint_tensors']:,}")
     table.add_row("audio tokens per 30 s", f"{plan['audio_tokens_per_30s']:,} ({plan['ms_per_audio_token']:g} ms each)")
     table.add_row("positions per example", f"{plan['positions_per_example']:,g} (longest {plan['longest_example_positions']:,})")
+    if plan["picture_tokens_per_example"]:
+        table.add_row("picture tokens per example", f"{plan['picture_tokens_per_example']:,g}")
     table.add_row("examples per step", f"{plan['rows_per_step']:,g} of {plan['audio_s_per_example']:g} s")
     if plan["steps"] is not None:
         table.add_row("steps", f"{plan['steps']:,}")
     if plan["rows_left_out"]:
-        table.add_row("rows left out", f"{plan['rows_left_out']:,} (unreadable, without an answer, or longer than 30 s)")
+        blind = "" if plan["has_eyes"] else ", or with pictures for a model without eyes"
+        table.add_row("rows left out", f"{plan['rows_left_out']:,} (unreadable, without an answer, longer than 30 s{blind})")
     table.caption = plan["workload"]
     table.caption_justify = "left"
     return table

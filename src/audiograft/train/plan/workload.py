@@ -12,12 +12,14 @@ import soundfile
 from audiograft.audio import load_audio
 from audiograft.data.prompts import drawn
 from audiograft.train.batching import mixed, partition
+from audiograft.train.pictures import has_pictures
 from audiograft.train.plan.anatomy import Anatomy
+from audiograft.train.plan.eyes import Eyes
 from audiograft.train.plan.flops import Example
 from audiograft.train.plan.memory import Batch
 from audiograft.train.recipe import Recipe
 from audiograft.train.rows import read_samples
-from audiograft.types import SAMPLE_RATE_HZ, WINDOW_SAMPLES, AudioError, ConfigError, DataError, Sample
+from audiograft.types import SAMPLE_RATE_HZ, WINDOW_SAMPLES, ConfigError, DataError, MediaError, Sample
 
 ASSUMED_CLIP_S = 10.0
 ASSUMED_TOKENS_PER_S = 3.3
@@ -84,19 +86,22 @@ def _assumed(anatomy: Anatomy, clip_s: float, prompt_tokens: int) -> Example:
     return _example(anatomy, [n_samples], False, prompt_tokens, response)
 
 
-def _example(anatomy: Anatomy, n_samples: Sequence[int], padded: bool, prompt_tokens: int, response_tokens: int) -> Example:
+def _example(anatomy: Anatomy, n_samples: Sequence[int], padded: bool, prompt_tokens: int, response_tokens: int, picture_tokens: int = 0) -> Example:
     frames = tuple(anatomy.feature_frames(n, padded) for n in n_samples)
     tokens = sum(map(anatomy.front_end.audio_tokens, frames))
-    return Example(frames, tokens, prompt_tokens, response_tokens, sum(n_samples) / SAMPLE_RATE_HZ)
+    return Example(frames, tokens, prompt_tokens, response_tokens, sum(n_samples) / SAMPLE_RATE_HZ, picture_tokens)
 
 
-def read(anatomy: Anatomy, recipe: Recipe, manifests: Sequence[tuple[str, float]], on_row: Callable[[], None] = lambda: None) -> Workload:
-    """Rows of manifests, in batches as training makes them. Tokens are estimated from characters, since the tokenizer may not be here.
+def read(
+    anatomy: Anatomy, recipe: Recipe, manifests: Sequence[tuple[str, float]], eyes: Eyes | None, on_row: Callable[[], None] = lambda: None
+) -> Workload:
+    """Rows of manifests, in batches as training makes them. Tokens of text are estimated from characters, since the tokenizer may not be here.
 
     Args:
         anatomy: of the model.
         recipe: of the stage.
         manifests: files or folders, and the weight of each.
+        eyes: of the model; rows with pictures are left out where it has none.
         on_row: called after each row.
 
     Raises:
@@ -105,17 +110,17 @@ def read(anatomy: Anatomy, recipe: Recipe, manifests: Sequence[tuple[str, float]
     """
     examples: list[Example] = []
     manifest_of: list[int] = []
-    n_left_out = n_seen = 0
+    n_left_out = n_images = n_videos = 0
     for number, (manifest, _) in enumerate(manifests):
         for sample in read_samples([manifest], recipe.prompt, allow_outside=recipe.data.allow_outside, detection=recipe.detection):
-            lengths = _lengths(sample)
-            if lengths is not None and sample.target is not None:
-                padded = drawn(recipe.seed, sample.id) < recipe.pad_to_window_share
-                examples.append(_example(anatomy, lengths, padded, _prompt_tokens(sample), 1 + _tokens(sample.target)))
-                manifest_of.append(number)
-            else:
+            example = _measured(anatomy, recipe, sample, eyes)
+            if example is None:
                 n_left_out += 1
-            n_seen += bool(sample.images or sample.videos)
+            else:
+                examples.append(example)
+                manifest_of.append(number)
+                n_images += bool(sample.images)
+                n_videos += bool(sample.videos)
             on_row()
     examples = [examples[row] for row in mixed(np.array(manifest_of), [weight for _, weight in manifests], recipe.seed)]
     if not examples:
@@ -125,7 +130,7 @@ def read(anatomy: Anatomy, recipe: Recipe, manifests: Sequence[tuple[str, float]
     batches = partition([example.positions for example in examples], recipe.tokens_per_batch, recipe.seed)
     steps_per_epoch = math.ceil(len(batches) / recipe.gradient_accumulation_steps)
     steps = recipe.max_steps or math.ceil(steps_per_epoch * recipe.epochs)
-    uncounted = f"; the pictures of {n_seen} rows are not counted" if n_seen else ""
+    uncounted = "" if eyes is None else eyes.told(n_images, n_videos)
     names = ", ".join(name for name, _ in manifests)
     source = f"{names}: {len(examples)} rows; tokens of text are estimated, {_CHARACTERS_PER_TOKEN} characters each{uncounted}"
     return Workload(examples, _largest(anatomy, examples, batches), len(examples) / steps_per_epoch, steps, n_left_out, source)
@@ -147,17 +152,25 @@ def _largest(anatomy: Anatomy, examples: Sequence[Example], batches: Sequence[Se
     return Batch(*largest)
 
 
-def _lengths(sample: Sample) -> list[int] | None:
-    """Samples of each clip of a row; None where one can't be used."""
-    seconds: list[float] = []
-    try:
-        for clip in sample.clips:
-            stated = sample.duration_s if len(sample.clips) == 1 else None
-            seconds.append(_duration_s(clip) if stated is None else stated)
-    except AudioError:
+def _measured(anatomy: Anatomy, recipe: Recipe, sample: Sample, eyes: Eyes | None) -> Example | None:
+    """A row's lengths; None where training would leave it out."""
+    if sample.target is None or (eyes is None and has_pictures(sample)):
         return None
-    lengths = [round(length * SAMPLE_RATE_HZ) for length in seconds]
-    return lengths if all(1 <= length <= WINDOW_SAMPLES for length in lengths) else None
+    try:
+        lengths = _lengths(sample)
+        picture_tokens = 0 if eyes is None else eyes.positions(sample)
+    except MediaError:
+        return None
+    if not all(1 <= length <= WINDOW_SAMPLES for length in lengths):
+        return None
+    padded = drawn(recipe.seed, sample.id) < recipe.pad_to_window_share
+    return _example(anatomy, lengths, padded, _prompt_tokens(sample), 1 + _tokens(sample.target), picture_tokens)
+
+
+def _lengths(sample: Sample) -> list[int]:
+    """Samples of each clip of a row. Raises AudioError where one can't be read."""
+    stated = sample.duration_s if len(sample.clips) == 1 else None
+    return [round((_duration_s(clip) if stated is None else stated) * SAMPLE_RATE_HZ) for clip in sample.clips]
 
 
 def _duration_s(clip: str) -> float:
