@@ -38,6 +38,19 @@ PROMISED = {
         "error: ../runs/notebooks/recording/notes.mp3: not audio",
         "error: ../runs/notebooks/recording/never-recorded.m4a: no such file",
     ],
+    "04_ears_beside_eyes": [
+        "8.9 million parameters",
+        "circles:  three                right: three",
+        "place:    middle               right: middle",
+        "size:     large                right: large",
+        "place.wav, second picture: top left",
+        "torch.equal:     True",
+        "28 layers merged, the gate was given up: True",
+        "gated:  equal bit for bit in 40 of 40 questions, KL divergence 0.0000 nats",
+        "merged: equal bit for bit in  0 of 40 questions",
+        "1 shape:  60 of 60 right",
+        "image/png",
+    ],
 }
 """What a reader is to see, in the stored outputs and in those of any other run."""
 
