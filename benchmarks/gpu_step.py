@@ -54,6 +54,7 @@ from audiograft.train.plan.backbones import find_config
 from audiograft.train.plan.flops import Example, example_flops
 from audiograft.train.plan.gpus import GPUS
 from audiograft.train.recipe import Recipe, load_recipe
+from audiograft.train.setup import checkpoint_options
 from audiograft.train.stages import checkpointed_layers, frozen_parts, prepare_stage
 from audiograft.types import SAMPLE_RATE_HZ, AudiograftError
 
@@ -277,7 +278,7 @@ def train_case(name: str, setting: Setting) -> dict[str, Any]:
     for part in frozen_parts(model):
         part.eval()
     if recipe.gradient_checkpointing:
-        model.language_model.activation_checkpointing_enable({"use_reentrant": False})
+        model.language_model.activation_checkpointing_enable(checkpoint_options(model, recipe))
         for layer in checkpointed_layers(model):
             # They compute again in training mode alone, as GraftTrainer knows.
             layer.training = True

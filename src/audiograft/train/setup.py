@@ -248,7 +248,7 @@ def prepare(start: Start, recipe: Recipe, console: Console) -> ParameterCounts:
         key = "gradient_checkpointing" if recipe.gradient_checkpointing else "compile"
         raise ConfigError(f"{key}: {type(model.language_model).__name__} has no decoder layers that support it: take it out")
     if recipe.gradient_checkpointing:
-        model.language_model.activation_checkpointing_enable(_checkpoint_options(model, recipe))
+        model.language_model.activation_checkpointing_enable(checkpoint_options(model, recipe))
     if recipe.compile:
         for layer in layers:
             layer.compile()
@@ -257,7 +257,7 @@ def prepare(start: Start, recipe: Recipe, console: Console) -> ParameterCounts:
     return counts
 
 
-def _checkpoint_options(model: Any, recipe: Recipe) -> dict[str, Any]:
+def checkpoint_options(model: Any, recipe: Recipe) -> dict[str, Any]:
     """For `torch.utils.checkpoint`; compiled layers take the rows of a gate as an input of theirs, and their compiler takes no functions."""
     options: dict[str, Any] = {"use_reentrant": False}
     if gate_of(model) == "audio" and not recipe.compile:
