@@ -202,7 +202,7 @@ def measure(model: str | Path, manifest: Path, out: Path) -> list[Prediction]:
     """Detect the clips of a manifest; the predictions are kept in `out` and read from there."""
     samples = read_manifest(manifest, allow_outside=True)
     heard = {sample.id: sample.clips for sample in samples}
-    named: dict[str, str | list[str] | None] = {sample.id: sample.clips[0] for sample in samples}
+    named = {sample.id: {"audio": sample.clips[0]} for sample in samples}
     blocks = detect(load(model), samples, heard, named, QUESTION, Options(batch_size=_BATCH))
     out.mkdir(parents=True, exist_ok=True)
     write_manifest(out / "predictions.jsonl", [row.as_row() for block in blocks for row in block])

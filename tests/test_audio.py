@@ -518,6 +518,15 @@ def test_a_folder_without_audio(folder: Path) -> None:
         find_audio(["b.wav", "empty"])
 
 
+@pytest.mark.parametrize("address", ["https://example.org/a.wav", "s3://calls/*.wav", "https://example.org/a.wav?x=[1]"])
+def test_an_address_is_called_one(folder: Path, address: str) -> None:
+    for use in (find_audio, lambda paths: load_audio(paths[1])):
+        with pytest.raises(AudioError) as error:
+            use(["b.wav", address])
+        assert str(error.value) == f"{address} is an address, and addresses are never fetched: download it first, and name the file"
+        assert error.value.kind == "missing"
+
+
 @pytest.mark.parametrize("pattern", ["*.ogg", "*.txt"])
 def test_a_glob_without_audio(folder: Path, pattern: str) -> None:
     with pytest.raises(AudioError, match="matches no audio file"):

@@ -27,6 +27,7 @@ def blocks(language: str, page: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
+BRING_YOUR_OWN, SEEING = (ROOT / "docs" / "bring-your-own.md").read_text(encoding="utf-8").split("## Ears for a model that sees\n")
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
 
 
@@ -63,7 +64,7 @@ def test_the_commands_run_in_their_order(workplace: Path) -> None:
 
 def test_the_walk_through_of_bring_your_own_runs_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's own commands, with random parts in place of the names in its first block, and few steps."""
-    named, *steps = blocks("bash", (ROOT / "docs" / "bring-your-own.md").read_text(encoding="utf-8"))
+    named, *steps = blocks("bash", BRING_YOUR_OWN)
     assert named.startswith("export ENCODER=")
     clips = shutil.copytree(ROOT / "tests" / "data" / "clips", tmp_path / "clips")  # `evaluate` leaves traces beside the manifest
     values = {
@@ -89,6 +90,50 @@ def test_the_walk_through_of_bring_your_own_runs_at_tiny_size(tmp_path: Path, mo
     assert (tmp_path / "runs/mine/align/projector.safetensors").exists()
     assert (tmp_path / "runs/mine/finetune/lora-language_model/adapter_model.safetensors").exists()
     assert len((tmp_path / "runs/mine/results/predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 20
+
+
+@pytest.mark.needs_engines
+def test_the_road_of_a_model_that_sees_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Graft, align, gated finetune, a question and the retention that the page shows, with less training."""
+    for name in ("examples", "recipes"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    few = {
+        "max_steps": 1,
+        "tokens_per_batch": 1024,
+        "data.validation_clips": 8,
+        "deafness.clips": 8,
+        "deafness.permutations": 100,
+        "precision": "fp32",
+    }
+    less = [word for key, value in few.items() for word in ("--set", f"{key}={value}")]
+    printed = []
+    for line in "".join(blocks("bash", SEEING)).replace("\\\n", " ").splitlines():
+        arguments = shlex.split(line)[1:]
+        trains = arguments[0] == "train"
+        code = main([*arguments, *(less if trains else [])])
+        # Whether so few steps teach it to listen is left to chance.
+        assert code in ((0, 1) if trains else (0,)), line
+        printed.append(capsys.readouterr().out)
+    *_, written, _, kept = printed
+    assert f"`{written.strip()}`" in SEEING
+    [shown] = blocks("text", SEEING)
+    assert shown in kept
+
+
+@pytest.mark.parametrize("page", ["pictures.md", "what-grafting-does.md"])
+def test_the_output_that_a_page_shows_is_the_commands_own(
+    page: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    [commands], [shown] = blocks("bash", text), blocks("text", text)
+    monkeypatch.chdir(workplace)
+    for command in commands.splitlines():
+        assert main(shlex.split(command)[1:]) == 0, command
+    assert shown in capsys.readouterr().out
+    for code in blocks("python", text):
+        exec(compile(code, page, "exec"), {})
+        assert capsys.readouterr().out == "".join(shown.splitlines(keepends=True)[:2])
 
 
 def test_the_python_example_prints_what_the_readme_says(workplace: Path) -> None:

@@ -20,7 +20,7 @@ import soundfile
 from PIL import Image
 
 from audiograft import images
-from audiograft.images import Video, load_image, load_video
+from audiograft.images import Video, check_video, load_image, load_video, media_name
 from audiograft.types import ImageError
 
 RED, BLUE = (250, 10, 10), (10, 10, 250)
@@ -191,24 +191,43 @@ def test_a_giant_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch
         load_image(content)
 
 
-@pytest.mark.parametrize("load", [load_image, load_video])
+@pytest.mark.parametrize("load", [load_image, load_video, images.image_size, check_video])
 def test_what_can_not_be_opened_is_one_line(tmp_path: Path, load: Callable[[Any], Any]) -> None:
     for source, said, kind in (
         (tmp_path / "none.png", "no such file: check the path", "missing"),
         (tmp_path, "is a folder: name a file in it", "unreadable"),
+        ("https://example.org/a.png", "^https://example.org/a.png is an address, and addresses are never fetched: download it first", "missing"),
         ("a\0b", "can't be opened", "unreadable"),
     ):
         with pytest.raises(ImageError, match=said) as error:
             load(source)
         assert error.value.kind == kind
-    with pytest.raises(ImageError, match="ndarray is no .*: give a path or the bytes of a file"):
+    with pytest.raises(ImageError, match="ndarray is no .*: give a path, the bytes of a file, or a binary file"):
         load(np.zeros((4, 4, 3), dtype=np.uint8))
+    (tmp_path / "a.txt").write_text("x")
+    with (tmp_path / "a.txt").open() as file, pytest.raises(ImageError, match="a.txt: opened as text: open it in binary mode, 'rb'"):
+        load(file)
 
 
 def test_an_image_without_pixels_is_one_line() -> None:
     with pytest.raises(ImageError, match=r"<image>: has no pixels \(0 x 5\)") as error:
         load_image(Image.new("RGB", (0, 5)))
     assert error.value.kind == "empty"
+
+
+def test_open_binary_files_are_read_from_their_start_and_stay_open(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(halves()))
+    for path, load in ((tmp_path / "a.png", load_image), (film(tmp_path / "a.mkv", [200] * 5), load_video)):
+        with path.open("rb") as file:
+            assert media_name(file) == str(path)
+            file.seek(9)
+            first, again = load(file), load(file)
+            assert not file.closed
+        assert np.array_equal(*(np.asarray(seen.frames if isinstance(seen, Video) else seen) for seen in (first, again)))
+    assert load_image(io.BytesIO(encoded(halves()))).tobytes() == halves().tobytes()
+    assert media_name(io.BytesIO()) == "<file>"
+    with pytest.raises(ImageError, match=r"<file>: is empty \(0 bytes\)"):
+        load_image(io.BytesIO())
 
 
 def shades_of(video: Video) -> list[int]:
@@ -306,6 +325,22 @@ def test_a_bad_video_is_one_line_that_names_it(tmp_path: Path, case: str) -> Non
         load_video(path)
     assert str(error.value).startswith(f"{path}: {said}")
     assert "\n" not in str(error.value)
+
+
+def test_the_header_of_a_video_is_checked_without_decoding_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_frame_times", lambda *arguments: pytest.fail("all of it was read"))
+    check_video(film(tmp_path / "a.mkv", [10, 20]))
+    for content, said in (
+        (wav(), "is sound without pictures: give it as a clip"),
+        (encoded(halves()), "is an image: give it as an image"),
+        (b"# no video\n" * 20, "not a video, or damaged"),
+        (b"", "is empty"),
+    ):
+        with pytest.raises(ImageError, match=said):
+            check_video(content)
+    monkeypatch.setattr(images, "MAX_PIXELS", 300)
+    with pytest.raises(ImageError, match="32 x 16 is 0 megapixels"):
+        check_video(tmp_path / "a.mkv")
 
 
 def test_importing_it_decodes_nothing() -> None:

@@ -2,15 +2,69 @@
 
 from __future__ import annotations
 
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from audiograft.types import MediaError
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _HEAD_BYTES = 12
 """So many from the start tell an image."""
 _IMAGE_MAGIC = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 _HEIF_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF"}
+
+
+def is_address(path: str) -> bool:
+    """Whether it is an address, such as https://example.org/a.wav, and no path."""
+    return _ADDRESS.match(path) is not None
+
+
+def address_error(address: str) -> str:
+    """What is wrong with an address in the place of a path."""
+    return f"{address} is an address, and addresses are never fetched: download it first, and name the file"
+
+
+def file_name(source: str | Path | bytes | BinaryIO) -> str:
+    """A file as the caller named it; `<bytes>` or `<file>` where it has no name."""
+    if isinstance(source, bytes):
+        return "<bytes>"
+    if isinstance(source, str | Path):
+        return str(source)
+    name = getattr(source, "name", None)  # a number for a file without a path
+    return name if isinstance(name, str) else "<file>"
+
+
+@contextmanager
+def opened(source: str | Path | bytes | BinaryIO, error: type[MediaError], refusal: str, buffering: int = -1) -> Iterator[BinaryIO]:
+    """The source as a binary file that can seek, at its start. A caller's file stays open.
+
+    Args:
+        source: a path, the bytes of a file, or an open binary file.
+        error: what is raised, by what the file should hold.
+        refusal: its message for what is none of these.
+        buffering: of a path, as for `open`.
+
+    Raises:
+        MediaError: of the kind `error`, as in `open_file`, or for a file that is open as text.
+    """
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+    elif isinstance(source, str | Path):
+        with open_file(source, str(source), error, buffering) as file:
+            yield file if file.seekable() else io.BytesIO(file.read())
+    elif not hasattr(source, "read"):
+        raise error(refusal)
+    elif isinstance(source, io.TextIOBase):
+        raise error(f"{file_name(source)}: opened as text: open it in binary mode, 'rb'")
+    elif source.seekable():
+        source.seek(0)
+        yield source
+    else:
+        yield io.BytesIO(source.read())
 
 
 def open_file(path: str | Path, name: str, error: type[MediaError], buffering: int = -1) -> BinaryIO:
@@ -28,6 +82,8 @@ def open_file(path: str | Path, name: str, error: type[MediaError], buffering: i
     try:
         return open(path, "rb", buffering=buffering)
     except FileNotFoundError:
+        if is_address(str(path)):
+            raise error(address_error(name), kind="missing") from None
         raise error(f"{name}: no such file: check the path", kind="missing") from None
     except IsADirectoryError:
         raise error(f"{name}: is a folder: name a file in it") from None

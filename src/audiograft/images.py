@@ -6,7 +6,6 @@ of all of them.
 
 from __future__ import annotations
 
-import io
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from audiograft.files import image_format, open_file
+from audiograft.files import file_name, image_format, opened
 from audiograft.types import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-    ImageInput = str | Path | bytes | Image.Image
-    """A path, the bytes of a file, or an image that is open already."""
-    VideoInput = str | Path | bytes
-    """A path, or the bytes of a file."""
+    ImageInput = str | Path | bytes | BinaryIO | Image.Image
+    """A path, the bytes of a file, an open binary file (read from its start), or an image that is open already."""
+    VideoInput = str | Path | bytes | BinaryIO
+    """A path, the bytes of a file, or an open binary file."""
 
 MAX_PIXELS = 64_000_000
 """Of an image, or a frame: more than any camera that people carry, and 200 MB in memory."""
@@ -59,7 +58,7 @@ class Video:
     Attributes:
         frames: (n, height, width, 3) uint8, RGB; at least one.
         fps: how many of them make a second.
-        name: the video as the caller named it; `<bytes>` where it has no name.
+        name: the video as the caller named it; `<bytes>` or `<file>` where it has no name.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -74,22 +73,23 @@ def load_image(source: ImageInput) -> Image.Image:
         ConfigError: Pillow is not installed.
         ImageError: missing, unreadable, no picture, cut off, without pixels, or of more than 64 megapixels.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ConfigError("images need Pillow: pip install 'audiograft[vision]'") from error
+    _check_pillow()
+    from PIL import Image
+
     if isinstance(source, Image.Image):
         return _as_seen(source, "<image>")
     with _open_image(source) as image:
         return _as_seen(image, media_name(source))
 
 
-def image_size(source: str | Path | bytes) -> tuple[int, int]:
+def image_size(source: str | Path | bytes | BinaryIO) -> tuple[int, int]:
     """(width, height) that `load_image` would give, by the file's header: no pixel is decoded.
 
     Raises:
+        ConfigError: Pillow is not installed.
         ImageError: as in `load_image`, as far as the header shows it.
     """
+    _check_pillow()
     with _open_image(source) as image:
         width, height = image.size
         _checked(width, height, media_name(source))
@@ -101,8 +101,15 @@ def image_size(source: str | Path | bytes) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
+def _check_pillow() -> None:
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("images need Pillow: pip install 'audiograft[vision]'") from error
+
+
 @contextmanager
-def _open_image(source: str | Path | bytes) -> Iterator[Image.Image]:
+def _open_image(source: str | Path | bytes | BinaryIO) -> Iterator[Image.Image]:
     """The image with its header read. Raises ImageError as `load_image` does."""
     from PIL import Image, UnidentifiedImageError
 
@@ -139,50 +146,73 @@ def load_video(source: VideoInput, fps: float = VIDEO_FPS, max_frames: int = MAX
     import av
 
     name = media_name(source)
+    with _open_video(source, name) as file:
+        times, end = _frame_times(file, name)
+        file.seek(0)
+        with av.open(file, "r", options={"format_whitelist": _VIDEO_FORMATS}, metadata_errors="ignore") as container:
+            stream = _pictures(container, name)
+            limit = min(max_frames, max(1, _MAX_VIDEO_PIXELS // _checked(stream.width, stream.height, name)))
+            wanted = _wanted(times, end, fps, limit)
+            frames = _decode(container, stream, set(wanted), name)
+    if frames is None:
+        raise _no_frames(name)
+    return Video(frames, float(len(wanted) / (end - times[0])) if end > times[0] else fps, name)
+
+
+def check_video(source: VideoInput) -> None:
+    """Refuse what `load_video` would, as far as the header shows it: no frame is decoded.
+
+    Raises:
+        ImageError: as in `load_video`.
+    """
+    name = media_name(source)
+    with _open_video(source, name) as file, _open_any(file) as container:
+        stream = _pictures(container, name)
+        _checked(stream.width, stream.height, name)
+
+
+@contextmanager
+def _open_video(source: VideoInput, name: str) -> Iterator[BinaryIO]:
+    """The source as a file; what FFmpeg says while it is read becomes an ImageError."""
+    import av
+
     with _opened(source, name, "video") as file:
         try:
-            times, end = _frame_times(file, name)
-            file.seek(0)
-            with av.open(file, "r", options={"format_whitelist": _VIDEO_FORMATS}, metadata_errors="ignore") as container:
-                stream = _pictures(container, name)
-                limit = min(max_frames, max(1, _MAX_VIDEO_PIXELS // _checked(stream.width, stream.height, name)))
-                wanted = _wanted(times, end, fps, limit)
-                frames = _decode(container, stream, set(wanted), name)
+            yield file
         except av.error.EOFError:
-            frames = None
+            raise _no_frames(name) from None
         except av.FFmpegError:
             said = "not a video, or damaged: give MP4, WebM, MKV, MOV, AVI or GIF"
             if _is_image(file):
                 said = "is an image: give it as an image, with --image or images="
             raise ImageError(f"{name}: {said}") from None
-    if frames is None:
-        raise ImageError(f"{name}: holds no frames: record or export it again", kind="empty")
-    return Video(frames, float(len(wanted) / (end - times[0])) if end > times[0] else fps, name)
+
+
+def _open_any(file: BinaryIO) -> av.container.InputContainer:
+    """A container of pictures or of sound, which is to be told from what is damaged."""
+    import av
+
+    return av.open(file, "r", options={"format_whitelist": f"{_VIDEO_FORMATS},{_SOUND_FORMATS}"}, metadata_errors="ignore")
+
+
+def _no_frames(name: str) -> ImageError:
+    return ImageError(f"{name}: holds no frames: record or export it again", kind="empty")
 
 
 def media_name(source: Any) -> str:
     """An image or video as the caller named it, for errors and results."""
-    if isinstance(source, str | Path):
-        return str(source)
-    return "<bytes>" if isinstance(source, bytes) else "<image>"
+    return file_name(source) if isinstance(source, str | Path | bytes) or hasattr(source, "read") else "<image>"
 
 
-def _opened(source: str | Path | bytes, name: str, kind: str) -> BinaryIO:
-    """The source as a binary file at its start."""
-    if isinstance(source, bytes):
-        file: BinaryIO = io.BytesIO(source)
-    elif isinstance(source, str | Path):
-        file = open_file(source, name, ImageError)
-        if not file.seekable():
-            with file:
-                file = io.BytesIO(file.read())
-    else:
-        raise ImageError(f"{type(source).__name__} is no {kind}: give a path or the bytes of a file")
-    if not file.read(1):
-        file.close()
-        raise ImageError(f"{name}: is empty (0 bytes): make or copy it again", kind="empty")
-    file.seek(0)
-    return file
+@contextmanager
+def _opened(source: str | Path | bytes | BinaryIO, name: str, kind: str) -> Iterator[BinaryIO]:
+    """The source as a binary file at its start, which is not its end."""
+    refusal = f"{type(source).__name__} is no {kind}: give a path, the bytes of a file, or a binary file"
+    with opened(source, ImageError, refusal) as file:
+        if not file.read(1):
+            raise ImageError(f"{name}: is empty (0 bytes): make or copy it again", kind="empty")
+        file.seek(0)
+        yield file
 
 
 def _checked(width: int, height: int, name: str) -> int:
@@ -224,7 +254,7 @@ def _what_else(file: BinaryIO) -> str:
     if (kind := image_format(file)) in _UNREAD:
         return f"is an image of a kind that is not read here ({kind}), or damaged: save it as JPEG or PNG"
     try:
-        with av.open(file, "r", options={"format_whitelist": f"{_VIDEO_FORMATS},{_SOUND_FORMATS}"}, metadata_errors="ignore") as container:
+        with _open_any(file) as container:
             stream = _picture_stream(container)
             if stream is not None and next(container.decode(stream), None) is not None:
                 return "is a video, no image: give it as a video, with --video or videos="
@@ -265,15 +295,13 @@ def _pictures(container: av.container.InputContainer, name: str) -> av.VideoStre
 
 def _frame_times(file: BinaryIO, name: str) -> tuple[list[Fraction], Fraction]:
     """When each frame is shown and when the last one ends, in seconds, from the packets alone: nothing is decoded."""
-    import av
-
-    with av.open(file, "r", options={"format_whitelist": f"{_VIDEO_FORMATS},{_SOUND_FORMATS}"}, metadata_errors="ignore") as container:
+    with _open_any(file) as container:
         stream = _pictures(container, name)
         # Not the packets themselves, which are all of the file.
         packets = [(packet.pts, packet.duration) for packet in container.demux(stream) if packet.size]
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         if not packets:
-            raise ImageError(f"{name}: holds no frames: record or export it again", kind="empty")
+            raise _no_frames(name)
         known = sorted((pts, duration or 0) for pts, duration in packets if pts is not None)
         if len(known) < len(packets) or stream.time_base is None:
             return [number / rate for number in range(len(packets))], len(packets) / rate

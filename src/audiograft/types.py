@@ -120,7 +120,7 @@ class Rejection:
 
     Attributes:
         id: of the row; where it has none, its place, as file and line.
-        audio: its first clip as it was named, or its id where it has none.
+        audio: its first clip as it was named; its id where it has none, or where its pictures are at fault.
         reason: one line that names the mend.
         kind: the short name under which rejections are counted, such as `missing`, `unreadable` or `duration`.
     """

@@ -254,10 +254,26 @@ def test_a_picture_and_the_clip_that_asks_about_it(seeing: Engine, capsys: pytes
 def test_each_clip_is_asked_beside_the_same_picture(seeing: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     alone = [seeing.ask(name, images="scene.png", max_new_tokens=8).text for name in ("a.wav", "b.wav")]
     assert run(capsys, "a.wav", "b.wav", "--each", "--image", "scene.png") == f"a.wav: {alone[0]}\nb.wav: {alone[1]}\n"
-    assert main(["ask", "a.wav", "b.wav", "--each", "--image", "none.png"]) == 1
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.count("none.png: no such file: check the path") == 2
+
+
+def test_pictures_are_looked_at_before_a_model_is_loaded(engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(Engine, "load", lambda *args, **kwargs: pytest.fail("the model was loaded"))
+    builders.picture(200).save("scene.png")
+    Path("empty.png").touch()
+    address = "https://example.org/a.png"
+    words = ["--image", "none.png", "--image", "scene.png", "--image", "empty.png", "--image", address, "--video", "scene.png"]
+    for way in (["--prompt", "What?"], ["a.wav", "b.wav", "--each"], ["--chat"]):
+        assert main(["ask", *words, *way]) == 1
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.splitlines() == [
+            "error: none.png: no such file: check the path",
+            "error: empty.png: is empty (0 bytes): make or copy it again",
+            f"error: {address} is an address, and addresses are never fetched: download it first, and name the file",
+            "error: scene.png: is an image: give it as an image, with --image or images=",
+        ]
+    assert main(["ask", "https://example.org/a.wav", "--prompt", "Who?"]) == 1
+    assert capsys.readouterr().err.startswith("error: https://example.org/a.wav is an address, ")
 
 
 def test_a_conversation_goes_on_about_a_picture(seeing: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,7 @@ def test_an_interval_without_0_says_why_it_is_no_basis_where_nothing_is_claimed(
     assert main(["compare", *map(str, paths)]) == 0
     printed = capsys.readouterr().out
     assert " points (no basis for a claim: 5 speakers are too few)" in printed
+    assert re.search(r"clips to detect 1 point +│ about [\d,]+ clips of [\d,]+ speakers \(80 % power\)", printed)
     assert "; at least 6 speakers are needed" in printed.splitlines()[-1]
     assert main(["compare", *map(str, paths), "--confidence", "0.9"]) == 0
     assert "no basis" not in capsys.readouterr().out

@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText
 
 from audiograft.cli import main
 from audiograft.data.manifest import read_manifest, write_manifest
+from audiograft.evaluate.folder import RunFolder
 from audiograft.evaluate.predictions import read_predictions
 from audiograft.evaluate.retention import retain
 from audiograft.evaluate.retention_figures import retention_figures
@@ -257,10 +258,11 @@ def test_a_broken_picture_fails_alone(models: Path, tmp_path: Path, capsys: pyte
     assert (found["all"]["rows"], found["all"]["bit_equal"]) == (N_ROWS - 2, N_ROWS - 2)
     assert [line for line in told.err.splitlines() if line.startswith("error: ")] == [f"error: {found['failed'][0]['error']}"] * 2
     assert "2.png" in found["failed"][0]["error"]
-    # The figures are there, so the folder is not taken by another run in silence.
-    assert main(["evaluate", *arguments]) == 2
-    assert capsys.readouterr().err.count("error: ") == 1
-    assert main(["evaluate", *arguments, "--overwrite"]) == 1
+    # Repeated, it says the same; the row is tried again where the folder is given up.
+    (tmp_path / "2.png").write_bytes((models / "2.png").read_bytes())
+    assert main(["evaluate", *arguments]) == 1
+    assert "failed: 2 rows, tried again with --overwrite" in " ".join(capsys.readouterr().out.split())
+    assert main(["evaluate", *arguments, "--overwrite"]) == 0
 
 
 def test_a_row_that_is_too_long_for_the_base_alone_fails_alone(models: Path, retained: Retained) -> None:
@@ -345,3 +347,76 @@ def test_the_tables_are_printed(models: Path, tmp_path: Path, capsys: pytest.Cap
     page = (tmp_path / "out/report.html").read_text()
     assert "What changed most" in page
     assert f"--retention {models / 'lm'}" in (tmp_path / "out/report.md").read_text()
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From the call on, no model can be opened."""
+
+    def refuse(*arguments: Any) -> Any:
+        raise AssertionError(f"{arguments} was opened")
+
+    def blind() -> None:
+        for name in ("open_base", "open_base_processor", "open_listener", "open_listener_processor"):
+            monkeypatch.setattr(f"audiograft.evaluate.retention.{name}", refuse)
+
+    return blind
+
+
+def test_repeated_it_is_scored_again_without_a_model(retained: Retained, tmp_path: Path, blind: Callable[[], None]) -> None:
+    found = retained("merged")
+    kept = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    (tmp_path / "out/report.md").unlink()
+    blind()
+    seen: list[int] = []
+    assert retained("merged", on_row=lambda: seen.append(1)) == json.loads(json.dumps(found))
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == kept
+    assert len(seen) == 2 * N_ROWS
+    assert list(retained("merged", slice_by=["question"])["slices"]["question"]) == ["colour", "count"]
+    for changes, differs in (
+        ({"model": "always"}, "model"),
+        ({"model": "merged", "base": "graft"}, "base"),
+        ({"model": "merged", "manifest": "text.jsonl"}, "manifest sha256"),
+        ({"model": "merged", "batch_size": 1}, "batch size"),
+    ):
+        with pytest.raises(DataError, match=rf"out: holds another run \(its {differs} differs\): choose another --out, or give it up with --over"):
+            retained(**changes)
+
+
+def test_a_report_leaves_a_retention_run_one(
+    retained: Retained, tmp_path: Path, blind: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    retained("merged", slice_by=["question"])
+    kept = {file.name: file.read_bytes() for file in out.iterdir()}
+    (out / "report.md").write_text("lost")
+    blind()
+    assert main(["report", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(out / name) for name in ("retention.json", "report.md", "report.html")]
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == kept
+    assert main(["report", str(out), "--slice-by", "kind"]) == 0
+    assert list(json.loads((out / "retention.json").read_text())["slices"]) == ["question", "kind"]
+    capsys.readouterr()
+    assert main(["report", str(out), "--normaliser", "none"]) == 2
+    assert capsys.readouterr().err == f"error: {out}: a run of evaluate --retention, on which --normaliser does nothing: leave it out\n"
+    for content in ("[]", "{", "{}"):
+        (out / "retention.json").write_text(content)
+        assert main(["report", str(out)]) == 2
+        assert capsys.readouterr().err.count("evaluate again, with --overwrite\n") == 1
+
+
+def test_figures_of_runs_of_two_kinds_never_lie_together(retained: Retained, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    write_manifest(out / "predictions.jsonl", [{"id": "a", "reference": "one", "hypothesis": "one"}])
+    (out / "metrics.json").write_text("{}")
+    with pytest.raises(DataError, match="out: holds a run: choose another --out"):
+        retained("graft")
+    (out / "verdicts.jsonl").touch()
+    with pytest.raises(DataError, match="holds verdicts about the predictions that would be replaced"):
+        retained("graft", overwrite=True)
+    (out / "verdicts.jsonl").unlink()
+    retained("graft", overwrite=True)
+    assert sorted(file.name for file in out.iterdir()) == ["predictions.jsonl", "report.html", "report.md", "retention.json", "run.json"]
+    RunFolder(out, {}, overwrite=True).start()
+    assert not (out / "retention.json").exists()

@@ -215,7 +215,7 @@ def test_a_model_without_eyes_says_so_before_any_file_is_read() -> None:
 
 @pytest.mark.skipif(is_torchvision_available(), reason="with torchvision there are videos")
 def test_what_videos_need_is_told_before_any_is_read(engine: Engine) -> None:
-    with pytest.raises(ConfigError, match="videos need torchvision: pip install torchvision"):
+    with pytest.raises(ConfigError, match="videos need the torchvision made for torch .*: pip install --no-deps 'torchvision=="):
         engine.ask(LOW, "x", videos="missing.mp4")
 
 

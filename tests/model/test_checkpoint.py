@@ -27,6 +27,9 @@ from transformers import (
 from audiograft.model import AudioGraftForConditionalGeneration, AudioGraftProcessor, assemble, audio_messages, graft, load_graft
 from audiograft.model.checkpoint import load_graft_processor
 from audiograft.model.configuration import PROJECTORS
+from audiograft.model.graft import graft_in_memory, graft_processor
+from audiograft.model.load import load_model, load_processor
+from audiograft.model.merge import merge_adapter
 from audiograft.types import AudiograftError, ConfigError
 
 
@@ -121,6 +124,45 @@ def test_a_mistyped_folder_is_not_only_taken_for_a_hub_id() -> None:
     with pytest.raises(ConfigError, match=r"can't load runs/graft: .* and there is no such folder here") as error:
         load_graft("runs/graft")
     assert "\n" not in str(error.value)
+
+
+def test_an_unfinished_training_run_is_called_one(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "training.traces").touch()
+    for opened in (
+        load_model,
+        load_processor,
+        lambda name: merge_adapter(name, tmp_path / "out"),
+        lambda name: graft("tiny-encoder", name, tmp_path),
+    ):
+        with pytest.raises(
+            ConfigError, match=f"^{run} is an unfinished training run, and holds no model yet: start the same `audiograft train` again$"
+        ):
+            opened(run)
+    (run / "checkpoint-5").mkdir()
+    with pytest.raises(ConfigError, match="again, which goes on from its last checkpoint$"):
+        load_model(run)
+    (run / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="can't load"):
+        load_model(run)
+
+
+def test_what_hears_already_is_not_grafted_again(tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for base in ({"graft": {"audio_encoder": "tiny-encoder", "language_model": "tiny-vl-lm"}}, {"model": "tiny-vl"}):
+        (adapter / "adapter.json").write_text(json.dumps({"base": base}))
+        mend = "name the language model tiny-vl-lm or the audio encoder tiny-encoder in its place"
+        with pytest.raises(ConfigError, match=f"^{adapter} is an audiograft adapter, which has ears already: {mend}$"):
+            graft("tiny-encoder", adapter, tmp_path / "out")
+    for damaged in ("{", "[]", "{}", '{"base": {"model": "nowhere"}}'):
+        (adapter / "adapter.json").write_text(damaged)
+        with pytest.raises(ConfigError, match="which has ears already: name what it was made of in its place$"):
+            graft(adapter, "tiny-lm", tmp_path / "out")
+    for opened in (graft_processor, graft_in_memory):
+        with pytest.raises(ConfigError, match="^tiny is a graft, which has ears already: name the language model that it was made of in its place$"):
+            opened("tiny-encoder", "tiny")
 
 
 def spoil_audio_config(folder: Path) -> None:

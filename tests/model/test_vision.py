@@ -19,6 +19,7 @@ from audiograft.images import Video
 from audiograft.messages import media_messages, place_media
 from audiograft.model import AudioGraftProcessor, graft, load_graft, vision
 from audiograft.model.positions import embeddings_give
+from audiograft.model.vision import check_takes_videos, refusal
 from audiograft.types import ConfigError, DataError, ImageError
 
 BRIGHT, DARK, WIDE = builders.picture(200), builders.picture(40, 28, 84), builders.picture(120, 112, 28)
@@ -352,9 +353,10 @@ def test_a_template_that_takes_lists_alone_gets_lists(folder: Path) -> None:
 
 
 def test_a_picture_that_the_processor_refuses_is_one_line(loaded: Any) -> None:
-    with pytest.raises(ImageError, match=r"the model's processor refuses a picture \(.*aspect ratio.*\): convert it") as error:
+    with pytest.raises(ImageError, match=r"the model's processor refuses a picture \(.*aspect ratio.*\): crop or pad it$") as error:
         loaded[1].prompt_inputs(media_messages("x", images=1), [], [Image.new("RGB", (3000, 2))])
     assert "\n" not in str(error.value)
+    assert str(refusal("a video", ValueError("no\n such  mode"))) == "the model's processor refuses a video (no such mode): convert it"
 
 
 def test_a_model_without_eyes_says_so() -> None:
@@ -380,10 +382,29 @@ VIDEO = Video(builders.np.zeros((2, 56, 56, 3), dtype="uint8"), 2.0, "v.mp4")
 @pytest.mark.skipif(is_torchvision_available(), reason="with torchvision there are videos")
 def test_videos_without_torchvision_are_one_line(loaded: Any) -> None:
     processor = loaded[1]
-    with pytest.raises(ConfigError, match="videos need torchvision: pip install torchvision"):
+    with pytest.raises(ConfigError, match="videos need the torchvision made for torch .*: pip install --no-deps 'torchvision=="):
         processor(["<|video_pad|>"], videos=[VIDEO])
-    with pytest.raises(ConfigError, match="pip install torchvision"):
+    with pytest.raises(ConfigError, match="pip install --no-deps"):
         processor.prompt_inputs(media_messages("x", videos=1), [], videos=[VIDEO])
+
+
+@pytest.mark.parametrize(
+    ("version", "command"),
+    [
+        ("2.13.0+cpu", "pip install --no-deps 'torchvision==0.28.*' --index-url https://download.pytorch.org/whl/cpu"),
+        ("2.13.0+cu130", "pip install --no-deps 'torchvision==0.28.*' --index-url https://download.pytorch.org/whl/cu130"),
+        ("2.6.1+rocm6.2.4", "pip install --no-deps 'torchvision==0.21.*' --index-url https://download.pytorch.org/whl/rocm6.2.4"),
+        ("2.13.0", "pip install --no-deps 'torchvision==0.28.*'"),
+        ("2.14.0a0+gitdeadbee", "pip install --no-deps 'torchvision==0.29.*'"),
+    ],
+)
+def test_the_torchvision_that_is_named_leaves_torch_as_it_is(loaded: Any, monkeypatch: pytest.MonkeyPatch, version: str, command: str) -> None:
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr(loaded[1].vision_processor, "video_processor", None, raising=False)
+    monkeypatch.setattr(type(loaded[1].vision_processor), "video_settings", {"size": 1}, raising=False)
+    with pytest.raises(ConfigError) as error:
+        check_takes_videos(loaded[1].vision_processor)
+    assert str(error.value) == f"videos need the torchvision made for torch {version}: {command}"
 
 
 def test_a_model_that_sees_no_videos_says_so(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:

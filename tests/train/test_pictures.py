@@ -33,7 +33,7 @@ from audiograft.train.plan.report import Options, plan_recipe
 from audiograft.train.plan.workload import read
 from audiograft.train.preview import draw_batch
 from audiograft.train.recipe import DataRecipe, Recipe
-from audiograft.train.rows import Row, Wording, index_rows, read_samples
+from audiograft.train.rows import Row, Wording, index_rows, read_samples, told
 from audiograft.train.sources import index_training_rows
 from audiograft.train.streaming import StreamedDataset
 from audiograft.train.validation import score
@@ -160,6 +160,27 @@ def test_rows_whose_pictures_cant_be_used_are_named_and_counted(eyes: Graft, man
     assert [(item.id, item.kind) for item in rejected] == [("seen", kind)]
     assert expected in rejected[0].reason
     assert "\n" not in rejected[0].reason
+
+
+def test_a_fault_of_a_picture_is_not_said_of_the_clip(eyes: Graft, manifest: Path) -> None:
+    picture = manifest.with_name("1.png")
+    for content, said in ((b"", "is empty"), (None, "the model's processor refuses a picture")):
+        if content is None:
+            builders.picture(140, 1200, 4).save(picture)
+        else:
+            picture.write_bytes(content)
+        _, rejected = index_rows(read_samples([str(manifest)]), eyes[1])
+        (both,) = [item for item in rejected if item.id == "both"]
+        assert told(both).startswith(f"both: {picture}: {said}")
+
+
+def test_a_fault_of_a_clip_names_it_once(eyes: Graft, manifest: Path) -> None:
+    _, rejected = index_rows(read_samples([str(manifest)]), eyes[1])
+    assert rejected == []
+    for clip in manifest.parent.glob("*.wav"):
+        clip.write_bytes(b"")
+    _, rejected = index_rows(read_samples([str(manifest)]), eyes[1])
+    assert [told(item).count(".wav") for item in rejected if item.id in ("heard", "both")] == [1, 1]
 
 
 def test_pictures_for_a_model_without_eyes_are_one_line_a_row(manifest: Path, graft: Any) -> None:

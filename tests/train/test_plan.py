@@ -441,6 +441,20 @@ class TestFolder:
         hours = [stage["gpus"][0]["gpu_hours"] for stage in (*plan["stages"], plan["total"])]
         assert hours[2] == pytest.approx(hours[0] + hours[1])
 
+    def test_overrides_of_one_stage_are_for_that_stage_of_a_folder(self, tiny: Tiny, tmp_path: Path) -> None:
+        finetune = tiny.write()
+        align = tmp_path / "align.yaml"
+        align.write_text(yaml.safe_dump(yaml.safe_load(finetune.read_text()) | {"stage": "align"}))
+        given = ["lora_gate=audio", "lora.rank=2", "train_projector=false", "max_steps=7"]
+        plan = plan_folder(tmp_path, given, OPTIONS)
+        assert plan["stages"] == [plan_recipe(align, ["max_steps=7"], OPTIONS), plan_recipe(finetune, given, OPTIONS)]
+        with pytest.raises(ConfigError, match="align.yaml: lora_gate is read by the stage finetune alone"):
+            plan_recipe(align, given[:1], OPTIONS)
+        finetune.unlink()
+        for override, said in (("lora_gate=audio", "lora_gate is read by"), ("lora.rank=2", "lora is read by"), ("train_projector=false", "nothing")):
+            with pytest.raises(ConfigError, match=said):
+                plan_folder(tmp_path, [override], OPTIONS)
+
     def test_a_folder_without_recipes(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="no recipe here"):
             plan_folder(tmp_path, (), OPTIONS)

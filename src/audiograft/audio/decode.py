@@ -16,7 +16,6 @@ import math
 import numbers
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -29,7 +28,7 @@ import soxr
 
 from audiograft.audio.ffmpeg import ffmpeg_blocks
 from audiograft.audio.samples import BLOCK_SAMPLES, Block, Waveform, cut_off, to_mono
-from audiograft.files import open_file
+from audiograft.files import file_name, opened
 from audiograft.types import SAMPLE_RATE_HZ, AudioError
 
 AudioInput = str | Path | bytes | BinaryIO | tuple[npt.NDArray[Any], int]
@@ -81,43 +80,16 @@ def load_audio(source: AudioInput) -> Clip:
     """
     if isinstance(source, tuple):
         return Clip("<array>", *_resample(_array_blocks(source), "<array>"))
-    name = _name(source)
-    with _opened(source, name) as file:
+    name = file_name(source)
+    refusal = f"{type(source).__name__} is no audio: give a path, bytes, a binary file or (array, rate)"
+    # Unbuffered, so that decoders can be given the descriptor, and no buffer believes to know where it stands.
+    with opened(source, AudioError, refusal, buffering=0) as file:
         return Clip(name, *_resample(_file_blocks(file, name), name))
 
 
 def is_silent(waveform: Waveform) -> bool:
     """True where no sample of (n_samples,) reaches half a step of 16-bit audio: nothing was recorded, so nothing can be heard."""
     return max(float(waveform.max()), -float(waveform.min())) < _SILENT_PEAK
-
-
-def _name(source: str | Path | bytes | BinaryIO) -> str:
-    if isinstance(source, bytes):
-        return "<bytes>"
-    if isinstance(source, str | Path):
-        return str(source)
-    name = getattr(source, "name", None)  # a number for a file without a path
-    return name if isinstance(name, str) else "<file>"
-
-
-@contextmanager
-def _opened(source: str | Path | bytes | BinaryIO, name: str) -> Iterator[BinaryIO]:
-    """The source as a binary file that can seek, at its start. A caller's file stays open."""
-    if isinstance(source, bytes):
-        yield io.BytesIO(source)
-    elif isinstance(source, str | Path):
-        # Unbuffered, so that decoders can be given the descriptor, and no buffer believes to know where it stands.
-        with open_file(source, name, AudioError, buffering=0) as file:
-            yield file if file.seekable() else io.BytesIO(file.read())
-    elif not hasattr(source, "read"):
-        raise AudioError(f"{type(source).__name__} is no audio: give a path, bytes, a binary file or (array, rate)")
-    elif isinstance(source, io.TextIOBase):
-        raise AudioError(f"{name}: opened as text: open it in binary mode, 'rb'")
-    elif source.seekable():
-        source.seek(0)
-        yield source
-    else:
-        yield io.BytesIO(source.read())
 
 
 def _resample(blocks: Iterable[Block], name: str) -> tuple[Waveform, float]:

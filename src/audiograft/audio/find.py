@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from audiograft.files import address_error, is_address
 from audiograft.types import AudioError
 
 AUDIO_SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".aiff", ".aif", ".wma", ".mka"))
@@ -20,7 +21,7 @@ def find_audio(paths: Iterable[str | Path]) -> list[Path]:
     for `AUDIO_SUFFIXES`; hidden files and folders are passed over.
 
     Raises:
-        AudioError: a folder or glob without audio, or a folder that can't be read.
+        AudioError: a folder or glob without audio, a folder that can't be read, or an address.
     """
     found: dict[str, Path] = {}
     for given in paths:
@@ -28,6 +29,8 @@ def find_audio(paths: Iterable[str | Path]) -> list[Path]:
             matches = _audio_in_folder(Path(given))
             if not matches:
                 raise AudioError(f"{given}: no audio in this folder: looked for {_suffix_list()}")
+        elif is_address(str(given)) and not os.path.exists(given):  # of which a path would drop a slash
+            raise AudioError(address_error(str(given)), kind="missing")
         elif glob.has_magic(str(given)) and not os.path.exists(given):
             matches = _audio_in_glob(str(given))
             if not matches:

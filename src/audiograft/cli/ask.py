@@ -22,6 +22,7 @@ from audiograft.cli.options import (
     TopPOption,
 )
 from audiograft.cli.terminal import print_error, progress, quiet_libraries
+from audiograft.images import check_video, image_size
 from audiograft.messages import Message, media_messages
 from audiograft.types import DEFAULT_WITH_EYES, Answer, DataError, MediaError
 
@@ -93,6 +94,8 @@ def ask(
     model = model or (DEFAULT_WITH_EYES if image or video else "tiny")
     if prompt:
         media_messages(prompt, clips=1 if each else len(clips), **pictures.counts)  # wrong markers are told before the model is loaded
+    if not pictures.look():  # nothing can be answered without them, and a model may take minutes to load
+        raise typer.Exit(1)
     told: list[Message] = [{"role": "system", "content": system}] if system else []
     if each:
         complete &= not clips or _ask_each(load_engine(model, device), clips, pictures, told, prompt, as_json, batch_size, decoding)
@@ -114,6 +117,18 @@ class _Pictures:
     def counts(self) -> dict[str, int]:
         """For `audiograft.messages`."""
         return {"images": len(self.images), "videos": len(self.videos)}
+
+    def look(self) -> bool:
+        """Read the headers and name what can't be used; whether all can."""
+        complete = True
+        for check, sources in ((image_size, self.images), (check_video, self.videos)):
+            for source in sources:
+                try:
+                    check(source)
+                except MediaError as error:
+                    print_error(str(error))
+                    complete = False
+        return complete
 
 
 def _ask_each(

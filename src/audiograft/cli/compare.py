@@ -94,7 +94,7 @@ def _comparison_table(row: dict[str, Any], base: str, confidence: float) -> Any:
     if row["adjusted_p"] != row["p_value"]:
         table.add_row("p, adjusted (Holm)", _p(row["adjusted_p"]))
     if row["needed_clips"] is not None:
-        speakers = "" if row["clustered_by"] == "clip" else f" of {row['needed_clusters']:,} {row['clustered_by']}s"
+        speakers = "" if row["clustered_by"] == "clip" else f" clips of {row['needed_clusters']:,} {row['clustered_by']}s"
         table.add_row("clips to detect 1 point", f"about {row['needed_clips']:,}{speakers} (80 % power)")
     return table
 

@@ -92,7 +92,7 @@ def evaluate(
     webrtc-vad and energy-vad can tell too; all others want a transcript. Every figure is computed from the
     predictions file, with a 95 % interval clustered by speaker. The last lines say what the data shares with what the model was trained on, and
     whether it may have chosen the checkpoint. Interrupted, the same command goes on; repeated, it scores again without opening the model.
-    With --retention it says instead what grafting and training changed where there is no audio.
+    With --retention it says instead what grafting and training changed where there is no audio; interrupted, it begins anew.
 
     Example: audiograft evaluate --model tiny --data corpus/test/manifest.jsonl --out runs/test
     """

@@ -30,7 +30,8 @@ def plan(
 ) -> None:
     """Say what a recipe costs: parameters, memory, FLOPs, hours.
 
-    Loads no weights and needs no network: the model is built of the real classes without its numbers. For a folder, all stages and their sum.
+    Loads no weights and needs no network: the model is built of the real classes without its numbers. For a folder, all stages and their sum;
+    --set of a key that finetune alone reads, such as lora.rank, is for that stage.
     Backbones that audiograft does not know by name are given as a folder that holds their config.json.
 
     Example: audiograft plan recipes/qwen2-vl-7b --data data/train.jsonl --gpu rtx4090

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -26,8 +27,8 @@ def report(
     """Write a run's report again; draw a training run's curves.
 
     A run of evaluate is scored again from its predictions, without the model: metrics.json, report.md and report.html are written anew. What no
-    option changes stays as it was. Another system's predictions need a folder of their own, as predictions.jsonl. Of a training run the curves of
-    its log are drawn.
+    option changes stays as it was. Another system's predictions need a folder of their own, as predictions.jsonl. A run of evaluate --retention
+    stays one: retention.json takes the place of metrics.json. Of a training run the curves of its log are drawn.
 
     With --out, runs of detectors on the same clips are put side by side on one page: accuracy, errors, conditions and speed, with exact tests
     against the first.
@@ -45,26 +46,37 @@ def report(
         return
     if common:
         raise typer.BadParameter("--common is for a page about several runs: name its folder with --out")
-    from audiograft.evaluate.folder import METRICS_NAME
-    from audiograft.evaluate.predictions import PREDICTIONS_NAME
-    from audiograft.evaluate.report import write_reports
-    from audiograft.evaluate.scoring import score_again
     from audiograft.inference.context import read_terms
-    from audiograft.types import DataError
 
     listed = read_terms(terms) if terms else None
     for path in paths:
-        if path.is_file():
-            mend = "name the folder" if path.name == PREDICTIONS_NAME else f"put this file into one as {PREDICTIONS_NAME}, and name the folder"
-            raise DataError(f"{path}: a report is of a folder: {mend}")
-        if any(path.glob(f"{PREDICTIONS_NAME}*")):  # also of a run that was interrupted, which is told how it goes on
-            score_again(path, normaliser, terms=listed, slice_by=slice_by or (), baseline=baseline)
-            written = [path / METRICS_NAME, *write_reports(path)]
-        else:
-            from audiograft.train.curves import draw_curves, is_training_run
-
-            if not is_training_run(path):
-                raise DataError(f"{path}: neither a run of evaluate ({PREDICTIONS_NAME}) nor of train (train.json): name the folder of one")
-            written = [draw_curves(path)]
-        for file in written:
+        for file in _write_again(path, normaliser, listed, slice_by or (), baseline):
             typer.echo(str(file))
+
+
+def _write_again(path: Path, normaliser: str | None, terms: Sequence[str] | None, slice_by: Sequence[str], baseline: Path | None) -> list[Path]:
+    """The files of one folder."""
+    from audiograft.evaluate.folder import METRICS_NAME, REPORT_NAMES, RETENTION_NAME
+    from audiograft.evaluate.predictions import PREDICTIONS_NAME
+    from audiograft.evaluate.report import write_reports
+    from audiograft.evaluate.retention_folder import is_retention, tell_again
+    from audiograft.evaluate.scoring import score_again
+    from audiograft.types import DataError
+
+    if path.is_file():
+        mend = "name the folder" if path.name == PREDICTIONS_NAME else f"put this file into one as {PREDICTIONS_NAME}, and name the folder"
+        raise DataError(f"{path}: a report is of a folder: {mend}")
+    if is_retention(path):
+        given = {"--normaliser": normaliser, "--terms": terms, "--baseline": baseline}
+        if useless := [option for option, value in given.items() if value is not None]:
+            raise DataError(f"{path}: a run of evaluate --retention, on which {useless[0]} does nothing: leave it out")
+        tell_again(path, further=slice_by)
+        return [path / name for name in (RETENTION_NAME, *REPORT_NAMES)]
+    if any(path.glob(f"{PREDICTIONS_NAME}*")):  # also of a run that was interrupted, which is told how it goes on
+        score_again(path, normaliser, terms=terms, slice_by=slice_by, baseline=baseline)
+        return [path / METRICS_NAME, *write_reports(path)]
+    from audiograft.train.curves import draw_curves, is_training_run
+
+    if not is_training_run(path):
+        raise DataError(f"{path}: neither a run of evaluate ({PREDICTIONS_NAME}) nor of train (train.json): name the folder of one")
+    return [draw_curves(path)]

@@ -7,12 +7,10 @@ the prepared corpus.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
+from audiograft.files import address_error, is_address
 from audiograft.types import DataError
-
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class OutsideError(DataError):
@@ -36,8 +34,8 @@ def clip_path(clip: str, folder: Path, place: str, allow_outside: bool = False, 
         OutsideError: the clip does not lie below `folder`.
         DataError: no path: it holds a NUL, or is an address.
     """
-    if _ADDRESS.match(clip):
-        raise DataError(f"{place}: {clip} is an address, and addresses are never fetched: download it first, and name the file")
+    if is_address(clip):
+        raise DataError(f"{place}: {address_error(clip)}")
     if "\0" in clip:
         raise DataError(f"{place}: the path {clip!r} holds a NUL character: correct it")
     is_inside = not os.path.isabs(clip) and ".." not in clip  # as nearly all are

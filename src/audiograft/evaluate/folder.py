@@ -14,11 +14,12 @@ from audiograft.types import DETECTION_FILE, DataError
 
 METRICS_NAME = "metrics.json"
 RUN_NAME = "run.json"
+RETENTION_NAME = "retention.json"
 REPORT_NAMES = ("report.md", "report.html")
 DEAFNESS_NAME, BLINDNESS_NAME = "deafness.jsonl", "blindness.jsonl"
 VERDICTS_NAME = "verdicts.jsonl"
 _PART = f"{PREDICTIONS_NAME}.part"
-_FIGURES = (METRICS_NAME, *REPORT_NAMES)
+_FIGURES = (METRICS_NAME, RETENTION_NAME, *REPORT_NAMES)
 _DECIDES = ("model", "model_fingerprint", "manifest_sha256", "prompt", "question", "language", "audio", "pictures", "context")
 """The keys of run.json that have to agree for a run to be the same one."""
 UNSAID = {"pictures": "true"}

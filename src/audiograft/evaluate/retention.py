@@ -18,7 +18,8 @@ from audiograft import provenance
 from audiograft.data.manifest import find_manifest, pictures_as_given, read_manifest, read_rows, write_manifest
 from audiograft.evaluate.folder import RUN_NAME, model_fingerprint, write_json
 from audiograft.evaluate.predictions import PREDICTIONS_NAME
-from audiograft.evaluate.retention_figures import KINDS, retention_figures
+from audiograft.evaluate.retention_figures import KINDS
+from audiograft.evaluate.retention_folder import clear, is_done, tell, tell_again
 from audiograft.evaluate.retention_models import (
     Item,
     Observed,
@@ -34,7 +35,6 @@ from audiograft.evaluate.retention_models import (
     same_prompt,
     vocabulary_rows,
 )
-from audiograft.evaluate.retention_report import write_retention_reports
 from audiograft.inference.batching import BATCHES_IN_FLIGHT, similar_batches
 from audiograft.inference.engine import find_device
 from audiograft.metrics.divergence import divergence
@@ -42,8 +42,6 @@ from audiograft.model import AudioGraftProcessor
 from audiograft.model.gating import gate_of
 from audiograft.model.lora import lora_modules
 from audiograft.types import AudiograftError, ConfigError, DataError, ImageError, Sample
-
-RETENTION_NAME = "retention.json"
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,8 @@ def retain(
     Both models are given the same tensors in the same batches at the same precision, the one after the other, so that one at a time is in memory.
     Until the second is through, the logits of the first lie in `out`: tokens of the references x vocabulary, 2 or 4 bytes each.
 
+    The same call again computes the figures anew, without opening a model; an interrupted one begins anew.
+
     Args:
         model: a graft, or an adapter on one, whose LoRA stays unmerged: a gate is measured as it is.
         base: a language model with eyes or without, as it was before grafting; or another graft, such as the one before it was finetuned.
@@ -82,7 +82,7 @@ def retain(
         slice_by: keys of the rows by whose values the figures are told too.
         allow_outside: also take pictures that do not lie below the manifest's folder.
         overwrite: give up what another run left in the folder.
-        on_row: called after each row and model: twice a row.
+        on_row: called after each row and model: twice a row, also of what is done already.
 
     Returns:
         What is in retention.json, see `retention_figures`.
@@ -94,26 +94,35 @@ def retain(
     """
     manifest = find_manifest(manifest)
     samples, given, left_out = _read(manifest, slice_by, allow_outside)
-    _claim_folder(out, overwrite)
+    target = find_device(device)
+    dtype = torch.float32 if target.type == "cpu" else torch.bfloat16
+    about = _settings(model, base, manifest, batch_size, str(target), dtype)
+    if is_done(out, about, overwrite):
+        for _ in range(2 * len(samples)):
+            on_row()
+        return tell_again(out, slice_by)
     processors = open_base_processor(base), open_listener_processor(model)
     check_same_tokens(processors[0], base, processors[1], model)
     _check_eyes(samples, dict(zip((base, model), processors, strict=True)), manifest)
     run = _Run(samples, processors[1], batch_size, on_row)
-    target = find_device(device)
-    dtype = torch.float32 if target.type == "cpu" else torch.bfloat16
+    found, lora = _ask_both(run, model, base, processors[0], out, target, dtype)
+    clear(out)
+    write_manifest(out / PREDICTIONS_NAME, [_row(sample, given[sample.id], found, run.failed) for sample in samples])
+    write_json(out / RUN_NAME, about)
+    return tell(out, about | {"lora": lora, "left_out": left_out}, slice_by)
+
+
+def _ask_both(
+    run: _Run, model: str, base: str, processor: AudioGraftProcessor, out: Path, target: torch.device, dtype: torch.dtype
+) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """What a row of the predictions says of both models, by id; and where the LoRA of the second acts. `processor` is the base's own."""
     with tempfile.TemporaryDirectory(dir=out, prefix="incomplete-logits-") as folder:
-        before, generation, rows_of_vocabulary = _ask_base(run, open_base(base, target, dtype), processors[0], Path(folder))
+        before, generation, rows_of_vocabulary = _ask_base(run, open_base(base, target, dtype), processor, Path(folder))
         gc.collect()
         listener = open_listener(model, target, dtype)
         if (rows := vocabulary_rows(listener)) != rows_of_vocabulary:
             raise ConfigError(f"{base} has another vocabulary: {rows_of_vocabulary} rows, and {model} has {rows}")
-        found = _ask_model(run, listener, before, Path(folder), generation, model)
-    write_manifest(out / PREDICTIONS_NAME, [_row(sample, given[sample.id], found, run.failed) for sample in samples])
-    write_json(out / RUN_NAME, about := _settings(model, base, manifest, batch_size, str(target), dtype))
-    told = about | {"lora": _lora(listener), "left_out": left_out} | retention_figures(out, slice_by)
-    write_json(out / RETENTION_NAME, told)
-    write_retention_reports(out, told)
-    return told
+        return _ask_model(run, listener, before, Path(folder), generation, model), _lora(listener)
 
 
 def _read(manifest: Path, slice_by: Sequence[str], allow_outside: bool) -> tuple[list[Sample], dict[str, dict[str, Any]], int]:
@@ -134,15 +143,6 @@ def _facts(sample: Sample) -> dict[str, Any]:
     """What a row says beside question and answer."""
     known = {"source": sample.source, "language": sample.language, "label": sample.label}
     return sample.extra | {key: value for key, value in known.items() if value is not None}
-
-
-def _claim_folder(out: Path, overwrite: bool) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{out}: can't be used as a run folder ({error.strerror}): choose another --out") from error
-    if not overwrite and any((out / name).exists() for name in (PREDICTIONS_NAME, f"{PREDICTIONS_NAME}.part", RUN_NAME)):
-        raise DataError(f"{out}: holds a run: choose another --out, or give it up with --overwrite")
 
 
 def _check_eyes(samples: Sequence[Sample], processors: Mapping[str, AudioGraftProcessor], manifest: Path) -> None:

@@ -113,7 +113,8 @@ def _checks(found: Found) -> list[tuple[str, str]]:
     if found["left_out"]:
         lines.append(("unknown", f"left out: {counted(found['left_out'], 'row')} with audio, which the model before grafting can't hear"))
     if found["failed"]:
-        lines.append(("bad", f"failed: {counted(len(found['failed']), 'row')}; the first one: {found['failed'][0]['error']}"))
+        first = found["failed"][0]["error"]
+        lines.append(("bad", f"failed: {counted(len(found['failed']), 'row')}, tried again with --overwrite; the first one: {first}"))
     return lines
 
 

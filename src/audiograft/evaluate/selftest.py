@@ -35,7 +35,7 @@ from audiograft.train.deafness import check_deafness
 from audiograft.train.plan.gpus import find_gpus
 from audiograft.train.plan.report import Options, plan_recipe
 from audiograft.train.recipe import MIN_DEAFNESS_CLIPS
-from audiograft.train.rows import Row, index_rows, load_clips, read_samples
+from audiograft.train.rows import Row, index_rows, load_clips, read_samples, told
 from audiograft.train.validation import score
 from audiograft.types import SAMPLE_RATE_HZ, WINDOW_SAMPLES, AudiograftError, ConfigError
 
@@ -296,7 +296,7 @@ def _rows(subject: Subject, manifest: str, clips: int, allow_outside: bool) -> l
     rows, rejected = index_rows(islice(read_samples([manifest], allow_outside=allow_outside), clips), subject.processor)
     heard = [row for row in rows if row.n_samples]
     if len(heard) < MIN_DEAFNESS_CLIPS:
-        reason = f"; the first of {len(rejected)} that can't be used: {rejected[0].audio}: {rejected[0].reason}" if rejected else ""
+        reason = f"; the first of {len(rejected)} that can't be used: {told(rejected[0])}" if rejected else ""
         raise ConfigError(f"{manifest}: {len(heard)} usable clips, and the deafness check needs {MIN_DEAFNESS_CLIPS}: raise --clips{reason}")
     return heard
 

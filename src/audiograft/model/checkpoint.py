@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,13 +17,16 @@ from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from audiograft.model.configuration import AudioGraftConfig
-from audiograft.model.hub import hub_reason
+from audiograft.model.hub import check_hub, hub_reason
 from audiograft.model.modeling import AudioGraftForConditionalGeneration
 from audiograft.model.processing import AudioGraftProcessor
-from audiograft.types import AudiograftError, ConfigError
+from audiograft.model.records import ADAPTER_NAME, CONFIG_NAME
+from audiograft.types import TRAINING_TRACES, AudiograftError, ConfigError
 
 SHIPPED = ("tiny", "tiny-detect", "tiny-vl", "tiny-encoder", "tiny-lm", "tiny-vl-lm")
 """Models inside the package, by name."""
+_PARTS = ("language_model", "audio_encoder")
+"""Of a graft, as adapter.json calls them."""
 
 
 def resolve_model(name: str | Path) -> str:
@@ -66,6 +70,8 @@ def loading(what: str, path: str) -> Iterator[None]:
         path: the folder, or the hub id.
     """
     try:
+        if not Path(path).exists():
+            check_hub(path)
         yield
     # A damaged folder fails in as many ways as the libraries have that read its files: SafetensorError, TypeError, AttributeError and others.
     except Exception as error:
@@ -89,8 +95,33 @@ def load_part(loader: Any, name: str, path: str, **kwargs: Any) -> Any:
 
 def load_config(name: str, path: str) -> Any:
     """Any model's configuration, or a one-line `ConfigError`."""
+    if Path(path).is_dir() and not (Path(path) / CONFIG_NAME).is_file():
+        _check_contents(name, Path(path))
     with loading(name, path):
         return AutoConfig.from_pretrained(path)
+
+
+def _check_contents(name: str, folder: Path) -> None:
+    """Raise `ConfigError` where a folder without a configuration is known for something else: an adapter, or a run that trains or has failed."""
+    if (folder / ADAPTER_NAME).is_file():
+        parts = _parts(folder)
+        made_of = " or ".join(f"the {key.replace('_', ' ')} {parts[key]}" for key in _PARTS if key in parts)
+        raise ConfigError(f"{name} is an audiograft adapter, which has ears already: name {made_of or 'what it was made of'} in its place")
+    checkpoints = any(folder.glob("checkpoint-*"))
+    if checkpoints or (folder / TRAINING_TRACES).is_file():
+        goes_on = ", which goes on from its last checkpoint" if checkpoints else ""
+        raise ConfigError(f"{name} is an unfinished training run, and holds no model yet: start the same `audiograft train` again{goes_on}")
+
+
+def _parts(folder: Path) -> dict[str, Any]:
+    """What an adapter was made of in the end, by part, as far as adapter.json tells it."""
+    try:
+        base = json.loads((folder / ADAPTER_NAME).read_text(encoding="utf-8"))["base"]
+        if "graft" in base:
+            return dict(base["graft"])
+        return _parts(Path(resolve_model(base["model"])))
+    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        return {}
 
 
 def snapshot(hub_id: str, revision: str | None = None) -> str:

@@ -126,7 +126,15 @@ def _load_processor(
 def graft_processor(audio_encoder: str | Path, language_model: str | Path, frame_stack: int = 4, pad_to_window: bool = False) -> AudioGraftProcessor:
     """The processor of what `graft_in_memory` makes of the same parts, without their weights."""
     encoder, lm = (str(audio_encoder), resolve_model(audio_encoder)), (str(language_model), resolve_model(language_model))
-    return _load_processor(encoder, lm, load_config(*encoder), load_config(*lm), frame_stack=frame_stack, pad_to_window=pad_to_window)
+    return _load_processor(encoder, lm, load_config(*encoder), _text_config(*lm), frame_stack=frame_stack, pad_to_window=pad_to_window)
+
+
+def _text_config(name: str, path: str) -> Any:
+    """The configuration of a language model, or a `ConfigError` where it hears already."""
+    config = load_config(name, path)
+    if isinstance(config, AudioGraftConfig):
+        raise ConfigError(f"{name} is a graft, which has ears already: name the language model that it was made of in its place")
+    return config
 
 
 def graft_in_memory(
@@ -161,7 +169,7 @@ def graft_in_memory(
     """
     check_choices(projector, frame_stack)
     encoder_path, lm_path = resolve_model(audio_encoder), resolve_model(language_model)
-    audio_config, text_config = load_config(str(audio_encoder), encoder_path), load_config(str(language_model), lm_path)
+    audio_config, text_config = load_config(str(audio_encoder), encoder_path), _text_config(str(language_model), lm_path)
     try:
         check_encoder(audio_config)
     except ConfigError as error:

@@ -3,8 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 
+from huggingface_hub import constants, get_session
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+_REACH_S = 10.0
+"""How long the hub may take to answer at all."""
+
+
+def check_hub(hub_id: str) -> None:
+    """Ask the hub once whether it is there, where nothing of a model is in the cache: its library tries each file for most of a minute.
+
+    Raises:
+        LocalEntryNotFoundError: it can't be reached.
+    """
+    is_cached = Path(constants.HF_HUB_CACHE, f"models--{hub_id.replace('/', '--')}").exists()
+    if not is_cached and not constants.is_offline_mode():
+        _reach_hub()
+
+
+@cache
+def _reach_hub() -> None:
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_REACH_S)
+    except Exception as error:  # those of the client, which is another one in each version of the hub's library
+        raise LocalEntryNotFoundError(f"{constants.ENDPOINT} does not answer") from error
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

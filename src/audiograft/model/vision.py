@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,12 +112,17 @@ def look(
     try:
         found = vision_processor(text=[text], images=list(images) or None, add_special_tokens=False, return_tensors="pt", **options)
     except ValueError as error:
-        raise ImageError(
-            f"the model's processor refuses {'a picture' if images else 'a video'} ({' '.join(str(error).split())}): convert it"
-        ) from error
+        raise refusal("a picture" if images else "a video", error) from error
     ids: list[int] = found.pop("input_ids")[0].tolist()
     found.pop("attention_mask", None)
     return ids, {name: value[0] if _by_token(name) else value for name, value in found.items()}
+
+
+def refusal(what: str, error: ValueError) -> ImageError:
+    """The error for a picture or a video that a vision-language model's own processor does not take."""
+    said = " ".join(str(error).split())
+    mend = "crop or pad it" if "ratio" in said else "convert it"
+    return ImageError(f"the model's processor refuses {what} ({said}): {mend}")
 
 
 def check_takes_videos(vision_processor: Any) -> None:
@@ -124,8 +130,19 @@ def check_takes_videos(vision_processor: Any) -> None:
     if _VIDEO_PART not in getattr(transformers, type(vision_processor).__name__).get_attributes():
         raise ConfigError("this model takes no videos: give it images")
     if getattr(vision_processor, _VIDEO_PART, None) is None:
-        settings = getattr(vision_processor, _KEPT, None)
-        raise ConfigError("videos need torchvision: pip install torchvision" if settings else "this model has no settings for videos: graft it again")
+        if not getattr(vision_processor, _KEPT, None):
+            raise ConfigError("this model has no settings for videos: graft it again")
+        raise ConfigError(f"videos need the torchvision made for torch {torch.__version__}: {_torchvision_command(torch.__version__)}")
+
+
+def _torchvision_command(torch_version: str) -> str:
+    """How to install the torchvision of a torch, such as 2.13.0+cpu. By its name alone pip would take the newest, and replace torch for it."""
+    release, _, build = torch_version.partition("+")
+    major, minor = map(int, release.split(".")[:2])
+    wanted = f"torchvision==0.{minor + 15}.*" if major == 2 else "torchvision"  # 0.15 came with 2.0, and the two go on together
+    # Of the builds of one version PyPI has a single one; what it is built for stands behind the plus.
+    index = f" --index-url https://download.pytorch.org/whl/{build}" if re.fullmatch(r"cpu|xpu|(cu|rocm)[\d.]+", build) else ""
+    return f"pip install --no-deps '{wanted}'{index}"
 
 
 def _metadata(video: Video) -> dict[str, Any]:

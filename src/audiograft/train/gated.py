@@ -13,19 +13,21 @@ from audiograft.types import ConfigError, DataError, Rejection
 
 Use = Callable[[Row], Rejection | None]
 """Why a row is of no use, None where it is."""
+_MEND = "take the rows without audio out, or set lora_gate: always, which changes what the model answers without audio"
 
 
 def with_gate(recipe: Recipe, useless: Use) -> Use:
-    """`useless`, and under `lora_gate: audio` an error at the first row without audio, which would train and show nothing.
+    """`useless`, and under `lora_gate: audio` an error at the first training row without audio, from which nothing would be learnt.
 
     The error is a DataError that names the row and the switch. It is no rejection: a mixed corpus is not to lose half of its rows in silence.
+    Validation data may have such rows.
     """
     if recipe.lora_gate == "always":
         return useless
 
     def check(row: Row) -> Rejection | None:
         if not row.n_samples:
-            raise DataError(f"row {row.sample.id}: no clip, and lora_gate: audio keeps LoRA from rows without: set lora_gate: always, or take it out")
+            raise DataError(f"row {row.sample.id}: has no audio, and lora_gate: audio keeps LoRA from such rows: {_MEND}")
         return useless(row)
 
     return check

@@ -23,7 +23,7 @@ from audiograft.data.manifest import find_manifest, row_at, row_to_sample, scan_
 from audiograft.data.sources.rows import refusal
 from audiograft.data.traces import ClipTrace, Trace, read_traces, traces_path
 from audiograft.model import AudioGraftProcessor
-from audiograft.train.rows import Row, Wording, check_row
+from audiograft.train.rows import Row, Wording, check_row, told
 from audiograft.types import DataError, Rejection, Sample
 
 ROW = np.dtype(
@@ -239,6 +239,7 @@ class _Found:
     manifest: int
     line: int
     offset: int
+    place: str
     sample: Sample | Rejection
     trace: Trace | None = None
     traced_ns: int = 0
@@ -250,18 +251,18 @@ def _found(manifests: Sequence[ManifestFile]) -> Iterator[_Found]:
         for line, offset, row in scan_rows(manifest.path):
             place = f"{manifest.path}:{line}"
             if isinstance(row, DataError):
-                yield _Found(number, line, offset, refusal(place, row))
+                yield _Found(number, line, offset, place, refusal(place, row))
                 continue
             try:
                 sample = manifest.sample(line, row)
             except DataError as error:
-                yield _Found(number, line, offset, replace(refusal(place, error, row), reason=str(error)))
+                yield _Found(number, line, offset, place, replace(refusal(place, error, row), reason=str(error)))
                 continue
             if ids.add(sample.id) > 1:
                 reason = f'{place}: "id" {sample.id!r} is taken by an earlier line: give each row its own'
-                yield _Found(number, line, offset, Rejection(sample.id, sample.audio or sample.id, reason, "duplicate"))
+                yield _Found(number, line, offset, place, Rejection(sample.id, sample.audio or sample.id, reason, "duplicate"))
             else:
-                yield _Found(number, line, offset, sample, traces.of(sample), traces.made_ns)
+                yield _Found(number, line, offset, place, sample, traces.of(sample), traces.made_ns)
 
 
 def _examine(rules: Rules, found: _Found) -> tuple[_Found, Row | Rejection, int]:
@@ -272,7 +273,10 @@ def _examine(rules: Rules, found: _Found) -> tuple[_Found, Row | Rejection, int]
     clips = found.trace.clips if found.trace is not None and files and newest_ns < found.traced_ns else ()
     # What could not be read has a trace without samples.
     known = clips if len(clips) == len(found.sample.clips) and all(clip.n_samples for clip in clips) else None
-    return found, rules.check(found.sample, known), files
+    try:
+        return found, rules.check(found.sample, known), files
+    except DataError as error:  # no rejection, but the end of the run
+        raise DataError(f"{found.place}: {error}") from error
 
 
 def files_of(sample: Sample) -> tuple[str, ...]:
@@ -368,5 +372,5 @@ def _refuse_too_many(n_rows: int, n_rejected: int, first: Rejection, rejected: P
     where = "" if rejected is None else f"; all are in {rejected}"
     raise DataError(
         f"{n_rejected} of {n_rows + n_rejected} rows can't be used, more than data.max_rejected {limit:g} allows: mend them, or set it higher; "
-        f"the first: {first.audio}: {first.reason}{where}"
+        f"the first: {told(first)}{where}"
     )

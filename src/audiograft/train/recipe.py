@@ -383,3 +383,8 @@ def _check_stage(recipe: Recipe, source: str) -> None:
     ):
         if wrong:
             raise ConfigError(f"{source}: {message}")
+
+
+def finetunes_alone(override: str) -> bool:
+    """Whether the stage finetune alone can be given this `key=value`."""
+    return override.partition("=")[0].partition(".")[0] in ("lora", "lora_gate", "train_projector")

@@ -185,17 +185,26 @@ def check_row(
     try:
         return _measured(Row(sample, n_samples, 0, padded, frames, positions=0), clips, processor)
     except ImageError as error:
-        return reject(str(error), error.kind)
+        return Rejection(sample.id, sample.id, str(error), error.kind)
     except ConfigError as error:  # pictures, and the model has no eyes for them
-        return reject(str(error), "row")
+        return Rejection(sample.id, sample.id, str(error), "row")
     except DataError as error:
         return reject(str(error), "text")
+
+
+def told(rejection: Rejection) -> str:
+    """A row that can't be used, in a message; a reason that begins with the name of the clip does not get it again."""
+    known = f"{rejection.audio}: "
+    return known + rejection.reason.removeprefix(known)
 
 
 def _measured(row: Row, clips: Sequence[tuple[str | None, int]], processor: AudioGraftProcessor) -> Row:
     """The row with its positions and its checksum; `clips` are from `_listen`."""
     seen = Pictures.of(row.sample)
-    ids = tokens(row, row.feature_frames, processor, seen)["input_ids"]
+    try:
+        ids = tokens(row, row.feature_frames, processor, seen)["input_ids"]
+    except ImageError as error:  # the processor does not know the names
+        raise ImageError(f"{' or '.join((*row.sample.images, *row.sample.videos))}: {error}", error.kind) from error
     checksum = zlib.crc32(repr(clips).encode(), zlib.crc32(np.array(ids, dtype=np.int64).tobytes()))
     if has_pictures(row.sample):
         checksum = zlib.crc32(repr(seen.checksum).encode(), checksum)

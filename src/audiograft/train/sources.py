@@ -26,23 +26,25 @@ from audiograft.data.traces import Trace, read_traces
 from audiograft.train.batching import mixed
 from audiograft.train.checkpoints import writing
 from audiograft.train.deafness import require_clips
-from audiograft.train.gated import with_gate
+from audiograft.train.gated import Use, with_gate
 from audiograft.train.index import ManifestFile, RowIndex, Rules, build_index
 from audiograft.train.kept_index import index_key, load_index, save_index, unchanged
 from audiograft.train.kl import can_be_taught
 from audiograft.train.lost import lost_rows
 from audiograft.train.parallel import is_main_process
 from audiograft.train.recipe import Corpus, Recipe
-from audiograft.train.rows import Row, Wording
+from audiograft.train.rows import Row, Wording, told
 from audiograft.train.streaming import Cursor, StreamSampler
 from audiograft.train.taps import UNREAD, Streamed
 from audiograft.train.validation import draw
-from audiograft.types import HOP_SAMPLES, SAMPLE_RATE_HZ, TRAINING_TRACES, VALIDATION_TRACES, WINDOW_SAMPLES, ConfigError, DataError
+from audiograft.types import HOP_SAMPLES, SAMPLE_RATE_HZ, TRAINING_TRACES, VALIDATION_TRACES, WINDOW_SAMPLES, ConfigError, DataError, Rejection
 
 REJECTED = "rejected.jsonl"
 """In output_dir: rows that can't be used, one JSON object a line."""
 _FOLDER = "index"
 _GATE = "leakage.json"
+_TRAIN = "train"
+"""Name of the index of what is learnt."""
 
 
 @dataclass(frozen=True)
@@ -207,8 +209,10 @@ class _Indexer:
                 raise ConfigError(f"{key} contains {self._processor.audio_token}, which stands for a clip: take it out of the recipe")
         manifests = [ManifestFile.open(path, recipe.data.allow_outside) for path in paths]
         wording = Wording.read(recipe.prompt, recipe.data.prompts, recipe.seed, recipe.detection)
-        useless = can_be_taught if recipe.loss == "kl" else lambda row: None
-        rules = Rules(self._processor, wording, pad_share, recipe.seed, with_gate(recipe, useless))
+        useless: Use = can_be_taught if recipe.loss == "kl" else lambda row: None
+        if name == _TRAIN:
+            useless = with_gate(recipe, useless)
+        rules = Rules(self._processor, wording, pad_share, recipe.seed, useless)
         if not self._keep:
             return self._build(manifests, rules, None)
         key = index_key(manifests, [*self._settings, pad_share, wording.prompts])
@@ -238,7 +242,7 @@ class _Indexer:
         self.n_rejected += n_rejected
         if not len(index):
             names = ", ".join(str(manifest.path) for manifest in manifests)
-            reason = "" if first is None else f"; the first of {n_rejected}: {first.audio}: {first.reason}"
+            reason = "" if first is None else f"; the first of {n_rejected}: {told(first)}"
             raise DataError(f"{names}: no usable clip{reason}")
         return index
 
@@ -263,7 +267,7 @@ def _settings_of(processor: Any) -> str:
 
 def index_training_rows(recipe: Recipe, processor: Any, manifests: Sequence[Path], console: Console) -> RowIndex:
     """The rows of an epoch, with nothing kept on the disk."""
-    index = _Indexer(recipe, processor, console, keep=False, resuming=False).open("train", manifests, recipe.pad_to_window_share)
+    index = _Indexer(recipe, processor, console, keep=False, resuming=False).open(_TRAIN, manifests, recipe.pad_to_window_share)
     return index.take(mixed(index.rows["manifest"], [corpus.weight for corpus in recipe.data.corpora], recipe.seed))
 
 
@@ -291,7 +295,7 @@ def _read_data(recipe: Recipe, processor: Any, manifests: Sequence[Path], consol
     Where it is resumed, no row may come or go.
     """
     indexer = _Indexer(recipe, processor, console, keep=True, resuming=resuming)
-    rows = indexer.open("train", manifests, recipe.pad_to_window_share)
+    rows = indexer.open(_TRAIN, manifests, recipe.pad_to_window_share)
     numbers = mixed(rows.rows["manifest"], [corpus.weight for corpus in recipe.data.corpora], recipe.seed)
     if not len(numbers):
         raise DataError("data.train: its weights leave no row: raise them")
@@ -383,5 +387,5 @@ def _name_rejected(path: Path, indexer: _Indexer, console: Console) -> None:
         staged.replace(path)
     if indexer.n_rejected:
         with path.open("rb") as file:
-            first = json.loads(file.readline())
-        console.print(f"{indexer.n_rejected} rows are left out, see {path}; the first: {first['audio']}: {first['reason']}")
+            first = Rejection(**json.loads(file.readline()))
+        console.print(f"{indexer.n_rejected} rows are left out, see {path}; the first: {told(first)}")

@@ -90,6 +90,7 @@ class _Listener:
 
     def __init__(self, streams: Sequence[Streamed], rules: Rules, forbidden: Callable[[Trace], str | None], most_positions: float) -> None:
         self._examiners = [Examiner(item.options, read_prompts(item.options.prompts) if item.options.prompts else []) for item in streams]
+        self._names = [str(getattr(item.source, "path", item.source.name)) for item in streams]
         self._rules = rules
         self._forbidden = forbidden
         self._most_positions = most_positions
@@ -105,7 +106,10 @@ class _Listener:
         reject = partial(Rejection, heard.sample.id, heard.sample.audio or heard.sample.id)
         if (reason := self._forbidden(trace)) is not None:
             return reject(reason, _LEAKAGE)
-        row = self._rules.check(heard.sample, trace.clips)
+        try:
+            row = self._rules.check(heard.sample, trace.clips)
+        except DataError as error:  # no rejection, but the end of the run
+            raise DataError(f"{self._names[number]}: {error}") from error
         if isinstance(row, Rejection):
             return row
         if row.positions > self._most_positions:

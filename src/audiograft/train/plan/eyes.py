@@ -11,8 +11,8 @@ from audiograft.images import image_size
 from audiograft.model import AudioGraftConfig, AudioGraftProcessor
 from audiograft.model.checkpoint import loading, resolve_model
 from audiograft.model.modeling import has_eyes
-from audiograft.model.vision import load_vision, vision_class
-from audiograft.types import ConfigError, ImageError, Sample
+from audiograft.model.vision import load_vision, refusal, vision_class
+from audiograft.types import ConfigError, Sample
 
 _COUNT = "_get_num_multimodal_tokens"
 """What transformers' processors tell vLLM: height and width -> positions. Tests hold it against what is trained on."""
@@ -42,7 +42,7 @@ class Eyes:
         try:
             found = getattr(self.processor, _COUNT)(image_sizes=[[height, width] for width, height in sizes])
         except ValueError as error:
-            raise ImageError(f"the model's processor refuses a picture ({' '.join(str(error).split())}): convert it") from error
+            raise refusal("a picture", error) from error
         return int(sum(found.num_image_tokens))
 
     def told(self, n_images: int, n_videos: int) -> str:

@@ -19,7 +19,7 @@ from audiograft.train.plan.eyes import find_eyes
 from audiograft.train.plan.flops import example_flops
 from audiograft.train.plan.gpus import Gpu
 from audiograft.train.plan.workload import ASSUMED_PROMPT_TOKENS, Workload, assume, read
-from audiograft.train.recipe import GraftRecipe, Recipe, load_recipe
+from audiograft.train.recipe import GraftRecipe, Recipe, finetunes_alone, load_recipe
 from audiograft.types import WINDOW_S, ConfigError
 
 STAGES = ("align", "finetune")
@@ -73,6 +73,8 @@ def plan_recipe(path: Path, overrides: Sequence[str], options: Options) -> dict[
 def plan_folder(folder: Path, overrides: Sequence[str], options: Options) -> dict[str, Any]:
     """All stages of a folder, in order: the last one's keys, with `stages` and their `total`.
 
+    An override that the stage finetune alone reads is for that stage, where the folder has it.
+
     Raises:
         ConfigError: no recipe in the folder, or as in `plan_recipe`.
         DataError: as in `plan_recipe`.
@@ -80,7 +82,8 @@ def plan_folder(folder: Path, overrides: Sequence[str], options: Options) -> dic
     paths = sorted((path for path in folder.glob("*.yaml") if path.stem in STAGES), key=lambda path: STAGES.index(path.stem))
     if not paths:
         raise ConfigError(f"{folder}: no recipe here: name a folder with align.yaml or finetune.yaml, or a recipe")
-    stages = [plan_recipe(path, overrides, options) for path in paths]
+    for_all = [override for override in overrides if not finetunes_alone(override)]
+    stages = [plan_recipe(path, for_all if path.stem == "align" and len(paths) > 1 else overrides, options) for path in paths]
     total: dict[str, Any] = {"train_memory_bytes": max(stage["train_memory_bytes"] for stage in stages)}
     for key in ("run_flops", "flops_per_1000_h"):
         known = [stage[key] for stage in stages if stage[key] is not None]
