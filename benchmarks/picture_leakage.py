@@ -2,10 +2,10 @@
 
     python benchmarks/picture_leakage.py    # prints the figures, writes benchmarks/results/picture_leakage.json (some minutes)
 
-Copies: 1,000 scenes as `audiograft prepare scenes` draws them, each changed in one way and looked up among all of them; and tiles of the two
-photographs that scikit-learn brings, likewise. Not copies: every pair of scenes that differ; scenes of the test split against ten times as many of
-the train split; each scene and the same drawing with one shape of another colour, kind or size. The thresholds of audiograft.data.looks were set on
-seeds 1, 2 and 11, and on the same tiles; the figures are those of another seed.
+Copies: 1,000 scenes as `audiograft prepare scenes` draws them, each changed in one way and looked up among all of them; tiles of the two photographs
+that scikit-learn brings, and polygons in thin lines on white, likewise. Not copies: every pair of scenes that differ; scenes of the test split
+against ten times as many of the train split; each scene and the same drawing with one shape of another colour, kind or size. The thresholds of
+audiograft.data.looks were set on seeds 1, 2 and 11, and on the same tiles; the figures are those of another seed.
 
 For comparison a 64-bit pHash (Zauner 2010) of grey pictures, where up to 8 bits may differ, as many deduplicators have it.
 
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy.fft import dctn
 from sklearn.datasets import load_sample_images
 
@@ -42,6 +42,7 @@ RESULTS = Path(__file__).resolve().parent / "results" / "picture_leakage.json"
 SCENES, TRAIN_SCENES = 1_000, 10_000
 TRAIN_PICTURES = 100_000
 TILE_PX = 107
+LINE_DRAWINGS, LINE_DRAWING_PX = 150, 600
 PHASH_BITS = 8
 
 Change = Callable[[Image.Image], Image.Image]
@@ -162,6 +163,17 @@ def tiles() -> list[Image.Image]:
     return [photo.crop((x, y, x + TILE_PX, y + TILE_PX)) for photo, x, y in corners]
 
 
+def line_drawings() -> list[Image.Image]:
+    """Random polygons of five to nine corners, in lines one pixel wide."""
+    rng, pictures = random.Random(3), []
+    for _ in range(LINE_DRAWINGS):
+        picture = Image.new("RGB", (LINE_DRAWING_PX, LINE_DRAWING_PX), "white")
+        corners = [(rng.randrange(LINE_DRAWING_PX), rng.randrange(LINE_DRAWING_PX)) for _ in range(rng.randint(5, 9))]
+        ImageDraw.Draw(picture).polygon(corners, outline="black")
+        pictures.append(picture)
+    return pictures
+
+
 def cost(train: Sequence[bytes], test: Sequence[bytes]) -> dict[str, float]:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), dtype=np.uint8))
     times = []
@@ -197,11 +209,13 @@ def main() -> int:
     others = taken_for_copies(found, pictures, "test", arguments.seed)
     print("photographs")
     photographs = tiles()
+    thin = line_drawings()
     result = {
         "machine": {"cores": os.cpu_count(), "processor": platform.machine()},
         "seed": arguments.seed,
         "copies": of_scenes,
         "copies_of_photographs": copies(photographs, [str(number) for number in range(len(photographs))]),
+        "copies_of_line_drawings": copies(thin, [str(number) for number in range(len(thin))]),
         "cost": cost(others.pop("looks"), [find_look(picture) for picture in pictures]),
         "others": others,
     }

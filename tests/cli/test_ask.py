@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,15 @@ def test_pictures_are_looked_at_before_a_model_is_loaded(engine: Engine, monkeyp
         ]
     assert main(["ask", "https://example.org/a.wav", "--prompt", "Who?"]) == 1
     assert capsys.readouterr().err.startswith("error: https://example.org/a.wav is an address, ")
+
+
+def test_a_picture_from_a_pipe_is_read_once(seeing: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    out, into = os.pipe()
+    with open(out, "rb"), open(into, "wb") as writer:
+        writer.write(Path("scene.png").read_bytes())
+        writer.close()
+        piped = run(capsys, "--image", f"/dev/fd/{out}", "--prompt", "What?")
+    assert piped == run(capsys, "--image", "scene.png", "--prompt", "What?")
 
 
 def test_a_conversation_goes_on_about_a_picture(seeing: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

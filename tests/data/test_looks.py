@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from audiograft.data import looks as looks_module
 from audiograft.data.looks import LOOK_BYTES, LookIndex, PictureTrace, find_look, is_blank, trace_image, trace_pictures, trace_readable_pictures
@@ -53,6 +53,19 @@ def test_a_copy_that_was_coded_anew_or_scaled_looks_the_same(copy: Any) -> None:
 def test_one_small_shape_makes_another_picture(change: dict[str, Any]) -> None:
     assert not alike(draw(*SHAPES), draw(replace(SHAPES[0], **change), SHAPES[1]))
     assert not alike(draw(*SHAPES), draw(SHAPES[1]))
+
+
+@pytest.mark.parametrize("width_px", [1, 2])
+def test_thin_lines_on_white_are_told_apart_and_found_again(width_px: int) -> None:
+    """No value of one such drawing is far from that of another, since both are white nearly everywhere."""
+    rng, drawings = random.Random(5), []
+    for _ in range(20):
+        drawings.append(Image.new("RGB", (600, 600), "white"))
+        corners = [(rng.randrange(600), rng.randrange(600)) for _ in range(6)]
+        ImageDraw.Draw(drawings[-1]).line([*corners, corners[0]], fill="black", width=width_px)
+    copies = [coded(drawing.resize((450, 450), Image.Resampling.LANCZOS), "JPEG", quality=50) for drawing in drawings]
+    index = LookIndex([find_look(drawing) for drawing in drawings])
+    assert sorted(index.search([find_look(copy) for copy in copies])) == [(number, number) for number in range(20)]
 
 
 def test_dim_pictures_are_told_apart_by_the_mean() -> None:

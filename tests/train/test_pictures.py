@@ -441,6 +441,13 @@ def test_pictures_cost_memory_and_arithmetic(scene_recipe: Recipe, eyes: Graft, 
     assert "eyes" not in plans[1]["workload"]
 
 
+def test_a_plan_asks_no_hub_for_eyes(eyes: Graft, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audiograft.model.checkpoint.check_hub", lambda name: pytest.fail("the hub was asked"))
+    found = find_eyes(eyes[0].config, {"language_model": "someone/not-in-the-cache"})
+    assert found is not None
+    assert found.processor is None
+
+
 def test_a_plan_says_what_it_does_not_count(scene_recipe: Recipe, eyes: Graft, scenes: Path, clips: Path, tmp_path: Path) -> None:
     anatomy = count(eyes[0].config, scene_recipe, True)
     (tmp_path / "lm").mkdir()

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -123,6 +124,8 @@ class _Pictures:
         complete = True
         for check, sources in ((image_size, self.images), (check_video, self.videos)):
             for source in sources:
+                if Path(source).is_fifo():
+                    continue  # what is read of a pipe is gone
                 try:
                     check(source)
                 except MediaError as error:

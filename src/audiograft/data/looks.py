@@ -38,10 +38,14 @@ _MOST_OFF = 18
 nearest of 20 million pairs of different scenes is by 20."""
 _MEAN_OFF = 3.0
 """Likewise in the mean of all values. Those copies are off by 2.6 at most."""
+_SHARE_OFF = 0.5
+"""Likewise in the mean, as a share of how far the fainter of the two is from blank: thin lines on white are all within the limits above."""
 _BLOCK = 6
 """Means of so many values on each side are compared first: they can't be farther apart than what they are means of."""
 _MAX_PAIRS = 2_000_000
-"""Compared at once: bounds memory."""
+"""Of means, compared at once: bounds memory."""
+_MAX_LOOKS = 4096
+"""Pairs of whole looks, likewise."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ class LookIndex:
     def __init__(self, looks: Sequence[bytes]) -> None:
         self._looks = _levels(looks)
         self._means = _block_means(self._looks)
+        self._contrasts = _contrasts(self._looks)
 
     def search(self, looks: Sequence[bytes]) -> Iterator[tuple[int, int]]:
         """(place in `looks`, place in the index) of each two that look the same; some hundreds at a time are fast."""
@@ -147,15 +152,19 @@ class LookIndex:
         from scipy.spatial.distance import cdist
 
         levels = _levels(looks)
+        contrasts = _contrasts(levels)
         rows = max(1, _MAX_PAIRS // len(self._looks))
         for start in range(0, len(levels), rows):
-            block = levels[start : start + rows]
-            means = _block_means(block)
-            near = cdist(means, self._means, "cityblock") <= _MEAN_OFF * means.shape[1] + 1e-6
-            for query, indexed in np.argwhere(near).tolist():
-                off = np.abs(block[query].astype(np.int16) - self._looks[indexed])
-                if off.max() <= _MOST_OFF and off.mean() <= _MEAN_OFF:
-                    yield start + query, indexed
+            means = _block_means(levels[start : start + rows])
+            queries, indexed = np.nonzero(cdist(means, self._means, "cityblock") <= _MEAN_OFF * means.shape[1] + 1e-6)
+            queries += start
+            for first in range(0, len(queries), _MAX_LOOKS):
+                one, two = queries[first : first + _MAX_LOOKS], indexed[first : first + _MAX_LOOKS]
+                off = np.abs(levels[one].astype(np.int16) - self._looks[two]).reshape(len(one), -1)
+                mean_off = off.mean(axis=1)
+                fainter = np.minimum(contrasts[one], self._contrasts[two])
+                same = (off.max(axis=1) <= _MOST_OFF) & (mean_off <= _MEAN_OFF) & (mean_off <= _SHARE_OFF * fainter)
+                yield from zip(one[same].tolist(), two[same].tolist(), strict=True)
 
 
 def _levels(looks: Sequence[bytes]) -> npt.NDArray[np.uint8]:
@@ -168,3 +177,12 @@ def _block_means(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     n_blocks = _SIDE // _BLOCK
     means: npt.NDArray[np.float64] = levels.reshape(-1, n_blocks, _BLOCK, n_blocks, _BLOCK, 3).mean(axis=(2, 4), dtype=np.float64)
     return means.reshape(len(levels), n_blocks * n_blocks * 3)
+
+
+def _contrasts(levels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """(n,) how far the values of each look are from the median of their colour, in the mean."""
+    contrasts = np.empty(len(levels))
+    for first in range(0, len(levels), _MAX_LOOKS):
+        pixels = levels[first : first + _MAX_LOOKS].reshape(-1, _SIDE * _SIDE, 3)
+        contrasts[first : first + _MAX_LOOKS] = np.abs(pixels - np.median(pixels, axis=1, keepdims=True)).mean(axis=(1, 2))
+    return contrasts

@@ -62,15 +62,16 @@ def check_keys(name: str, info: dict[str, Any]) -> None:
 
 
 @contextmanager
-def loading(what: str, path: str) -> Iterator[None]:
+def loading(what: str, path: str, local: bool = False) -> Iterator[None]:
     """Turn whatever goes wrong while files are opened into one `ConfigError` line.
 
     Args:
         what: stands in the message behind "can't load".
         path: the folder, or the hub id.
+        local: nothing is fetched, so that the hub need not be there.
     """
     try:
-        if not Path(path).exists():
+        if not local and not Path(path).exists():
             check_hub(path)
         yield
     # A damaged folder fails in as many ways as the libraries have that read its files: SafetensorError, TypeError, AttributeError and others.

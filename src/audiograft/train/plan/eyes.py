@@ -77,7 +77,7 @@ def find_eyes(config: Any, source: Mapping[str, Any]) -> Eyes | None:
     kind = vision_class(config.text_config)
     try:
         path = str(file.parent) if file.is_file() else resolve_model(name)
-        with loading(f"the image processor of {name}", path):
+        with loading(f"the image processor of {name}", path, local=True):
             if "model" in source:
                 processor = AudioGraftProcessor.from_pretrained(path, local_files_only=True).vision_processor
             else:
