@@ -29,12 +29,22 @@ LOSE_THE_ANSWER = """(path) => {
 """The server does what it was asked, and the page never hears of it, once. In the page, since a route that was set just before can come too late."""
 
 
+UNREACHABLE = """(path) => {
+  const fetch = window.fetch.bind(window);
+  window.fetch = async (resource, ...rest) => {
+    if (String(resource.url ?? resource).includes(path)) throw new TypeError("Failed to fetch");
+    return fetch(resource, ...rest);
+  };
+}"""
+"""The server is out of reach until the page is loaded again; in the page for the same reason."""
+
+
 def test_verdicts_that_cant_be_saved_are_shown_kept_and_sent_again(serve: Serve, opened: Opener) -> None:
     served = serve()
     page = opened(served.address)
     page.keyboard.press("1")
     saved(page, 1, 12)
-    page.route("**/api/verdicts", lambda route: route.abort())
+    page.evaluate(UNREACHABLE, "/api/verdicts")
     page.keyboard.press("2")
     page.keyboard.press("3")
     expect(page.locator("#unsaved")).to_contain_text("2 verdicts not saved: the server can't be reached")
