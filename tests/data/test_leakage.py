@@ -120,7 +120,7 @@ class Corpora:
             soundfile.write(self.folder / f"{name}-{seed}.flac", babble(1.5, seed), 16_000)
             rows.append({"id": f"{name}-{seed}", "audio": f"{name}-{seed}.flac", "text": f"this is sentence number {name} {seed}", **keys})
         path = self.folder / f"{name}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_manifest(path, rows)
         return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import random
 from dataclasses import replace
 from itertools import islice
@@ -16,6 +15,7 @@ from audiograft.data import gate as gate_module
 from audiograft.data.gate import Gate
 from audiograft.data.leakage import check_choice, check_model, check_training, compare, compare_manifests, save_traces, summary_line
 from audiograft.data.looks import PictureTrace, find_look
+from audiograft.data.manifest import write_manifest
 from audiograft.data.scenes.scene import render, scenes
 from audiograft.data.traces import Trace, TraceWriter
 from audiograft.data.tracing import traces_of
@@ -47,7 +47,7 @@ class Corpora:
                 SCENES[int(number)].save(image, "PNG")
             rows.append({"id": f"{name}-{place}", "image": image.name, "prompt": f"what is {name} {place}?", "response": f"answer {place} to {name}"})
         path = self.folder / f"{name}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_manifest(path, rows)
         return path
 
 
